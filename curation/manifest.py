@@ -1,0 +1,339 @@
+"""The tables of a run: schemas, atomic publication, opening and reading. Local paths, s3:// and gs:// alike.
+
+A run folder holds immutable snapshots and one commit record that names the current one:
+
+    RUN/run.json                          the commit record; replaced in one atomic step
+    RUN/snapshots/<id>/<table>/*.parquet  written once, never changed
+    RUN/<table> -> snapshots/<id>/<table> on a local disk: links for whoever reads RUN/clips/*.parquet by hand
+
+A reader that opens the run sees all tables of one snapshot or, before the first is published, none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+ROWS_PER_FILE = 1_000_000
+ROWS_PER_GROUP = 65_536
+#: Snapshots kept for readers that opened the run before the newest was published.
+SNAPSHOTS_KEPT = 2
+
+SOURCES = pa.schema(
+    [
+        ("source_id", pa.string()),
+        ("uri", pa.string()),
+        ("status", pa.string()),  # ok | partial | duplicate | failed
+        ("error", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("codec", pa.string()),
+        ("pix_fmt", pa.string()),
+        ("width", pa.int32()),  # as shown: upright, square pixels
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("frames", pa.int64()),
+        ("rotation", pa.int32()),
+        ("interlaced", pa.bool_()),
+        ("clips", pa.int32()),
+    ]
+)
+
+CLIP_FACTS = [
+    ("clip_id", pa.string()),
+    ("source_id", pa.string()),
+    ("uri", pa.string()),
+    ("shot", pa.int32()),
+    ("start_s", pa.float64()),
+    ("end_s", pa.float64()),
+    ("duration_s", pa.float64()),
+    ("frames", pa.int32()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("fps", pa.float64()),
+    ("orientation", pa.string()),
+]
+VISUAL_SIGNALS = [
+    ("corrupt_frames", pa.int32()),
+    ("border_frac", pa.float32()),
+    ("luma_mean", pa.float32()),
+    ("saturation", pa.float32()),
+    ("sharpness", pa.float32()),
+    ("effect_score", pa.float32()),
+]
+MOTION_SIGNALS = [
+    ("vmaf_motion", pa.float32()),
+    ("mv_mean", pa.float32()),
+    ("static_frac", pa.float32()),
+    ("shots_per_s", pa.float32()),
+    ("slideshow_score", pa.float32()),
+    ("camera_motion", pa.string()),
+    ("camera_motion_conf", pa.float32()),
+]
+LOOK_SIGNALS = [
+    ("text_score", pa.float32()),
+    ("text", pa.string()),
+    ("aesthetic", pa.float32()),
+    ("quality", pa.float32()),
+    ("human_score", pa.float32()),
+]
+CONTENT_SIGNALS = [
+    ("duplicate_of", pa.string()),
+    ("cluster_id", pa.int64()),
+    ("cluster_size", pa.int64()),
+    ("keep_prob", pa.float32()),
+]
+DECISIONS = [
+    ("kept", pa.bool_()),
+    ("rejected_by", pa.string()),
+    ("sets", pa.list_(pa.string())),
+    ("bucket", pa.string()),
+    ("media", pa.string()),  # path of the cut clip below the run
+    ("caption", pa.string()),
+    ("caption_model", pa.string()),
+    ("caption_words", pa.int32()),
+    ("notes", pa.list_(pa.string())),
+]
+ANALYZED = pa.schema(CLIP_FACTS + VISUAL_SIGNALS + MOTION_SIGNALS + [("notes", pa.list_(pa.string()))])
+CLIPS = pa.schema(
+    CLIP_FACTS + DECISIONS[:5] + VISUAL_SIGNALS + MOTION_SIGNALS + LOOK_SIGNALS + CONTENT_SIGNALS + DECISIONS[5:]
+)
+
+SET = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("media", pa.string()),  # URI of the clip, relative to the run
+        ("source_id", pa.string()),
+        ("start_s", pa.float64()),  # span inside the media file
+        ("end_s", pa.float64()),
+        ("fps", pa.float64()),
+        ("frames", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bucket", pa.string()),
+        ("caption", pa.string()),
+        ("weight", pa.float32()),
+    ]
+)
+
+
+class ManifestError(RuntimeError):
+    """A run or a table that cannot be read or written: one sentence with the fix."""
+
+
+class DiskFull(ManifestError):
+    """No space left where the run is written."""
+
+
+def resolve(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
+    """File system and path of a local path or an s3://, gs://, hdfs:// or file:// URI."""
+    text = os.fspath(uri)
+    if "://" not in text:
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+    try:
+        fs, path = pafs.FileSystem.from_uri(text)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"'{text}' is no address that pyarrow.fs can open: {error}") from error
+    return fs, path
+
+
+def is_local(fs: pafs.FileSystem) -> bool:
+    return isinstance(fs, pafs.LocalFileSystem)
+
+
+@contextlib.contextmanager
+def named_errors(what: str) -> Iterator[None]:
+    """Turns the operating system's errors while writing into sentences; a full disk is a kind of its own."""
+    try:
+        yield
+    except OSError as error:
+        text = str(error)
+        if getattr(error, "errno", None) == 28 or "No space left" in text:
+            raise DiskFull(
+                f"No space is left while writing {what}; free some and start the same command again."
+            ) from error
+        raise ManifestError(f"{what} cannot be written: {text}.") from error
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file so that its final name shows all of it or nothing."""
+    fs, path = resolve(uri)
+    with named_errors(uri):
+        _write(fs, path, data)
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """One Parquet file, atomically (see write_bytes)."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    fs, path = resolve(uri)
+    with named_errors(uri):
+        _write(fs, path, sink.getvalue())
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    fs, path = resolve(uri)
+    return pq.read_table(path, filesystem=fs, columns=columns, partitioning=None)
+
+
+def exists(uri: str) -> bool:
+    fs, path = resolve(uri)
+    return fs.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def join(root: str, *parts: str) -> str:
+    return "/".join([root.rstrip("/"), *parts])
+
+
+def _write(fs: pafs.FileSystem, path: str, data: Any) -> None:
+    if not is_local(fs):  # an object store shows an object only once its stream is closed
+        with fs.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+@dataclass(frozen=True)
+class Run:
+    """A published run, opened at one snapshot: what is read stays the same whatever is published meanwhile."""
+
+    root: str
+    record: dict[str, Any]
+
+    @property
+    def tables(self) -> list[str]:
+        return sorted(self.record["tables"])
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A table by name: sources, clips, embeddings, pairs or sets/NAME. Raises ManifestError with what there is."""
+        if name not in self.record["tables"]:
+            near = difflib.get_close_matches(name, self.tables, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"tables: {', '.join(self.tables)}."
+            raise ManifestError(f"{self.root} has no table '{name}'; {hint}")
+        fs, root = resolve(self.root)
+        files = [f"{root}/{path}" for path in self.record["tables"][name]["files"]]
+        if columns:
+            known = pq.read_schema(files[0], filesystem=fs).names
+            for column in columns:
+                if column not in known:
+                    near = difflib.get_close_matches(column, known, n=1)
+                    hint = f"did you mean '{near[0]}'?" if near else f"columns: {', '.join(known)}."
+                    raise ManifestError(f"The table '{name}' has no column '{column}'; {hint}")
+        parts = [pq.read_table(path, filesystem=fs, columns=columns, partitioning=None) for path in files]
+        return pa.concat_tables(parts)
+
+
+def open_run(root: str) -> Run:
+    """The current snapshot of a run. Raises ManifestError where nothing is published."""
+    fs, path = resolve(root)
+    try:
+        with fs.open_input_stream(f"{path}/run.json") as stream:
+            record = json.loads(stream.read())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        unfinished = exists(join(root, "work"))
+        why = (
+            "its curation has not finished; run the same `rushes curate` again" if unfinished else "it has no run.json"
+        )
+        raise ManifestError(f"{root} holds no published run: {why}.") from error
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{root}/run.json is damaged: {error}.") from error
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{root} was written with manifest version {record.get('schema_version')}, this is version "
+            f"{SCHEMA_VERSION}: curate it again, or read it with the release that wrote it."
+        )
+    return Run(root, record)
+
+
+def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any]) -> Run:
+    """Write the tables as a new snapshot and make it the current one by replacing run.json.
+
+    record: what the commit record says beside the tables' files, rows and bytes (recipe hash, funnel, times).
+    Raises DiskFull or ManifestError; the snapshot published before stays the current one then.
+    """
+    fs, path = resolve(root)
+    number = 1 + max([int(name.split("-")[0]) for name in _snapshots(fs, path)], default=0)
+    snapshot = f"{number:06d}-{uuid.uuid4().hex[:6]}"
+    listed: dict[str, Any] = {}
+    try:
+        for name, table in tables.items():
+            files = []
+            for index, start in enumerate(range(0, max(table.num_rows, 1), ROWS_PER_FILE)):
+                file = f"snapshots/{snapshot}/{name}/part-{index:05d}.parquet"
+                write_table(join(root, file), table.slice(start, ROWS_PER_FILE))
+                files.append(file)
+            listed[name] = {"files": files, "rows": table.num_rows}
+        full = {"schema_version": SCHEMA_VERSION, "snapshot": snapshot, **record, "tables": listed}
+        write_bytes(join(root, "run.json"), json.dumps(full, indent=1, default=str).encode())
+    except ManifestError:
+        if is_local(fs):
+            shutil.rmtree(f"{path}/snapshots/{snapshot}", ignore_errors=True)
+        raise
+    if is_local(fs):
+        _link(Path(path), snapshot, sorted({name.split("/")[0] for name in tables}))
+        for old in _snapshots(fs, path)[:-SNAPSHOTS_KEPT]:
+            shutil.rmtree(f"{path}/snapshots/{old}", ignore_errors=True)
+    return Run(root, full)
+
+
+def _snapshots(fs: pafs.FileSystem, path: str) -> list[str]:
+    found = fs.get_file_info(pafs.FileSelector(f"{path}/snapshots", allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
+
+def _link(root: Path, snapshot: str, names: list[str]) -> None:
+    for name in names:
+        temporary = root / f".{name}.{uuid.uuid4().hex[:6]}"
+        temporary.symlink_to(Path("snapshots") / snapshot / name)
+        os.replace(temporary, root / name)
+
+
+@contextlib.contextmanager
+def lock(root: str) -> Iterator[None]:
+    """Hold a run folder for writing. Raises ManifestError where another process holds it (local disks).
+
+    The lock is the kernel's: it goes with the process that held it, however that ended.
+    """
+    fs, path = resolve(root)
+    if not is_local(fs):
+        yield  # object stores have no lock: two runs into one prefix repeat work, but publish whole snapshots
+        return
+    import fcntl
+
+    with named_errors(root):
+        os.makedirs(path, exist_ok=True)
+        handle = open(f"{path}/.lock", "w")  # noqa: SIM115 - held for the whole run
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ManifestError(
+                f"Another rushes process is writing to {root}; wait for it, or choose another folder."
+            ) from error
+        yield
+    finally:
+        handle.close()

@@ -1,0 +1,324 @@
+"""One recipe is one reproducible data set: a YAML file, validated, resolved and hashed.
+
+Defaults are Movie Gen's published values (section numbers stand beside them); where the paper is silent the
+field says whose figure was taken. Thresholds belong to the judging, everything else to the measuring: each field
+carries the `part` of the work that it changes, so that a new threshold never repeats a decode (`part_hash`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+#: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
+PART_VERSIONS = {"analyze": 1, "look": 1, "content": 1, "cut": 1, "caption": 1}
+
+Part = Literal["analyze", "look", "content", "cut", "caption", "judge", "engine"]
+
+
+class RecipeError(ValueError):
+    """The recipe cannot be used as written. The message is one sentence that names the key and the fix."""
+
+
+def knob(default: Any, part: Part, text: str, **constraints: Any) -> Any:
+    """A recipe field: its default, the part of the work that it changes, and what it means (with its unit)."""
+    return Field(default=default, description=text, json_schema_extra={"part": part}, **constraints)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Scenes(Section):
+    """Shot boundaries, and clips from single shots (sec 3.2.1, app B.1)."""
+
+    adaptive_threshold: float = knob(3.0, "analyze", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
+    min_content_val: float = knob(15.0, "analyze", "hard cuts: least HSV change (0-255) of a cut", gt=0)
+    min_shot_s: float = knob(0.4, "analyze", "two hard cuts are at least this far apart, seconds", ge=0)
+    dissolves: bool = knob(True, "analyze", "also end shots at dissolves and fades")
+    trim_frames: int = knob(3, "analyze", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
+    head_s: float = knob(2.0, "analyze", "seconds dropped where a clip is the file's start (B.1)", ge=0)
+    duration_max_s: float = knob(16.0, "analyze", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
+    clips_per_source: int | None = knob(None, "judge", "at most so many clips of one source (paper: 1-2)", ge=1)
+    duration_min_s: float | None = knob(4.0, "judge", "shortest clip, seconds (3.2.1)", ge=0)
+
+
+class Visual(Section):
+    """Size, borders, light, text, people, aesthetics (sec 3.2.1, app B.1)."""
+
+    stills_per_s: float = knob(1.0, "analyze", "stills kept per second of a clip for the models", gt=0, le=8)
+    stills_side: int = knob(640, "analyze", "longer side of a still, pixels", ge=64)
+    stills_max: int = knob(16, "analyze", "most stills kept per clip", ge=1)
+    text: bool = knob(True, "look", "read text on the stills (RapidOCR)")
+    text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
+    text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
+    people: bool = knob(True, "look", "look for people (OpenCV's detectors)")
+    aesthetics: Literal["measured"] = knob("measured", "look", "aesthetic model")
+    size_min: int | None = knob(720, "judge", "least width and height, pixels (720 / 768 sets)", ge=1)
+    fps_min: float | None = knob(12.0, "judge", "least frames per second", gt=0)
+    aspect_max: float | None = knob(2.5, "judge", "longest side over shortest", ge=1)
+    corrupt_max: int | None = knob(0, "judge", "most damaged frames in a clip", ge=0)
+    border_max: float | None = knob(0.02, "judge", "largest share of the area in borders", ge=0, le=1)
+    luma_min: float | None = knob(20.0, "judge", "darkest mean luma, 0-255 (Allegro: 20)", ge=0, le=255)
+    luma_max: float | None = knob(235.0, "judge", "brightest mean luma, 0-255", ge=0, le=255)
+    saturation_max: float | None = knob(None, "judge", "largest mean saturation, 0-1", ge=0, le=1)
+    sharpness_min: float | None = knob(None, "judge", "least sharpness", ge=0)
+    text_max: float | None = knob(0.6, "judge", "kept iff det x rec stays below (B.1: 0.6)", ge=0, le=1)
+    aesthetic_min: float | None = knob(4.0, "judge", "least aesthetic score, 0-10 (B.1: LAION 4.0)", ge=0, le=10)
+
+
+class Motion(Section):
+    """Static, slow, jittery and slideshow footage (sec 3.2.1, app B.1)."""
+
+    fps_measurable: float = knob(
+        5.0, "analyze", "below this rate frames are too far apart in time for a motion score: null", gt=0
+    )
+    static_eps: float = knob(0.12, "analyze", "a frame whose VMAF motion is below this is static", ge=0)
+    jitter_content_val: float = knob(27.0, "analyze", "jitter: HSV change (0-255) that counts as a false shot", gt=0)
+    slideshow_max: float | None = knob(0.7, "judge", "largest slideshow score, 0-1", ge=0, le=1)
+    static_max: float | None = knob(0.8, "judge", "largest share of static frames", ge=0, le=1)
+    vmaf_min: float | None = knob(2.0, "judge", "least VMAF motion (B.1: 2.0)", ge=0)
+    vmaf_max: float | None = knob(None, "judge", "largest VMAF motion", ge=0)
+    mv_min: float | None = knob(0.5, "judge", "least mean motion vector, pixels per frame at 720p (B.1)", ge=0)
+    mv_max: float | None = knob(7.0, "judge", "largest mean motion vector, pixels per frame at 720p (B.1)", ge=0)
+    shots_per_s_max: float | None = knob(0.85, "judge", "jitter: most false shots per second (B.1)", gt=0)
+
+
+class Content(Section):
+    """Duplicates, clusters, inverse-square-root sampling (sec 3.2.1, app B.1)."""
+
+    copy_floor: float = knob(0.9, "content", "pairs of clips at least this similar are remembered", ge=0.5, le=1)
+    clusters: int = knob(10_000, "content", "k of the k-means, capped by the number of clips (Cosmos: 10k)", ge=1)
+    merge_threshold: float = knob(0.97, "content", "clusters whose centres are this similar are one", ge=0, le=1)
+    copy_threshold: float | None = knob(0.985, "judge", "a clip this similar to a kept one is a duplicate", ge=0, le=1)
+    keep: float = knob(0.82, "judge", "share kept by the sampling (B.1: 82 %)", gt=0, le=1)
+    keep_people: bool = knob(True, "judge", "the share of clips with people is preserved by the sampling")
+    people_min: float = knob(0.5, "judge", "human_score from which a clip counts as one with people", ge=0, le=1)
+    seed: int = knob(0, "judge", "seed of every draw")
+
+
+class Cut(Section):
+    """The clips that trainers read: H.264, short GOPs, square pixels, upright, no sound."""
+
+    crf: int = knob(18, "cut", "x264 constant rate factor", ge=0, le=51)
+    preset: str = knob("veryfast", "cut", "x264 preset")
+    gop_s: float = knob(0.5, "cut", "seconds between key frames: a trainer reads a short range", gt=0)
+    side_max: int | None = knob(None, "cut", "longer side at most this, pixels", ge=64)
+
+
+class Captioning(Section):
+    model: Literal["composed"] = knob("composed", "caption", "composed: a sentence from measured facts")
+
+
+class SetRecipe(Section):
+    """One training set: stricter rules over the same signals, and shares (sec 3.2.1, table 39)."""
+
+    resolution: int = knob(256, "judge", "pixels: square root of a bucket's area", ge=64)
+    rules: dict[str, float | None] = knob({}, "judge", "thresholds of this set, by the recipe's own keys")
+    landscape: tuple[float, float] | None = knob(None, "judge", "share of landscape clips, from and to")
+    people: tuple[float, float] | None = knob(None, "judge", "share of clips with people, from and to")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> SetRecipe:
+        for name in ("landscape", "people"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share[0] <= share[1] <= 1:
+                raise ValueError(f"{name} wants two shares from 0 to 1, the smaller first, not {list(share)}")
+        return self
+
+
+class Curriculum(Section):
+    """Nested stage sets, each a subset of the one before it, and a validation set of sources never trained on."""
+
+    sets: dict[str, SetRecipe] = knob(
+        {
+            "pretrain-256": SetRecipe(landscape=(0.55, 0.65)),
+            "pretrain-768": SetRecipe(
+                resolution=768,
+                rules={"visual.size_min": 768, "scenes.duration_min_s": 12},
+                landscape=(0.75, 0.85),
+            ),
+            "pretrain-highres": SetRecipe(
+                resolution=768,
+                rules={"visual.size_min": 768, "scenes.duration_min_s": 12, "visual.aesthetic_min": 4.5},
+                landscape=(0.75, 0.85),
+                people=(0.6, 1.0),
+            ),
+            "finetune": SetRecipe(resolution=768, rules={"scenes.duration_min_s": 10.6, "visual.aesthetic_min": 5.0}),
+        },
+        "judge",
+        "sets by name, loosest first",
+    )
+    validation: float = knob(0.02, "judge", "share of the clips whose whole sources are held out", ge=0, lt=1)
+
+
+class Engine(Section):
+    """How the work is run; nothing here changes the result."""
+
+    address: str | None = knob(None, "engine", "Ray cluster to use; none: Ray is started in the process")
+    num_cpus: int | None = knob(None, "engine", "CPUs to use; none: all", ge=1)
+    error_budget: float = knob(0.1, "engine", "share of failed sources above which the exit code is 3", ge=0, le=1)
+    attempts: int = knob(2, "engine", "times a source is tried when its worker dies", ge=1)
+    timeout_factor: float = knob(20.0, "engine", "a task may take this many times the footage's length", gt=0)
+    timeout_min_s: float = knob(120.0, "engine", "and at least this, seconds", gt=0)
+
+
+class Bounds(Section):
+    """A rule on any column, also one that a meter of your own wrote."""
+
+    min: float | None = knob(None, "judge", "least value")
+    max: float | None = knob(None, "judge", "largest value")
+
+
+class Recipe(Section):
+    name: str = knob("custom", "engine", "name of the recipe")
+    meters: tuple[str, ...] = knob((), "analyze", "meters of your own: 'package.module:Class'")
+    rules: dict[str, Bounds] = knob({}, "judge", "rules on any column, after the built-in ones")
+    scenes: Scenes = Scenes()
+    visual: Visual = Visual()
+    motion: Motion = Motion()
+    content: Content = Content()
+    cut: Cut = Cut()
+    captioning: Captioning = Captioning()
+    curriculum: Curriculum = Curriculum()
+    engine: Engine = Engine()
+
+    def part_hash(self, part: Part) -> str:
+        """Hash of the fields that change `part` (and of its version): 12 hexadecimal digits.
+
+        Work is keyed by (content of the source, this hash): see the sixth idea of docs/architecture.md.
+        """
+        fields = {key: value for key, (of, value) in flat(self).items() if of == part}
+        payload = json.dumps([PART_VERSIONS.get(part, 0), fields], sort_keys=True, default=str)
+        return hashlib.blake2b(payload.encode(), digest_size=6).hexdigest()
+
+    def full_hash(self) -> str:
+        """Hash of everything that decides the tables: all parts but the engine's."""
+        fields = {key: value for key, (of, value) in flat(self).items() if of != "engine"}
+        payload = json.dumps([PART_VERSIONS, fields], sort_keys=True, default=str)
+        return hashlib.blake2b(payload.encode(), digest_size=8).hexdigest()
+
+    def get(self, key: str) -> Any:
+        """Value at a dotted key, e.g. `motion.vmaf_min`. Raises RecipeError with the nearest valid key."""
+        found: Any = self
+        for name in key.split("."):
+            if isinstance(found, dict) and name in found:
+                found = found[name]
+            elif isinstance(found, BaseModel) and name in type(found).model_fields:
+                found = getattr(found, name)
+            else:
+                raise RecipeError(_unknown_key(key))
+        return found
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flat(model: BaseModel, prefix: str = "") -> dict[str, tuple[str, Any]]:
+    """Every leaf of a recipe: dotted key -> (part, JSON value)."""
+    leaves: dict[str, tuple[str, Any]] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            leaves.update(flat(value, f"{prefix}{name}."))
+        else:
+            leaves[prefix + name] = (field.json_schema_extra["part"], model.model_dump(mode="json")[name])
+    return leaves
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+
+
+def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """A shipped recipe by name, or a YAML file by path, with `key=value` overrides applied.
+
+    Raises RecipeError (one sentence, naming the nearest valid key) for anything that cannot be used.
+    """
+    path = RECIPE_FOLDER / f"{name_or_path}.yaml"
+    if not path.exists():
+        path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        near = difflib.get_close_matches(name_or_path, shipped(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
+        raise RecipeError(f"There is no recipe '{name_or_path}': no shipped recipe and no such file; {hint}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"Recipe {path} must be a mapping of sections, not a {type(data).__name__}.")
+    return build({"name": path.stem, **data}, overrides)
+
+
+def build(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """A recipe from nested dictionaries and `key=value` overrides (values are read as YAML)."""
+    base = _nested(data)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set wants key=value, for example --set motion.vmaf_min=3, not '{override}'.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {key.strip()}: '{text}' is not a YAML value.") from error
+        _assign(base, key.strip(), value)
+    try:
+        return Recipe.model_validate(base)
+    except ValidationError as error:
+        raise RecipeError(_sentence(error)) from error
+
+
+def _nested(data: Any) -> Any:
+    return {key: _nested(value) for key, value in data.items()} if isinstance(data, dict) else data
+
+
+def _assign(base: dict[str, Any], key: str, value: Any) -> None:
+    names = key.split(".")
+    # The keys of a set's `rules` are dotted themselves: curriculum.sets.NAME.rules.motion.vmaf_min
+    if names[:2] == ["curriculum", "sets"] and len(names) > 4 and names[3] == "rules":
+        names = [*names[:4], ".".join(names[4:])]
+    if names[:2] == ["curriculum", "sets"] and "sets" not in base.get("curriculum", {}):
+        defaults = Curriculum().model_dump(mode="json")["sets"]
+        base.setdefault("curriculum", {})["sets"] = defaults
+    here = base
+    for name in names[:-1]:
+        here = here.setdefault(name, {})
+        if not isinstance(here, dict):
+            raise RecipeError(_unknown_key(key))
+    here[names[-1]] = value
+
+
+def _all_keys() -> list[str]:
+    keys = list(flat(Recipe()))
+    for name, spec in Curriculum().sets.items():
+        keys += [f"curriculum.sets.{name}.{field}" for field in type(spec).model_fields]
+    return keys
+
+
+def _unknown_key(key: str) -> str:
+    keys = _all_keys()
+    last = key.split(".")[-1]
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    near = near or [k for k in keys if k.split(".")[-1] == last][:1]
+    near = near or [k for k in keys if difflib.get_close_matches(last, [k.split(".")[-1]], cutoff=0.6)][:1]
+    hint = f" Did you mean '{near[0]}'?" if near else f" Sections: {', '.join(Recipe.model_fields)}."
+    return f"The recipe has no key '{key}'.{hint}"
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(key)
+    wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"Recipe key '{key}': {first['input']!r} will not do; it {wants}."

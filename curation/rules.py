@@ -1,0 +1,154 @@
+"""Thresholds applied to columns: kept, rejected_by, and the funnel. No video is opened here.
+
+A rule is named by the recipe key that moves it: whoever reads `rejected_by = motion.vmaf_min` knows what to set.
+Rules apply in the order of RULES; `rejected_by` is the first that fails. A null fails the rule that needs it: what
+could not be measured cannot be vouched for, and the clip's `notes` say why it is null.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.recipe import Recipe, RecipeError
+
+Column = np.ndarray
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    ">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Keep a clip iff `column  compare  threshold`, where the threshold stands in the recipe at `key`.
+
+    phase: "analyze" rules need the decode's signals, "look" rules those of the models on stills; the survivors of
+    the first are what the models look at.
+    """
+
+    key: str
+    column: str
+    compare: str
+    phase: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("scenes.duration_min_s", "duration_s", ">=", "analyze"),
+    Rule("visual.size_min", "size", ">=", "analyze"),
+    Rule("visual.fps_min", "fps", ">=", "analyze"),
+    Rule("visual.aspect_max", "aspect", "<=", "analyze"),
+    Rule("visual.corrupt_max", "corrupt_frames", "<=", "analyze"),
+    Rule("visual.border_max", "border_frac", "<=", "analyze"),
+    Rule("visual.luma_min", "luma_mean", ">=", "analyze"),
+    Rule("visual.luma_max", "luma_mean", "<=", "analyze"),
+    Rule("visual.saturation_max", "saturation", "<=", "analyze"),
+    Rule("visual.sharpness_min", "sharpness", ">=", "analyze"),
+    Rule("motion.slideshow_max", "slideshow_score", "<=", "analyze"),
+    Rule("motion.static_max", "static_frac", "<=", "analyze"),
+    Rule("motion.shots_per_s_max", "shots_per_s", "<", "analyze"),
+    Rule("motion.vmaf_min", "vmaf_motion", ">", "analyze"),
+    Rule("motion.vmaf_max", "vmaf_motion", "<", "analyze"),
+    Rule("motion.mv_min", "mv_mean", ">", "analyze"),
+    Rule("motion.mv_max", "mv_mean", "<", "analyze"),
+    Rule("visual.text_max", "text_score", "<", "look"),
+    Rule("visual.aesthetic_min", "aesthetic", ">=", "look"),
+)
+BY_KEY = {rule.key: rule for rule in RULES}
+
+#: Rules without a threshold column, applied after RULES by the content stage and by the cutting.
+LATER_RULES = (
+    "scenes.clips_per_source",
+    "content.copy_threshold",
+    "content.keep",
+    "cut.failed",
+    "captioning.failed",
+)
+
+
+def active(recipe: Recipe, phase: str | None = None) -> list[tuple[Rule, float]]:
+    """The rules that this recipe applies, in order, with their thresholds; its own `rules` come last."""
+    found: list[tuple[Rule, float]] = []
+    for rule in RULES:
+        threshold = recipe.get(rule.key)
+        off = rule.key == "visual.text_max" and not recipe.visual.text
+        if threshold is not None and not off:
+            found.append((rule, threshold))
+    for column, bounds in recipe.rules.items():
+        if bounds.min is not None:
+            found.append((Rule(f"rules.{column}.min", column, ">=", "analyze"), bounds.min))
+        if bounds.max is not None:
+            found.append((Rule(f"rules.{column}.max", column, "<=", "analyze"), bounds.max))
+    return [(rule, threshold) for rule, threshold in found if phase in (None, rule.phase)]
+
+
+def column(table: pa.Table, name: str) -> Column:
+    """A signal as float64 [N], null as NaN. `size` and `aspect` are derived from width and height.
+
+    Raises RecipeError with the columns at hand where there is no such signal.
+    """
+    if name in ("size", "aspect"):
+        width, height = column(table, "width"), column(table, "height")
+        short, long = np.fmin(width, height), np.fmax(width, height)
+        return short if name == "size" else long / short
+    if name not in table.column_names:
+        raise RecipeError(
+            f"A rule asks for the column '{name}', which no meter writes; columns: {', '.join(table.column_names)}."
+        )
+    values = table[name]
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
+        raise RecipeError(f"A rule asks for a number in the column '{name}', which holds {values.type}.")
+    return pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def passes(table: pa.Table, key: str, threshold: float) -> np.ndarray:
+    """bool [N]: which clips pass the rule `key` at `threshold`; a null never does."""
+    rule = BY_KEY[key]
+    return _COMPARE[rule.compare](column(table, rule.column), threshold)
+
+
+def judge(table: pa.Table, recipe: Recipe, phase: str | None = None) -> np.ndarray:
+    """First failing rule of every clip: object array [N] of rule keys, None where the clip passes them all."""
+    rejected = np.full(table.num_rows, None, dtype=object)
+    open_ = np.ones(table.num_rows, dtype=bool)
+    values: dict[str, Column] = {}
+    for rule, threshold in active(recipe, phase):
+        if rule.column not in values:
+            values[rule.column] = column(table, rule.column)
+        fails = open_ & ~_COMPARE[rule.compare](values[rule.column], threshold)
+        rejected[fails] = rule.key
+        open_ &= ~fails
+    return rejected
+
+
+def passes_set(table: pa.Table, recipe: Recipe, name: str) -> np.ndarray:
+    """bool [N]: which clips pass the stricter rules of the set `name` (the base rules are not applied again)."""
+    ok = np.ones(table.num_rows, dtype=bool)
+    for key, threshold in recipe.curriculum.sets[name].rules.items():
+        if key not in BY_KEY:
+            raise RecipeError(f"curriculum.sets.{name}.rules has no rule '{key}'; rules: {', '.join(BY_KEY)}.")
+        if threshold is not None:
+            ok &= passes(table, key, threshold)
+    return ok
+
+
+def funnel(rejected_by: pa.ChunkedArray, recipe: Recipe) -> list[dict[str, Any]]:
+    """Rows {rule, rejected, remaining} in the rules' order, from the total down to what was kept.
+
+    The rejected of all rows and the last `remaining` add up to the number of clips: every clip has one fate.
+    """
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(rejected_by).to_pylist()}
+    counts.pop(None, None)
+    order = [rule.key for rule, _ in active(recipe)] + list(LATER_RULES)
+    order += sorted(key for key in counts if key not in order)
+    rows, remaining = [], len(rejected_by)
+    rows.append({"rule": "clips", "rejected": 0, "remaining": remaining})
+    for key in order:
+        remaining -= counts.get(key, 0)
+        rows.append({"rule": key, "rejected": counts.get(key, 0), "remaining": remaining})
+    return rows

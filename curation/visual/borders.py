@@ -1,0 +1,244 @@
+"""Borders round a picture: letterboxes, pillarboxes and frames of any colour, and blurred copies.
+
+Movie Gen, appendix B.1: "first-order derivative, large vertical/horizontal pixel differences, scan-line
+algorithm locates the border". A border is therefore found by its *line*, not by its darkness:
+
+1. scan every line from each side of the picture inwards until the first pixel that leaves the strip's colour;
+2. a border shows as one depth at which most scan lines stop (a straight line parallel to the side);
+3. at that depth the first-order derivative must be large along the line (a sky that slowly gets brighter
+   stops all scan lines at one depth as well, but without an edge).
+
+A night scene, snow or a title card has flat margins too, but its scan lines stop at many depths.
+Over several stills of a clip the border is what all of them share: the shallowest stop of each scan line and
+the strongest derivative seen at each place count, so that a dark shot neither hides nor invents a border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+COLOUR_TOLERANCE = 10  # luma levels a strip may stray from its colour: codec ringing stays below this
+JUMP = 10  # luma levels between the two sides of the line: weaker than any cut-off picture, above ringing
+SOFT_PX = 3  # scaled and coded edges spread over 1-3 px
+ALONG_BLUR_PX = 5  # blur along the scan front only: noise goes, the edge across it stays as sharp as it was
+COLOUR_ROWS = slice(1, 4)  # rows that give the strip's colour; row 0 is often damaged by coding
+MIN_STRIP = 0.008  # of the side: just under the thinnest border of interest (1 %)
+MIN_STRIP_PX = 3  # below this a line cannot be told from a damaged outermost row
+MAX_STRIP = 0.45  # of the side, on each side: what is left must still be a picture
+MIN_PICTURE = 0.3  # of the other side: a picture narrower than this is an object on a flat ground
+STOP_SHARE_PAIR = 0.55  # of scan lines that stop at the line when the opposite side has its like
+STOP_SHARE_ALONE = 0.85  # ... when it does not: horizons and table edges are one-sided
+EARLY_SHARE_PAIR = 0.35  # of scan lines that may stop earlier (a subtitle inside the bar)
+EARLY_SHARE_ALONE = 0.03
+MAX_STRIP_ALONE = 0.25  # of the side: a one-sided strip wider than this is a sky or a wall
+PICTURE_STD_ALONE = 8.0  # luma spread along the first picture rows: two flat areas meeting are no border
+SAME_COLOUR = 12  # luma levels between two opposite strips of one border
+BLUR_LINE_SHARE = 0.6  # of the line with a strong derivative in some still, blurred-copy borders
+BLUR_LINE_SHARE_EACH = 0.3  # ... and in every still
+BLUR_MIN_STRIP = 0.06  # of the side: the flatness of a thinner strip cannot be judged
+BLUR_FLATTER = 0.3  # fine detail of the strips over that of the picture: a copy is blurred beyond doubt
+BLUR_SYMMETRY = 0.02  # of the side, between the two strips' widths
+BLUR_LINE_CONTRAST = 2.5  # the line's share over that of the lines around it
+
+
+@dataclass(frozen=True)
+class BorderBox:
+    """Where the border lies. Sides are fractions of the height or width, `frac` of the whole area, in [0, 1]."""
+
+    top: float = 0.0
+    bottom: float = 0.0
+    left: float = 0.0
+    right: float = 0.0
+
+    @property
+    def frac(self) -> float:
+        """Share of the still's area that is border."""
+        return 1.0 - (1.0 - self.top - self.bottom) * (1.0 - self.left - self.right)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """One side's candidate: depth of the line in px, how well it is supported, the strip's colour."""
+
+    depth: int
+    stop_share: float
+    early_share: float
+    colour: float
+    picture_std: float
+
+
+def border_frac(gray: np.ndarray) -> BorderBox:
+    """Border of one still.
+
+    Args:
+        gray: uint8 luma [H, W].
+
+    Returns:
+        BorderBox, all zero where there is no border.
+
+    Raises:
+        ValueError: not a two-dimensional uint8 array of at least 16 x 16 px.
+    """
+    return static_border_frac([gray])
+
+
+def static_border_frac(grays: Sequence[np.ndarray]) -> BorderBox:
+    """Border that all stills of one clip share (Movie Gen, appendix B.1).
+
+    Args:
+        grays: uint8 luma stills [H, W], all of one size. Stills of one flat colour say nothing and are skipped.
+
+    Returns:
+        BorderBox, all zero where there is no border (or every still is flat).
+
+    Raises:
+        ValueError: no still, stills of different sizes, or not two-dimensional uint8 of at least 16 x 16 px.
+    """
+    _check(grays)
+    telling = [g for g in grays if _spread(g) > 2 * COLOUR_TOLERANCE]
+    if not telling:
+        return BorderBox()
+    upright = [cv2.blur(g, (ALONG_BLUR_PX, 1)) for g in telling]
+    turned = [cv2.blur(cv2.transpose(g), (ALONG_BLUR_PX, 1)) for g in telling]
+    top, bottom = _solid_pair(upright)
+    left, right = _solid_pair(turned)
+    height, width = telling[0].shape
+    if top == bottom == left == right == 0:
+        top, bottom = _blurred_pair(upright)
+        left, right = _blurred_pair(turned) if top == 0 else (0, 0)
+    return BorderBox(top / height, bottom / height, left / width, right / width)
+
+
+def _check(grays: Sequence[np.ndarray]) -> None:
+    if len(grays) == 0:
+        raise ValueError("a border needs at least one still")
+    for gray in grays:
+        if gray.ndim != 2 or gray.dtype != np.uint8 or min(gray.shape) < 16:
+            raise ValueError(f"a still must be uint8 luma [H, W] of 16 x 16 px or more, not {gray.dtype} {gray.shape}")
+        if gray.shape != grays[0].shape:
+            raise ValueError(f"stills of one clip must have one size: {grays[0].shape} and {gray.shape}")
+
+
+def _spread(gray: np.ndarray) -> int:
+    low, high, _, _ = cv2.minMaxLoc(gray)
+    return int(high - low)
+
+
+def _solid_pair(stills: list[np.ndarray]) -> tuple[int, int]:
+    """Depths in px of the flat strips at the first and the last row of every still; 0 where there is none."""
+    first = _strip(stills)
+    last = _strip([s[::-1] for s in stills])
+    if first and last and abs(first.colour - last.colour) <= SAME_COLOUR:
+        if _supported(first, STOP_SHARE_PAIR, EARLY_SHARE_PAIR) and _supported(last, STOP_SHARE_PAIR, EARLY_SHARE_PAIR):
+            return first.depth, last.depth
+    rows = stills[0].shape[0]
+    return _alone(first, rows), _alone(last, rows)
+
+
+def _supported(strip: _Strip, stop_share: float, early_share: float) -> bool:
+    return strip.stop_share >= stop_share and strip.early_share <= early_share
+
+
+def _alone(strip: _Strip | None, rows: int) -> int:
+    """Depth of a strip without its like on the opposite side, held to the stricter rules."""
+    if strip is None or strip.depth > MAX_STRIP_ALONE * rows or strip.picture_std < PICTURE_STD_ALONE:
+        return 0
+    return strip.depth if _supported(strip, STOP_SHARE_ALONE, EARLY_SHARE_ALONE) else 0
+
+
+def _strip(stills: list[np.ndarray]) -> _Strip | None:
+    """The best supported flat strip at the first rows, or None when no line is deep enough."""
+    rows, columns = stills[0].shape
+    limit = int(MAX_STRIP * rows)
+    colours = [float(np.median(s[COLOUR_ROWS, ::4])) for s in stills]
+    colour = float(np.median(colours))
+    stops = _first_departures(stills, colour, limit)
+    stopped = np.flatnonzero(stops < limit)
+    if stopped.size == 0:
+        return None
+    begin, end = stopped[0], stopped[-1] + 1  # outside of it: bars on the other two sides
+    if end - begin < MIN_PICTURE * columns:
+        return None
+    inside = stops[begin:end]
+    votes = np.convolve(np.bincount(inside[inside < limit], minlength=limit), np.ones(SOFT_PX), "full")
+    votes[: max(MIN_STRIP_PX, int(np.ceil(MIN_STRIP * rows)))] = 0
+    last = int(np.argmax(votes[:limit]))  # the window of depths (last - SOFT_PX, last]
+    window = inside[(inside > last - SOFT_PX) & (inside <= last)]
+    if window.size == 0:
+        return None
+    depth = int(np.median(window))
+    jump, picture_std = _edge(stills, depth, begin, end)
+    return _Strip(
+        depth=depth,
+        stop_share=float(np.mean((inside > depth - SOFT_PX) & jump)),
+        early_share=float(np.mean(inside <= depth - SOFT_PX)),
+        colour=colour,
+        picture_std=picture_std,
+    )
+
+
+def _first_departures(stills: list[np.ndarray], colour: float, limit: int) -> np.ndarray:
+    """Per column the first row, over all stills, that is not of the strip's colour; `limit` for none."""
+    stops: np.ndarray | None = None
+    for still in stills:
+        strip = cv2.transpose(np.ascontiguousarray(still[:limit]))
+        strip[:, 0] = strip[:, 1]  # a damaged outermost row is no departure
+        away = cv2.inRange(strip, max(0.0, colour - COLOUR_TOLERANCE), colour + COLOUR_TOLERANCE) == 0
+        stop = np.where(away.any(axis=1), away.argmax(axis=1), limit)
+        stops = stop if stops is None else np.minimum(stops, stop)
+    return stops
+
+
+def _edge(stills: list[np.ndarray], depth: int, begin: int, end: int) -> tuple[np.ndarray, float]:
+    """Columns with a jump across the line in some still, and the luma spread along the picture behind it."""
+    rows = stills[0].shape[0]
+    before, behind = max(0, depth - SOFT_PX), min(rows - 1, depth + SOFT_PX)
+    jump = np.zeros(end - begin, bool)
+    spread = 0.0
+    for still in stills:
+        inner = still[behind, begin:end].astype(np.int16)
+        jump |= np.abs(inner - still[before, begin:end]) > JUMP
+        spread = max(spread, float(inner.std()))
+    return jump, spread
+
+
+def _blurred_pair(stills: list[np.ndarray]) -> tuple[int, int]:
+    """Depths in px of two like strips filled with something smooth (a blurred copy); (0, 0) for none.
+
+    There is no colour to scan for here: the line is where the derivative is large all along, in every still
+    at the same place, with far less fine detail outside than inside.
+    """
+    rows = stills[0].shape[0]
+    limit, least = int(MAX_STRIP * rows), int(BLUR_MIN_STRIP * rows)
+    union: np.ndarray | None = None
+    weakest = np.ones(rows)
+    detail = np.zeros(rows)
+    for still in stills:
+        steps = cv2.absdiff(still[SOFT_PX:], still[:-SOFT_PX])
+        strong = steps > JUMP
+        union = strong if union is None else union | strong
+        share = np.zeros(rows)
+        share[1 : 1 + len(strong)] = strong.mean(axis=1)
+        weakest = np.minimum(weakest, share)
+        detail[1:] += cv2.reduce(cv2.absdiff(still[1:], still[:-1]), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
+    share = np.zeros(rows)
+    share[1 : 1 + len(union)] = union.mean(axis=1)
+    share[weakest < BLUR_LINE_SHARE_EACH] = 0.0
+    head, tail = share[:limit].copy(), share[::-1][:limit].copy()
+    head[:least], tail[:least] = 0.0, 0.0
+    first, last = int(np.argmax(head)), int(np.argmax(tail))
+    if min(head[first], tail[last]) < BLUR_LINE_SHARE or abs(first - last) > BLUR_SYMMETRY * rows + SOFT_PX:
+        return 0, 0
+    return (first, last) if _flatter_outside(detail, first, rows - last) else (0, 0)
+
+
+def _flatter_outside(detail: np.ndarray, first: int, last: int) -> bool:
+    """Whether the rows outside [first, last) have far less fine detail than those inside (the lines excluded)."""
+    gap = 2 * SOFT_PX
+    inside = float(np.mean(detail[first + gap : last - gap]))
+    outside = max(float(np.mean(detail[1 : first - gap])), float(np.mean(detail[last + gap :])))
+    return outside < BLUR_FLATTER * inside
