@@ -25,9 +25,10 @@ COLOUR_TOLERANCE = 10  # luma levels a strip may stray from its colour: codec ri
 JUMP = 10  # luma levels between the two sides of the line: weaker than any cut-off picture, above ringing
 SOFT_PX = 3  # scaled and coded edges spread over 1-3 px
 ALONG_BLUR_PX = 5  # blur along the scan front only: noise goes, the edge across it stays as sharp as it was
-COLOUR_ROWS = slice(1, 4)  # rows that give the strip's colour; row 0 is often damaged by coding
+COLOUR_ROWS = slice(0, 3)  # rows whose median is the strip's colour: two good ones are enough
 MIN_STRIP = 0.008  # of the side: just under the thinnest border of interest (1 %)
-MIN_STRIP_PX = 3  # below this a line cannot be told from a damaged outermost row
+MIN_STRIP_PX = 2  # a soft edge takes one of three; row 0 is not trusted
+MIN_STRIP_PX_ALONE = 3  # two dark rows at one side only are damage, not a border
 MAX_STRIP = 0.45  # of the side, on each side: what is left must still be a picture
 MIN_PICTURE = 0.3  # of the other side: a picture narrower than this is an object on a flat ground
 STOP_SHARE_PAIR = 0.55  # of scan lines that stop at the line when the opposite side has its like
@@ -37,12 +38,14 @@ EARLY_SHARE_ALONE = 0.03
 MAX_STRIP_ALONE = 0.25  # of the side: a one-sided strip wider than this is a sky or a wall
 PICTURE_STD_ALONE = 8.0  # luma spread along the first picture rows: two flat areas meeting are no border
 SAME_COLOUR = 12  # luma levels between two opposite strips of one border
-BLUR_LINE_SHARE = 0.6  # of the line with a strong derivative in some still, blurred-copy borders
-BLUR_LINE_SHARE_EACH = 0.3  # ... and in every still
+BLUR_WORK_SIDE = 320  # px: a blurred copy is a wide strip, half the size finds it at a quarter of the cost
+BLUR_JUMP = 6  # luma levels: picture and copy are alike, their line is weaker than that of a flat strip
+BLUR_LINE_SHARE = 0.6  # of the line with a derivative above that in some still
+BLUR_LINE_SHARE_MEAN = 0.4  # ... and on average over the stills: a line that moves is in the picture
 BLUR_MIN_STRIP = 0.06  # of the side: the flatness of a thinner strip cannot be judged
 BLUR_FLATTER = 0.3  # fine detail of the strips over that of the picture: a copy is blurred beyond doubt
 BLUR_SYMMETRY = 0.02  # of the side, between the two strips' widths
-BLUR_LINE_CONTRAST = 2.5  # the line's share over that of the lines around it
+BLUR_MAX_STRIP = 0.38  # of the side: a 9:16 picture inside 16:9 has 0.34
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,11 @@ def static_border_frac(grays: Sequence[np.ndarray]) -> BorderBox:
     telling = [g for g in grays if _spread(g) > 2 * COLOUR_TOLERANCE]
     if not telling:
         return BorderBox()
-    upright = [cv2.blur(g, (ALONG_BLUR_PX, 1)) for g in telling]
-    turned = [cv2.blur(cv2.transpose(g), (ALONG_BLUR_PX, 1)) for g in telling]
-    top, bottom = _solid_pair(upright)
-    left, right = _solid_pair(turned)
     height, width = telling[0].shape
+    top, bottom = _solid_pair([cv2.blur(g, (ALONG_BLUR_PX, 1)) for g in telling])
+    left, right = _solid_pair([cv2.blur(cv2.transpose(g), (ALONG_BLUR_PX, 1)) for g in telling])
     if top == bottom == left == right == 0:
-        top, bottom = _blurred_pair(upright)
-        left, right = _blurred_pair(turned) if top == 0 else (0, 0)
+        return _blurred_box(telling)
     return BorderBox(top / height, bottom / height, left / width, right / width)
 
 
@@ -145,7 +145,9 @@ def _supported(strip: _Strip, stop_share: float, early_share: float) -> bool:
 
 def _alone(strip: _Strip | None, rows: int) -> int:
     """Depth of a strip without its like on the opposite side, held to the stricter rules."""
-    if strip is None or strip.depth > MAX_STRIP_ALONE * rows or strip.picture_std < PICTURE_STD_ALONE:
+    if strip is None or strip.picture_std < PICTURE_STD_ALONE:
+        return 0
+    if not MIN_STRIP_PX_ALONE <= strip.depth <= MAX_STRIP_ALONE * rows:
         return 0
     return strip.depth if _supported(strip, STOP_SHARE_ALONE, EARLY_SHARE_ALONE) else 0
 
@@ -165,7 +167,8 @@ def _strip(stills: list[np.ndarray]) -> _Strip | None:
         return None
     inside = stops[begin:end]
     votes = np.convolve(np.bincount(inside[inside < limit], minlength=limit), np.ones(SOFT_PX), "full")
-    votes[: max(MIN_STRIP_PX, int(np.ceil(MIN_STRIP * rows)))] = 0
+    least = max(MIN_STRIP_PX, int(np.ceil(MIN_STRIP * rows)))
+    votes[: least + SOFT_PX - 1] = 0
     last = int(np.argmax(votes[:limit]))  # the window of depths (last - SOFT_PX, last]
     window = inside[(inside > last - SOFT_PX) & (inside <= last)]
     if window.size == 0:
@@ -206,39 +209,61 @@ def _edge(stills: list[np.ndarray], depth: int, begin: int, end: int) -> tuple[n
     return jump, spread
 
 
+def _blurred_box(stills: list[np.ndarray]) -> BorderBox:
+    """Pillarbox or letterbox filled with something smooth, such as a blurred copy of the picture."""
+    height, width = stills[0].shape
+    scale = BLUR_WORK_SIDE / max(height, width)
+    if scale < 1:
+        size = (round(width * scale), round(height * scale))
+        stills = [cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in stills]
+    height, width = stills[0].shape
+    left, right = _blurred_pair([cv2.transpose(s) for s in stills])
+    if left:
+        return BorderBox(left=left / width, right=right / width)
+    top, bottom = _blurred_pair(stills)
+    return BorderBox(top=top / height, bottom=bottom / height)
+
+
 def _blurred_pair(stills: list[np.ndarray]) -> tuple[int, int]:
-    """Depths in px of two like strips filled with something smooth (a blurred copy); (0, 0) for none.
+    """Depths in px of two smooth strips at the first and the last rows; (0, 0) for none.
 
     There is no colour to scan for here: the line is where the derivative is large all along, in every still
     at the same place, with far less fine detail outside than inside.
     """
     rows = stills[0].shape[0]
-    limit, least = int(MAX_STRIP * rows), int(BLUR_MIN_STRIP * rows)
-    union: np.ndarray | None = None
-    weakest = np.ones(rows)
-    detail = np.zeros(rows)
+    limit, least = int(BLUR_MAX_STRIP * rows), max(int(BLUR_MIN_STRIP * rows), 3 * SOFT_PX)
+    union = np.zeros((rows - SOFT_PX, stills[0].shape[1]), np.uint8)
+    mean_share = np.zeros(rows - SOFT_PX, np.float32)
+    detail = np.zeros(rows - 1, np.float32)
     for still in stills:
         steps = cv2.absdiff(still[SOFT_PX:], still[:-SOFT_PX])
-        strong = steps > JUMP
-        union = strong if union is None else union | strong
-        share = np.zeros(rows)
-        share[1 : 1 + len(strong)] = strong.mean(axis=1)
-        weakest = np.minimum(weakest, share)
-        detail[1:] += cv2.reduce(cv2.absdiff(still[1:], still[:-1]), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
-    share = np.zeros(rows)
-    share[1 : 1 + len(union)] = union.mean(axis=1)
-    share[weakest < BLUR_LINE_SHARE_EACH] = 0.0
-    head, tail = share[:limit].copy(), share[::-1][:limit].copy()
-    head[:least], tail[:least] = 0.0, 0.0
-    first, last = int(np.argmax(head)), int(np.argmax(tail))
-    if min(head[first], tail[last]) < BLUR_LINE_SHARE or abs(first - last) > BLUR_SYMMETRY * rows + SOFT_PX:
+        strong = cv2.threshold(steps, BLUR_JUMP, 1, cv2.THRESH_BINARY)[1]
+        union |= strong
+        mean_share += _row_means(strong) / len(stills)
+        detail += _row_means(cv2.absdiff(still[1:], still[:-1]))
+    share = _row_means(union)
+    lines = np.where((share >= BLUR_LINE_SHARE) & (mean_share >= BLUR_LINE_SHARE_MEAN), share + mean_share, 0.0)
+    head, tail = lines[:limit], lines[::-1][:limit]
+    slack = int(BLUR_SYMMETRY * rows) + 1
+    partner = cv2.dilate(tail, np.ones((2 * slack + 1, 1), np.uint8)).ravel()
+    both = np.minimum(head, partner)
+    both[:least] = 0.0
+    first = int(np.argmax(both))
+    if both[first] == 0.0:
         return 0, 0
+    near = max(0, first - slack)
+    last = near + int(np.argmax(tail[near : first + slack + 1]))
+    first, last = first + SOFT_PX // 2 + 1, last + SOFT_PX // 2 + 1  # a step spans SOFT_PX rows
     return (first, last) if _flatter_outside(detail, first, rows - last) else (0, 0)
+
+
+def _row_means(image: np.ndarray) -> np.ndarray:
+    return cv2.reduce(image, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
 
 
 def _flatter_outside(detail: np.ndarray, first: int, last: int) -> bool:
     """Whether the rows outside [first, last) have far less fine detail than those inside (the lines excluded)."""
     gap = 2 * SOFT_PX
     inside = float(np.mean(detail[first + gap : last - gap]))
-    outside = max(float(np.mean(detail[1 : first - gap])), float(np.mean(detail[last + gap :])))
+    outside = max(float(np.mean(detail[: first - gap])), float(np.mean(detail[last + gap :])))
     return outside < BLUR_FLATTER * inside

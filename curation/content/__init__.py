@@ -1,0 +1,40 @@
+"""CONTENT: what is in a clip, which clips repeat one another, and how often each concept is kept.
+
+Movie Gen 3.2.1 and B.1, in the order of the stage:
+
+1. ``embed``     stills -> a copy embedding (near-duplicates) and a semantic embedding (concepts)
+2. ``group``     embeddings -> ``duplicate_of`` and ``cluster_id``
+3. ``resample``  cluster sizes -> ``keep_prob`` and who is kept
+
+Pure functions on arrays: the result depends on the clips and the seed, never on the order of the rows.
+"""
+
+from curation.content.embed import (
+    COPY_DIM,
+    COPY_THRESHOLD,
+    SEMANTIC_DIM,
+    SEMANTIC_MERGE_THRESHOLD,
+    MeasuredCopyEmbedder,
+    MeasuredSemanticEmbedder,
+    copy_embedding,
+    semantic_embedding,
+)
+from curation.content.group import cluster, find_duplicates
+from curation.content.resample import hash_unit, keep_probability, sample, solve_keep
+
+__all__ = [
+    "COPY_DIM",
+    "COPY_THRESHOLD",
+    "SEMANTIC_DIM",
+    "SEMANTIC_MERGE_THRESHOLD",
+    "MeasuredCopyEmbedder",
+    "MeasuredSemanticEmbedder",
+    "cluster",
+    "copy_embedding",
+    "find_duplicates",
+    "hash_unit",
+    "keep_probability",
+    "sample",
+    "semantic_embedding",
+    "solve_keep",
+]

@@ -1,0 +1,317 @@
+"""CURRICULUM: who is trained on what - buckets, quotas, nested stage sets and the validation sources.
+
+Movie Gen trains at rising resolution on sets that grow stricter (1.6 of the notes), fixes the share of
+landscape and of human videos (B.1), and batches by five aspect and five duration buckets (3.1, Table 2).
+Pure functions on columns; all counts are exact integers and nothing depends on the order of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from curation.content.resample import hash_unit
+
+# --- buckets -----------------------------------------------------------------------------------------------
+
+ASPECTS: dict[str, tuple[int, int]] = {"16x9": (16, 9), "4x3": (4, 3), "1x1": (1, 1), "3x4": (3, 4), "9x16": (9, 16)}
+"""Five aspect buckets, width : height. 16:9, 9:16 and 1:1 are published (3.1), 4:3 and 3:4 chosen here."""
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A row of Table 2: clips of [min_s, max_s), of which the centre ``span_s`` (None: all) is sampled."""
+
+    name: str
+    min_s: float
+    max_s: float
+    span_s: float | None
+    frames: int  # sampled uniformly over the span
+    latent_frames: int  # after the TAE's 8 x in time
+
+    def fps(self, duration_s: float) -> float:
+        """Frames per second at which a clip of ``duration_s`` seconds is sampled."""
+        return self.frames / (self.span_s or duration_s)
+
+
+FRAME_S = 0.05
+"""A clip this much short of 4, 10.67 or 16 s counts as that long: a cut lands on a frame (1/24 s), not on time."""
+
+LONG_S, CENTRE_S = 16.0, 256 / 24  # 256 frames at 16 and at 24 fps
+
+DURATIONS: tuple[Duration, ...] = (
+    Duration("4-8s", 4.0 - FRAME_S, 8.0, None, 128, 16),
+    Duration("8-12s", 8.0, CENTRE_S - FRAME_S, None, 192, 24),
+    Duration("10.67s", CENTRE_S - FRAME_S, 12.0, CENTRE_S, 256, 32),
+    Duration("12-16s", 12.0, LONG_S - FRAME_S, None, 256, 32),
+    Duration("16s", LONG_S - FRAME_S, float("inf"), LONG_S, 256, 32),
+)
+"""Table 2. Its rows overlap: 10.67-12 s is in "8-12 s" as well, and goes to "10.67 s" here, which alone names
+it; what is left of 8-12 s is 8-10.67 s. 16 s ends "12-16 s" and begins "16 s", and goes to "16 s"."""
+
+SIDE_STEP = 16  # px: the TAE shrinks a side 8 times, the DiT's patches take 2 of what is left
+ASPECT_WEIGHT = 2.0  # a wrong aspect crops or stretches; a wrong area only costs or saves compute
+
+
+def buckets(width: np.ndarray, height: np.ndarray, duration_s: np.ndarray) -> np.ndarray:
+    """Bucket of every clip: object [N] of names such as "16x9/12-16s", None where no bucket takes it.
+
+    ``width``, ``height`` in px [N], ``duration_s`` [N]. The aspect is the nearest in log ratio (a tie goes to
+    the wider); None for clips under 4 s and for sizes or durations that are not positive numbers.
+    """
+    w, h, d = (np.asarray(a, dtype=np.float64) for a in (width, height, duration_s))
+    measured = (w > 0) & (h > 0) & (d > 0) & np.isfinite(w) & np.isfinite(h) & np.isfinite(d)
+    ratio = np.log(np.where(measured, w, 1.0)) - np.log(np.where(measured, h, 1.0))
+    centres = np.log([a / b for a, b in ASPECTS.values()])
+    aspect = np.abs(ratio[:, None] - centres[None, :]).argmin(axis=1)
+    row = np.searchsorted([x.min_s for x in DURATIONS], np.where(measured, d, 0.0), side="right") - 1
+    names = list(ASPECTS)
+    return np.array(
+        [f"{names[a]}/{DURATIONS[r].name}" if ok and r >= 0 else None for a, r, ok in zip(aspect, row, measured)],
+        dtype=object,
+    )
+
+
+def bucket_of(width: int, height: int, duration_s: float) -> str | None:
+    """Bucket of one clip (px, px, s), such as "1x1/4-8s", or None; see ``buckets``."""
+    return buckets(np.array([width]), np.array([height]), np.array([duration_s]))[0]
+
+
+def bucket_shape(bucket: str, resolution: int) -> tuple[int, int, int]:
+    """(width, height, frames) that a clip of ``bucket`` is trained at; ``resolution`` is 256 or 768 px.
+
+    The area is about resolution ** 2 and both sides are multiples of 16: 16:9 at 768 px is the published
+    1024 x 576. Raises ValueError for a bucket that does not exist or a resolution below 16.
+    """
+    aspect, _, duration = bucket.partition("/")
+    rows = {d.name: d for d in DURATIONS}
+    if aspect not in ASPECTS or duration not in rows:
+        raise ValueError(f"no bucket {bucket!r}; an aspect of {list(ASPECTS)}, a slash, a duration of {list(rows)}")
+    if resolution < SIDE_STEP:
+        raise ValueError(f"the resolution must be at least {SIDE_STEP} px, got {resolution}")
+    wide, high = ASPECTS[aspect]
+    if wide < high:  # the portrait bucket is its landscape twin, turned
+        twin = next(name for name, shape in ASPECTS.items() if shape == (high, wide))
+        w, h, frames = bucket_shape(f"{twin}/{duration}", resolution)
+        return h, w, frames
+    sides = SIDE_STEP * np.arange(1, 2 * resolution // SIDE_STEP + 1)
+    w, h = np.meshgrid(sides, sides, indexing="ij")
+    error = np.abs(np.log(w * h / resolution**2)) + ASPECT_WEIGHT * np.abs(np.log(w * high / (h * wide)))
+    at = np.unravel_index(error.argmin(), error.shape)
+    return int(w[at]), int(h[at]), rows[duration].frames
+
+
+# --- quotas ------------------------------------------------------------------------------------------------
+
+CELLS = ("landscape_people", "landscape_other", "portrait_people", "portrait_other")
+"""The four cells of the quotas. Landscape is width >= height, the paper's literal rule."""
+
+Share = tuple[float, float]
+
+SHARE_STEPS = 1_000_000  # a share is taken as the nearest fraction with a denominator up to this: 0.6 is 3/5
+SCAN = 65_536  # set sizes tried at a time, from the largest down
+
+
+def _fractions(share: Share | None, name: str) -> tuple[Fraction, Fraction]:
+    low, high = (0.0, 1.0) if share is None else share
+    if not 0.0 <= low <= high <= 1.0:
+        raise ValueError(f"the {name} share must be a range within 0-1 with min <= max, got {low}-{high}")
+    return tuple(Fraction(str(float(x))).limit_denominator(SHARE_STEPS) for x in (low, high))
+
+
+def _range_at(share: tuple[Fraction, Fraction], total):
+    """Fewest and most members that keep the share within range in a set of ``total`` (int or int64 array)."""
+    low, high = share
+    return -(-low.numerator * total // low.denominator), high.numerator * total // high.denominator
+
+
+def _landscape_range(total, cells, landscape, people):
+    """Fewest and most landscape clips in a feasible set of ``total``; empty (fewest > most) if there is none.
+
+    The four cells with bounds on both margins are a network flow, so integers suffice wherever reals do; the
+    number of people clips is eliminated by hand.
+    """
+    lp, ln, pp, pn = cells
+    l_min, l_max = _range_at(landscape, total)
+    p_min, p_max = _range_at(people, total)
+    l_min, l_max = np.maximum(l_min, total - pp - pn), np.minimum(l_max, lp + ln)
+    p_min, p_max = np.maximum(p_min, total - ln - pn), np.minimum(p_max, lp + pp)
+    fewest = np.maximum(l_min, np.maximum(p_min - pp, total - pn - p_max))
+    most = np.minimum(l_max, np.minimum(total + lp - p_min, p_max + ln))
+    return fewest, np.where(p_min > p_max, fewest - 1, most)
+
+
+def _nearest(numerator: int, denominator: int, low: int, high: int) -> int:
+    """The integer in low..high nearest to numerator / denominator (half up)."""
+    return max(low, min(high, (2 * numerator + denominator) // (2 * denominator)))
+
+
+def solve_quota(counts: Mapping[str, int], landscape: Share | None, people: Share | None) -> dict[str, int]:
+    """The largest subset whose shares lie within both ranges: how many to take of each cell of ``CELLS``.
+
+    ``counts`` is what there is (a missing cell is 0); ``landscape`` and ``people`` are (min, max) shares of
+    the subset, or None for any. Exact: shares are fractions, sizes are tried from the largest down. Of the
+    subsets of that size the one is taken whose landscape share is nearest to the available one, then whose
+    people share is, then whose landscape_people cell is. Nothing feasible gives zeros. Raises ValueError on
+    an unknown cell, a negative count or a range outside 0-1.
+    """
+    unknown = set(counts) - set(CELLS)
+    if unknown or any(n < 0 for n in counts.values()):
+        raise ValueError(f"counts must be >= 0 for cells of {CELLS}, got {dict(counts)}")
+    l_share, p_share = _fractions(landscape, "landscape"), _fractions(people, "people")
+    cells = tuple(int(counts.get(c, 0)) for c in CELLS)
+    lp, ln, pp, pn = cells
+    everything = sum(cells)
+    for top in range(everything, 0, -SCAN):
+        totals = np.arange(top, max(top - SCAN, 0), -1, dtype=np.int64)
+        fewest, most = _landscape_range(totals, cells, l_share, p_share)
+        feasible = np.nonzero(fewest <= most)[0]
+        if len(feasible):
+            total, low, high = (int(a[feasible[0]]) for a in (totals, fewest, most))
+            break
+    else:
+        return dict.fromkeys(CELLS, 0)
+    wide = _nearest(total * (lp + ln), everything, low, high)
+    p_low, p_high = _range_at(p_share, total)
+    p_low, p_high = max(p_low, total - pn - wide, wide - ln), min(p_high, total + lp - wide, wide + pp)
+    human = _nearest(total * (lp + pp), everything, p_low, p_high)
+    low, high = max(0, wide - ln, human - pp, wide + human - total), min(lp, wide, human, pn - total + wide + human)
+    both = _nearest(total * lp, everything, low, high)
+    return dict(zip(CELLS, (both, wide - both, human - both, total - wide - human + both)))
+
+
+# --- nested sets -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """A stage set: its name, who passes its rules (bool [N]), and the shares its members must have."""
+
+    name: str
+    passes: np.ndarray
+    landscape: Share | None = None
+    people: Share | None = None
+
+
+@dataclass(frozen=True)
+class NestedSets:
+    """Membership by set name (bool [N]), and a sentence for each set that a quota emptied or halved."""
+
+    masks: dict[str, np.ndarray]
+    notes: dict[str, str]
+
+
+MOST_DROPPED = 0.5  # a quota that drops more than this share of a set's candidates is said aloud
+
+
+def _quota_note(spec: SetSpec, counts: dict[str, int], taken: int) -> str | None:
+    """What a person should know about the quota that cut a set from sum(counts) clips to ``taken``."""
+    available = sum(counts.values())
+    if taken >= (1 - MOST_DROPPED) * available:
+        return None
+    left = {
+        "landscape": sum(solve_quota(counts, spec.landscape, None).values()),
+        "people": sum(solve_quota(counts, None, spec.people).values()),
+    }
+    key = min(left, key=left.__getitem__)  # the quota that alone leaves least
+    low, high = getattr(spec, key) or (0.0, 1.0)
+    lp, ln, pp, pn = (counts[c] for c in CELLS)
+    have = (
+        f"{lp + ln} landscape and {pp + pn} portrait clips"
+        if key == "landscape"
+        else f"{lp + pp} clips with people and {ln + pn} without"
+    )
+    fate = "cannot be met" if taken == 0 else f"leaves {taken} of {available} clips"
+    return f"{key} quota {low:g}-{high:g} {fate}: {have}; widen curriculum.sets.{spec.name}.{key}"
+
+
+def _depth(specs: Sequence[SetSpec], first: int, n: int) -> np.ndarray:
+    """How many sets from ``first`` on each clip can be in: int [n], counted up to the first rule it fails."""
+    depth, still = np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool)
+    for spec in specs[first:]:
+        still &= np.asarray(spec.passes, dtype=bool)
+        depth += still
+    return depth
+
+
+def nested_sets(
+    clip_ids: Sequence[str],
+    landscape: np.ndarray,
+    people: np.ndarray,
+    specs: Sequence[SetSpec],
+    seed: int,
+) -> NestedSets:
+    """Fill the stage sets in the order given, loosest first: each is a subset of the one before.
+
+    ``landscape`` (width >= height) and ``people`` are bool [N]. The candidates of a set are the members of
+    the one before that pass its rules; ``solve_quota`` says how many of each cell stay, and within a cell
+    those stay that pass more of the later sets' rules (in their order: failing the next one ends the count),
+    then those with the smaller hash of (seed, clip_id). Rows may come in any order. Raises ValueError on
+    lengths that differ, on ids and on set names that repeat.
+    """
+    ids = np.asarray(clip_ids, dtype=str)
+    wide, human = np.asarray(landscape, dtype=bool), np.asarray(people, dtype=bool)
+    columns = {"landscape": wide, "people": human, **{s.name: np.asarray(s.passes) for s in specs}}
+    if len(columns) != len(specs) + 2 or len(np.unique(ids)) != len(ids):
+        raise ValueError("clip ids and set names must each be given once")
+    for name, column in columns.items():
+        if column.shape != ids.shape:
+            raise ValueError(f"column {name!r} has shape {list(column.shape)} for {len(ids)} clips")
+    cell = 2 * ~wide + ~human  # the order of CELLS
+    luck = hash_unit(seed, "nested-sets", ids)
+    members = np.ones(len(ids), dtype=bool)
+    result = NestedSets({}, {})
+    for i, spec in enumerate(specs):
+        candidates = members & columns[spec.name].astype(bool)
+        counts = dict(zip(CELLS, np.bincount(cell[candidates], minlength=len(CELLS)).tolist()))
+        take = solve_quota(counts, spec.landscape, spec.people)
+        order = np.lexsort((ids, luck, -_depth(specs, i + 1, len(ids))))
+        order = order[candidates[order]]
+        members = np.zeros(len(ids), dtype=bool)
+        for number, name in enumerate(CELLS):
+            members[order[cell[order] == number][: take[name]]] = True
+        result.masks[spec.name] = members
+        note = _quota_note(spec, counts, int(members.sum()))
+        if note:
+            result.notes[spec.name] = note
+    return result
+
+
+# --- validation --------------------------------------------------------------------------------------------
+
+MOST_VALIDATED = 0.5  # validation never takes more clips than training keeps, unless asked for a larger share
+
+
+def validation_sources(source_ids: Sequence[str], fraction: float, seed: int) -> tuple[set[str], str | None]:
+    """Whole sources for the validation set, so that its loss is on footage never trained on.
+
+    ``source_ids`` names the source of every clip [N]. Sources are taken by the smallest hash of (seed,
+    source_id) until at least ``fraction`` (in [0, 1)) of the clips are in; one that would take validation
+    past half of the clips is passed over, and one source always stays for training. Returns the sources, and
+    a sentence where the share could not be reached, else None. Raises ValueError on another fraction.
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise ValueError(f"the share of clips for validation must be in [0, 1), got {fraction}")
+    names, sizes = np.unique(np.asarray(source_ids, dtype=str), return_counts=True)
+    chosen: set[str] = set()
+    if fraction == 0.0:
+        return chosen, None
+    if len(names) < 2:
+        return chosen, f"no validation set: it takes whole sources and needs at least 2, got {len(names)}"
+    clips = int(sizes.sum())
+    most, taken = max(MOST_VALIDATED, fraction) * clips, 0
+    for i in np.lexsort((names, hash_unit(seed, "validation", names))):
+        if taken >= fraction * clips or len(chosen) == len(names) - 1:
+            break
+        if taken + sizes[i] <= most:
+            chosen.add(str(names[i]))
+            taken += int(sizes[i])
+    if taken >= fraction * clips:
+        return chosen, None
+    return chosen, (
+        f"validation holds {taken} of {clips} clips, less than the share of {fraction:g} asked for: "
+        f"whole sources are taken, and the next one would leave too few clips to train on"
+    )

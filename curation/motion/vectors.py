@@ -1,0 +1,112 @@
+"""Codec motion vectors: their mean length, and the camera motion that fits them.
+
+Vectors come free with the decode of H.264 and the MPEG family. VP9, AV1 and HEVC export none: there a dense optical
+flow on small luma is measured on a few frames a second instead, and the clip's notes say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+REFERENCE_SIDE = 720  # vectors are given in pixels of a picture whose shorter side is this
+LENGTH_VECTORS_MAX = 2000  # vectors whose mean length is taken: more change the third digit
+FIT_VECTORS_MAX = 300  # vectors used for a fit of the camera; more change nothing
+FIT_VECTORS_MIN = 12
+
+
+@dataclass(frozen=True)
+class Field:
+    """Displacements of the scene between two frames at points of the picture.
+
+    x, y: float32 [n], from -0.5 to 0.5 of the longer side, right and down; dx, dy: float32 [n], in the same unit:
+    how far the scene moved from the earlier frame to this one.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    dx: np.ndarray
+    dy: np.ndarray
+
+
+def mean_length(vectors: np.ndarray) -> float:
+    """Mean length of AVMotionVector records, pixels, weighted by the blocks' areas."""
+    vectors = vectors[:: max(1, len(vectors) // LENGTH_VECTORS_MAX)]
+    x, y = vectors["motion_x"].astype(np.float32), vectors["motion_y"].astype(np.float32)
+    length = np.sqrt(x * x + y * y) / np.maximum(vectors["motion_scale"], 1)
+    area = vectors["w"].astype(np.float32) * vectors["h"]
+    return float((length * area).sum() / max(float(area.sum()), 1.0))
+
+
+def field_of(vectors: np.ndarray, width: int, height: int) -> Field | None:
+    """The vectors that point to the past as displacements of the scene; None where there are too few."""
+    past = vectors[vectors["source"] < 0]
+    if len(past) < FIT_VECTORS_MIN:
+        return None
+    past = past[:: max(1, len(past) // FIT_VECTORS_MAX)]
+    side = float(max(width, height))
+    scale = np.maximum(past["motion_scale"], 1).astype(np.float32) * side
+    # A vector points from a block to where it was in the earlier frame: the scene moved the other way.
+    return Field(
+        (past["dst_x"] - width / 2).astype(np.float32) / side, (past["dst_y"] - height / 2).astype(np.float32) / side,
+        -past["motion_x"] / scale, -past["motion_y"] / scale,
+    )  # fmt: skip
+
+
+class Flow:
+    """Dense optical flow (DIS) between small luma pictures: the fallback for codecs without vectors."""
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    def measure(self, before: np.ndarray, now: np.ndarray) -> tuple[float, Field | None]:
+        """(mean length in small pixels, field) of uint8 [h, w] pictures of at least 16 x 16."""
+        flow = self._dis.calc(before, now, None)
+        length = float(np.hypot(flow[..., 0], flow[..., 1]).mean())
+        height, width = now.shape
+        step = max(1, int(np.sqrt(height * width / FIT_VECTORS_MAX)))
+        y, x = np.mgrid[0:height:step, 0:width:step].astype(np.float32)
+        side = float(max(width, height))
+        part = flow[::step, ::step] / side
+        flat = [a.ravel() for a in ((x - width / 2) / side, (y - height / 2) / side, part[..., 0], part[..., 1])]
+        return length, Field(*flat)
+
+
+@dataclass(frozen=True)
+class CameraStep:
+    """One frame's camera: the scene's shift (shares of the longer side per frame), growth, turn, and what is left.
+
+    explained: share of the displacement that the camera's motion accounts for, 0-1; moved: mean displacement.
+    """
+
+    shift_x: float
+    shift_y: float
+    growth: float
+    turn: float
+    moved: float
+    explained: float
+
+
+def fit_camera(field: Field) -> CameraStep:
+    """Least-squares similarity (shift, zoom, turn) of a displacement field, once refitted without the outliers."""
+    x, y, dx, dy = field.x, field.y, field.dx, field.dy
+    keep = np.ones(len(x), bool)
+    for _ in range(2):
+        shift_x, shift_y, growth, turn = _similarity(x[keep], y[keep], dx[keep], dy[keep])
+        left = np.hypot(dx - (shift_x + growth * x - turn * y), dy - (shift_y + turn * x + growth * y))
+        keep = left <= 2.0 * np.median(left) + 1e-6
+    moved = float(np.hypot(dx, dy).mean())
+    explained = 1.0 - float(np.median(left)) / moved if moved > 1e-6 else 0.0
+    return CameraStep(shift_x, shift_y, growth, turn, moved, float(np.clip(explained, 0.0, 1.0)))
+
+
+def _similarity(x: np.ndarray, y: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> tuple[float, float, float, float]:
+    """Shift, growth and turn of dx = sx + g x - t y, dy = sy + t x + g y: normal equations in closed form."""
+    mx, my, mdx, mdy = (float(a.mean()) for a in (x, y, dx, dy))
+    cx, cy = x - mx, y - my
+    spread = float((cx * cx + cy * cy).sum()) + 1e-9
+    growth = float((cx * dx + cy * dy).sum()) / spread
+    turn = float((cx * dy - cy * dx).sum()) / spread
+    return mdx - (growth * mx - turn * my), mdy - (turn * mx + growth * my), growth, turn

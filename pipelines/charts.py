@@ -1,0 +1,239 @@
+"""What the report draws: a histogram per signal around its thresholds, and the clips of a set by bucket.
+
+Plain numbers in drawing units come out of here; the template turns them into SVG and tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation import manifest, rules
+from curation.manifest import Run
+from curation.recipe import Recipe
+from pipelines.show import schema_of
+from pipelines.words import number, reason
+
+CHART = (320.0, 96.0)  # units of the histogram's drawing, width x height
+BINS = 48
+TAIL = 0.5  # percent of the values on each side that may lie beyond a histogram's edges ...
+OUTLYING = 3.0  # ... where the whole range is this many times that of the values between
+COUNTED_LEAST = 7  # a histogram of whole numbers has room for at least so many above the smallest
+REASONS_SHOWN = 3  # commonest reasons for a null named under a histogram
+NOTES_READ = 2_000  # distinct notes looked at, commonest first
+CATEGORIES_SHOWN = 8
+#: Numbers that are facts or names of a clip, not signals.
+NOT_SIGNALS = frozenset(("shot", "start_s", "end_s", "frames", "width", "height", "cluster_id", "kept"))
+STAGES = {
+    "scenes": ("duration_s",),
+    "visual": (
+        *("size", "aspect", "orientation", "fps"),
+        *(name for name, _ in manifest.VISUAL_SIGNALS),
+        *("text_score", "aesthetic", "quality", "human_score"),
+    ),
+    "motion": tuple(name for name, _ in manifest.MOTION_SIGNALS),
+    "content": ("cluster_size", "keep_prob"),
+    "captioning": ("caption_words",),
+}
+CATEGORIES = ("orientation", "camera_motion")
+
+
+def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Charts by stage: a histogram of every number and the shares of every category, with the kept part of each.
+
+    One column of the clips is in memory at a time. Columns that meters of your own wrote come last.
+    """
+    clips = run.table("clips", ["kept", "rejected_by"])
+    kept = clips["kept"].to_numpy(zero_copy_only=False).astype(bool)
+    early_rules = [rule.key for rule, _ in rules.active(recipe, "analyze")]
+    unasked = pc.is_in(clips["rejected_by"], value_set=pa.array(early_rules, pa.string()))
+    unasked = unasked.to_numpy(zero_copy_only=False).astype(bool)
+    reasons = _null_reasons(run)
+    schema = schema_of(run, "clips")
+    own = [f.name for f in schema if _is_number(f.type) and f.name not in NOT_SIGNALS]
+    own = [name for name in own if not any(name in names for names in STAGES.values())]
+    stages = []
+    for stage, names in [*STAGES.items(), ("meters of your own", tuple(own))]:
+        charts = []
+        for name in names:
+            if name in CATEGORIES:
+                charts.append(_shares(name, run.table("clips", [name])[name], kept))
+                continue
+            columns = ["width", "height"] if name in ("size", "aspect") else [name]
+            if set(columns) <= set(schema.names):
+                values = rules.column(run.table("clips", columns), name)
+                chart = histogram(values, kept, *_lines(name, recipe), pa.types.is_integer(_type(schema, name)))
+                charts.append({"name": name, **chart, "nulls": _nulls(name, values, unasked, reasons)})
+        if any(chart["total"] for chart in charts):
+            stages.append((stage, charts))
+    return stages
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+
+
+def _type(schema: pa.Schema, name: str) -> pa.DataType:
+    return schema.field(name).type if name in schema.names else pa.float64()
+
+
+def _lines(name: str, recipe: Recipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Thresholds on a column: those of the base rules, and those that the sets raise above them."""
+    base = [
+        {"key": rule.key, "value": float(threshold), "compare": rule.compare, "sets": []}
+        for rule, threshold in rules.active(recipe)
+        if rule.column == name
+    ]
+    raised: dict[tuple[str, float], list[str]] = defaultdict(list)
+    for of, spec in recipe.curriculum.sets.items():
+        for key, threshold in spec.rules.items():
+            same = any(line["key"] == key and line["value"] == threshold for line in base)
+            if threshold is not None and not same and key in rules.BY_KEY and rules.BY_KEY[key].column == name:
+                raised[key, float(threshold)].append(of)
+    sets = [
+        {"key": key, "value": value, "compare": rules.BY_KEY[key].compare, "sets": names}
+        for (key, value), names in sorted(raised.items())
+    ]
+    return base, sets
+
+
+def histogram(
+    values: np.ndarray, kept: np.ndarray, base: list[dict[str, Any]], sets: list[dict[str, Any]], whole: bool = False
+) -> dict[str, Any]:
+    """A histogram in drawing units (CHART), heights by the square root of the count.
+
+    values: float [N], NaN for null. kept: bool [N]. base, sets: thresholds {key, value, compare, sets}. whole: the
+    values are counts, one bar each where they are few. Returns {total, bars, lines, failing, low, high}:
+    bars [{x, width, height, kept_height, text}]; lines: the thresholds with their `x`; failing: spans (x, width)
+    that the base rules reject. Where a few values lie far out, the outermost bars count them.
+    """
+    present = ~np.isnan(values)
+    total = int(present.sum())
+    lines = [dict(line) for line in [*base, *sets]]
+    if not total:
+        return {"total": 0, "bars": [], "lines": lines, "failing": [], "low": "", "high": ""}
+    low, high = _range(values[present], [line["value"] for line in lines])
+    counted = whole and high - low < BINS
+    if counted:
+        edges = np.arange(np.floor(low), max(np.floor(high), np.floor(low) + COUNTED_LEAST) + 2) - 0.5
+    else:
+        pad = 0.02 * (high - low) or max(abs(high) * 0.1, 0.5)
+        edges = np.linspace(low - pad if low < 0 else max(low - pad, 0.0), high + pad, BINS + 1)
+    inside = np.clip(values, edges[0], edges[-1])
+    counts, _ = np.histogram(inside[present], edges)
+    counts_kept, _ = np.histogram(inside[present & kept], edges)
+    scale = CHART[0] / (edges[-1] - edges[0])
+    for line in lines:
+        line["x"] = (line["value"] - edges[0]) * scale
+        line["text"] = f"{line['compare']} {line['value']:g}"
+    return {
+        "total": total,
+        "bars": list(_bars(edges, counts, counts_kept, scale)),
+        "lines": lines,
+        "failing": [(0.0, x["x"]) if ">" in x["compare"] else (x["x"], CHART[0] - x["x"]) for x in lines[: len(base)]],
+        "low": number(float(edges[0] + 0.5 * counted)),
+        "high": number(float(edges[-1] - 0.5 * counted)),
+    }
+
+
+def _range(values: np.ndarray, thresholds: list[float]) -> tuple[float, float]:
+    """What a histogram shows: all values and thresholds, unless a few outliers would squeeze the rest."""
+    low, high = float(values.min()), float(values.max())
+    middle = np.percentile(values, [TAIL, 100 - TAIL])
+    if high - low > OUTLYING * (middle[1] - middle[0]) > 0:
+        low, high = float(middle[0]), float(middle[1])
+    return min([low, *thresholds]), max([high, *thresholds])
+
+
+def _bars(edges: np.ndarray, counts: np.ndarray, kept: np.ndarray, scale: float) -> Iterator[dict[str, Any]]:
+    unit = CHART[1] / np.sqrt(counts.max())
+    for index in np.flatnonzero(counts):
+        span = f"{number(edges[index])} to {number(edges[index + 1], edges[index])}"
+        yield {
+            "x": (edges[index] - edges[0]) * scale,
+            "width": max((edges[index + 1] - edges[index]) * scale - 0.8, 0.8),
+            "height": np.sqrt(counts[index]) * unit,
+            "kept_height": np.sqrt(kept[index]) * unit,
+            "text": f"{span}: {counts[index]:,} clips, {kept[index]:,} kept",
+        }
+
+
+def _shares(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> dict[str, Any]:
+    counts = Counter({row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()})
+    of_kept = {row["values"]: row["counts"] for row in pc.value_counts(values.filter(pa.array(kept))).to_pylist()}
+    missing = counts.pop(None, 0)
+    most = max(counts.values(), default=1)
+    rows = [
+        {"name": value, "count": count, "kept": of_kept.get(value, 0), "share": count / most}
+        | {"kept_share": of_kept.get(value, 0) / most}
+        for value, count in counts.most_common(CATEGORIES_SHOWN)
+    ]
+    nulls = {"count": missing, "reasons": [], "more": 0}
+    return {"name": name, "categories": rows, "total": sum(counts.values()), "nulls": nulls}
+
+
+def _null_reasons(run: Run) -> dict[str, Counter[str]]:
+    """column -> how often each reason for a null was noted."""
+    notes = pc.list_flatten(run.table("clips", ["notes"])["notes"])
+    counted = sorted(pc.value_counts(notes).to_pylist(), key=lambda row: (-row["counts"], row["values"]))
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in counted[:NOTES_READ]:
+        names, colon, _ = row["values"].partition(":")
+        for name in names.split(",") if colon else ():
+            found[name.strip()][reason([row["values"]], name.strip()) or ""] += row["counts"]
+    return found
+
+
+def _nulls(name: str, values: np.ndarray, unasked: np.ndarray, reasons: dict[str, Counter[str]]) -> dict[str, Any]:
+    missing = np.isnan(values)
+    named = Counter(reasons.get(name, {}))
+    late = {rule.column for rule in rules.RULES if rule.phase == "look"} | {f for f, _ in manifest.LOOK_SIGNALS}
+    early = int((missing & unasked).sum()) if name in late else 0
+    rest = int(missing.sum()) - sum(named.values()) - early  # nulls that no note explains
+    if early:
+        named["rejected before the models looked"] += early
+    if rest > 0:
+        later = name in STAGES["content"] + STAGES["captioning"]
+        named["rejected before this stage" if later else "no reason noted"] += rest
+    top = named.most_common(REASONS_SHOWN)
+    return {"count": int(missing.sum()), "reasons": top, "more": len(named) - len(top)}
+
+
+def bucket_matrices(sets: dict[str, Any]) -> list[dict[str, Any]]:
+    """Per set the clips by aspect (rows) and duration (columns), from bucket names 'ASPECT<separator>DURATION'."""
+    parts = {bucket: _bucket_parts(bucket) for facts in sets.values() for bucket in facts["buckets"]}
+    aspects = sorted({aspect for aspect, _ in parts.values()}, key=_aspect_order)
+    durations = sorted({duration for _, duration in parts.values()}, key=_duration_order)
+    matrices = []
+    for name, facts in sets.items():
+        counts: Counter[tuple[str, str]] = Counter()
+        for bucket, count in facts["buckets"].items():
+            counts[parts[bucket]] += count
+        most = max(counts.values(), default=1)
+        rows = [
+            (aspect, [{"count": counts[aspect, d], "share": counts[aspect, d] / most} for d in durations])
+            for aspect in aspects
+        ]
+        matrices.append({"name": name, "columns": durations, "rows": rows, "clips": facts["clips"]})
+    return matrices
+
+
+def _bucket_parts(bucket: str | None) -> tuple[str, str]:
+    found = re.fullmatch(r"(.+?)[/|@_ ]+(.+)", bucket or "")
+    return (found[1], found[2]) if found else (bucket or "none", "clips")
+
+
+def _aspect_order(name: str) -> tuple[float, str]:
+    found = re.search(r"(\d+)\D(\d+)", name)
+    return (-int(found[1]) / max(int(found[2]), 1) if found else 0.0, name)
+
+
+def _duration_order(name: str) -> tuple[float, str]:
+    found = re.search(r"\d+(\.\d+)?", name)
+    return (float(found[0]) if found else 0.0, name)
