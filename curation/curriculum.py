@@ -17,7 +17,13 @@ from curation.content.resample import hash_unit
 
 # --- buckets -----------------------------------------------------------------------------------------------
 
-ASPECTS: dict[str, tuple[int, int]] = {"16x9": (16, 9), "4x3": (4, 3), "1x1": (1, 1), "3x4": (3, 4), "9x16": (9, 16)}
+ASPECTS: dict[str, tuple[int, int]] = {
+    "16x9": (16, 9),
+    "4x3": (4, 3),
+    "1x1": (1, 1),
+    "3x4": (3, 4),
+    "9x16": (9, 16),
+}
 """Five aspect buckets, width : height. 16:9, 9:16 and 1:1 are published (3.1), 4:3 and 3:4 chosen here."""
 
 
@@ -38,7 +44,7 @@ class Duration:
 
 
 FRAME_S = 0.05
-"""A clip this much short of 4, 10.67 or 16 s counts as that long: a cut lands on a frame (1/24 s), not on time."""
+"""A clip this much short of 4, 10.67 or 16 s counts as that long: a cut lands on a frame, 1/24 s off."""
 
 LONG_S, CENTRE_S = 16.0, 256 / 24  # 256 frames at 16 and at 24 fps
 
@@ -68,11 +74,10 @@ def buckets(width: np.ndarray, height: np.ndarray, duration_s: np.ndarray) -> np
     centres = np.log([a / b for a, b in ASPECTS.values()])
     aspect = np.abs(ratio[:, None] - centres[None, :]).argmin(axis=1)
     row = np.searchsorted([x.min_s for x in DURATIONS], np.where(measured, d, 0.0), side="right") - 1
-    names = list(ASPECTS)
-    return np.array(
-        [f"{names[a]}/{DURATIONS[r].name}" if ok and r >= 0 else None for a, r, ok in zip(aspect, row, measured)],
-        dtype=object,
-    )
+    names, found = list(ASPECTS), np.full(len(d), None, dtype=object)
+    for i in np.nonzero(measured & (row >= 0))[0]:
+        found[i] = f"{names[aspect[i]]}/{DURATIONS[row[i]].name}"
+    return found
 
 
 def bucket_of(width: int, height: int, duration_s: float) -> str | None:
@@ -89,7 +94,7 @@ def bucket_shape(bucket: str, resolution: int) -> tuple[int, int, int]:
     aspect, _, duration = bucket.partition("/")
     rows = {d.name: d for d in DURATIONS}
     if aspect not in ASPECTS or duration not in rows:
-        raise ValueError(f"no bucket {bucket!r}; an aspect of {list(ASPECTS)}, a slash, a duration of {list(rows)}")
+        raise ValueError(f"no bucket {bucket!r}; it is one of {list(ASPECTS)}, a slash, one of {list(rows)}")
     if resolution < SIDE_STEP:
         raise ValueError(f"the resolution must be at least {SIDE_STEP} px, got {resolution}")
     wide, high = ASPECTS[aspect]
@@ -178,7 +183,10 @@ def solve_quota(counts: Mapping[str, int], landscape: Share | None, people: Shar
     p_low, p_high = _range_at(p_share, total)
     p_low, p_high = max(p_low, total - pn - wide, wide - ln), min(p_high, total + lp - wide, wide + pp)
     human = _nearest(total * (lp + pp), everything, p_low, p_high)
-    low, high = max(0, wide - ln, human - pp, wide + human - total), min(lp, wide, human, pn - total + wide + human)
+    low, high = (
+        max(0, wide - ln, human - pp, wide + human - total),
+        min(lp, wide, human, pn - total + wide + human),
+    )
     both = _nearest(total * lp, everything, low, high)
     return dict(zip(CELLS, (both, wide - both, human - both, total - wide - human + both)))
 
@@ -225,7 +233,9 @@ def _quota_note(spec: SetSpec, counts: dict[str, int], taken: int) -> str | None
         else f"{lp + pp} clips with people and {ln + pn} without"
     )
     fate = "cannot be met" if taken == 0 else f"leaves {taken} of {available} clips"
-    return f"{key} quota {low:g}-{high:g} {fate}: {have}; widen curriculum.sets.{spec.name}.{key}"
+    other = "people" if key == "landscape" else "landscape"
+    beside = "" if left[key] == taken else f" beside the {other} quota"
+    return f"{key} quota {low:g}-{high:g} {fate}{beside}: {have}; widen curriculum.sets.{spec.name}.{key}"
 
 
 def _depth(specs: Sequence[SetSpec], first: int, n: int) -> np.ndarray:

@@ -47,6 +47,7 @@ SOURCES = pa.schema(
         ("duration_s", pa.float64()),
         ("frames", pa.int64()),
         ("rotation", pa.int32()),
+        ("first_pts_s", pa.float64()),  # timestamp of the first frame in the file; clip times count from it
         ("interlaced", pa.bool_()),
         ("clips", pa.int32()),
     ]
@@ -91,6 +92,7 @@ LOOK_SIGNALS = [
     ("human_score", pa.float32()),
 ]
 CONTENT_SIGNALS = [
+    ("copy_group", pa.string()),  # the clip that stands for all near copies of this one
     ("duplicate_of", pa.string()),
     ("cluster_id", pa.int64()),
     ("cluster_size", pa.int64()),

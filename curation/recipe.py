@@ -95,14 +95,15 @@ class Motion(Section):
 class Content(Section):
     """Duplicates, clusters, inverse-square-root sampling (sec 3.2.1, app B.1)."""
 
-    copy_floor: float = knob(0.9, "content", "pairs of clips at least this similar are remembered", ge=0.5, le=1)
     clusters: int = knob(10_000, "content", "k of the k-means, capped by the number of clips (Cosmos: 10k)", ge=1)
-    merge_threshold: float = knob(0.97, "content", "clusters whose centres are this similar are one", ge=0, le=1)
-    copy_threshold: float | None = knob(0.985, "judge", "a clip this similar to a kept one is a duplicate", ge=0, le=1)
+    merge_threshold: float = knob(0.9, "content", "clusters whose centres are this similar are one", gt=0, le=1)
+    seed: int = knob(0, "content", "seed of the clustering and of every draw", ge=0)
+    copy_threshold: float | None = knob(
+        0.985, "content", "a clip this similar to a kept one is a duplicate", gt=0, le=1
+    )
     keep: float = knob(0.82, "judge", "share kept by the sampling (B.1: 82 %)", gt=0, le=1)
     keep_people: bool = knob(True, "judge", "the share of clips with people is preserved by the sampling")
     people_min: float = knob(0.5, "judge", "human_score from which a clip counts as one with people", ge=0, le=1)
-    seed: int = knob(0, "judge", "seed of every draw")
 
 
 class Cut(Section):

@@ -24,6 +24,7 @@ CHART = (320.0, 96.0)  # units of the histogram's drawing, width x height
 BINS = 48
 TAIL = 0.5  # percent of the values on each side that may lie beyond a histogram's edges ...
 OUTLYING = 3.0  # ... where the whole range is this many times that of the values between
+ROUNDING = 1e-6  # of a bin: a range that ends on an edge gets no bin beyond it
 COUNTED_LEAST = 7  # a histogram of whole numbers has room for at least so many above the smallest
 REASONS_SHOWN = 3  # commonest reasons for a null named under a histogram
 NOTES_READ = 2_000  # distinct notes looked at, commonest first
@@ -123,8 +124,7 @@ def histogram(
     if counted:
         edges = np.arange(np.floor(low), max(np.floor(high), np.floor(low) + COUNTED_LEAST) + 2) - 0.5
     else:
-        pad = 0.02 * (high - low) or max(abs(high) * 0.1, 0.5)
-        edges = np.linspace(low - pad if low < 0 else max(low - pad, 0.0), high + pad, BINS + 1)
+        edges = _edges(low, high, lines[0]["value"] if lines else low)
     inside = np.clip(values, edges[0], edges[-1])
     counts, _ = np.histogram(inside[present], edges)
     counts_kept, _ = np.histogram(inside[present & kept], edges)
@@ -137,8 +137,8 @@ def histogram(
         "bars": list(_bars(edges, counts, counts_kept, scale)),
         "lines": lines,
         "failing": [(0.0, x["x"]) if ">" in x["compare"] else (x["x"], CHART[0] - x["x"]) for x in lines[: len(base)]],
-        "low": number(float(edges[0] + 0.5 * counted)),
-        "high": number(float(edges[-1] - 0.5 * counted)),
+        "low": number(low if abs(low) > (high - low) / 1000 else 0.0),
+        "high": number(float(edges[-1] - 0.5) if counted else high),
     }
 
 
@@ -149,6 +149,13 @@ def _range(values: np.ndarray, thresholds: list[float]) -> tuple[float, float]:
     if high - low > OUTLYING * (middle[1] - middle[0]) > 0:
         low, high = float(middle[0]), float(middle[1])
     return min([low, *thresholds]), max([high, *thresholds])
+
+
+def _edges(low: float, high: float, anchor: float) -> np.ndarray:
+    """About BINS bins over low..high, one edge exactly at `anchor`: no bar stands on both sides of a threshold."""
+    width = (high - low) / BINS or max(abs(high), 1.0) / BINS
+    start = anchor - np.ceil((anchor - low) / width - ROUNDING) * width
+    return start + width * np.arange(max(np.ceil((high - start) / width - ROUNDING), 1) + 1)
 
 
 def _bars(edges: np.ndarray, counts: np.ndarray, kept: np.ndarray, scale: float) -> Iterator[dict[str, Any]]:

@@ -140,10 +140,7 @@ def film_frames(film: Film, reel: Reel) -> Iterator[np.ndarray]:
     shakes = [_shakes(shot, stop - first, film.fps) for shot, (first, stop) in zip(film.shots, spans)]
     for number in range(spans[-1][1]):
         seen = [index for index, (first, stop) in enumerate(spans) if first <= number < stop]
-        images = [
-            _shot_frame(film.shots[index], number - spans[index][0], shakes[index], film, reel)
-            for index in seen
-        ]
+        images = [_shot_frame(film.shots[index], number - spans[index][0], shakes[index], film, reel) for index in seen]
         image = images[0]
         if len(seen) == 2:
             first, stop = spans[seen[1]][0], spans[seen[0]][1]

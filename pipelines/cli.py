@@ -1,0 +1,199 @@
+"""The command `rushes`. Heavy imports wait until a command needs them, so that --help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    help="Raw footage in, curated training sets for video generation models out.",
+    epilog="Exit codes: 0 done; 2 the request is wrong; 3 finished, but more sources failed than the error budget.",
+)  # fmt: skip
+console = Console()
+stderr = Console(stderr=True)
+
+RecipeName = Annotated[
+    str, typer.Option("--recipe", "-r", help="A shipped recipe (demo, cpu, moviegen) or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override any recipe key; may be repeated.")
+]
+RunFolder = Annotated[str, typer.Argument(help="A run's folder, or its s3:// or gs:// address.")]
+
+
+def fail(sentence: str, code: int = 2) -> NoReturn:
+    stderr.print(f"rushes: {sentence}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def curate(
+    input: Annotated[
+        list[str],
+        typer.Option(
+            "--input", "-i", help="File, folder, glob, or list of URIs (.txt .csv .parquet); may be repeated."
+        ),
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="Run folder; the same folder again resumes its run.")],
+    recipe: RecipeName = "cpu",
+    set_: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+) -> None:
+    """Run the pipeline: raw footage to Parquet manifests and cut clips.
+
+    Example:  rushes curate --recipe cpu --input ~/footage --output runs/first --set motion.vmaf_min=1.5
+    """
+    from curation import recipe as recipes
+    from curation.video.source import list_inputs
+
+    resolved = recipes.load(recipe, set_ or [])
+    if dry_run:
+        uris = list_inputs(input)
+        console.print(f"{len(uris)} inputs with recipe '{resolved.name}' ({resolved.full_hash()}) into {output}:")
+        for uri in uris[:10]:
+            console.print(f"  {uri}", highlight=False, markup=False)
+        if len(uris) > 10:
+            console.print(f"  and {len(uris) - 10} more")
+        return
+    from pipelines.pretrain import curate as run_curation
+    from pipelines.report import write_report
+    from pipelines.show import print_funnel
+
+    outcome = run_curation(resolved, input, output, console)
+    print_funnel(outcome.run, console)
+    report = write_report(output) if "://" not in output else None
+    console.print(f"\nManifests: {output}/clips, {output}/sets/*   Clips: {output}/media", highlight=False)
+    if report:
+        console.print(f"Report:    {report}", highlight=False)
+    if outcome.over_budget:
+        fail(outcome.sentence or "", 3)
+
+
+@app.command()
+def judge(
+    run: RunFolder,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="Another recipe; default: the run's own.")
+    ] = None,
+    set_: Overrides = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Publish there, not in the run's own folder.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the funnel, publish nothing.")] = False,
+) -> None:
+    """New thresholds on the stored signals: no video is opened.
+
+    Example:  rushes judge runs/first --set motion.vmaf_min=3
+    """
+    from curation.manifest import open_run
+    from pipelines.pretrain import judge as run_judge
+    from pipelines.pretrain import recipe_for_judging
+    from pipelines.show import print_comparison
+
+    opened = open_run(run)
+    resolved = recipe_for_judging(opened, recipe, set_ or [])
+    judged = run_judge(opened, resolved, None if dry_run else (output or run), console)
+    print_comparison(opened.record, judged.record, console)
+    if dry_run:
+        console.print("\nDry run: nothing was published.")
+    elif "://" not in (output or run):
+        from pipelines.report import write_report
+
+        console.print(f"\nReport: {write_report(output or run)}", highlight=False)
+
+
+@app.command()
+def funnel(run: RunFolder, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """What went in, what was rejected by which rule, what was kept, and what is in each set."""
+    from curation.manifest import open_run
+    from pipelines.show import funnel_dict, print_funnel
+
+    opened = open_run(run)
+    if json_:
+        import json
+
+        print(json.dumps(funnel_dict(opened), indent=1))
+    else:
+        print_funnel(opened, console)
+
+
+@app.command()
+def why(
+    run: RunFolder, clip: Annotated[str, typer.Argument(help="A clip id (or its beginning), or a source's name.")]
+) -> None:
+    """Why a clip was kept or rejected: every rule, the value, the threshold."""
+    from curation.manifest import open_run
+    from pipelines.show import why as show_why
+
+    show_why(open_run(run), clip, console)
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    html: Annotated[Path | None, typer.Option("--html", help="Where to write it; default RUN/report.html.")] = None,
+) -> None:
+    """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets."""
+    from pipelines.report import write_report
+
+    console.print(f"Report: {write_report(run, html)}", highlight=False)
+
+
+@app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="A shipped recipe or a YAML file; none: the list.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Show the shipped recipes, or one of them in full with what every key means."""
+    from curation import recipe as recipes
+    from pipelines.show import print_recipe
+
+    if name is None:
+        console.print("Recipes: " + ", ".join(recipes.shipped()) + ".  `rushes recipe NAME` shows one.")
+    else:
+        print_recipe(recipes.load(name, set_ or []), console)
+
+
+@app.command()
+def demo(output: Annotated[str, typer.Argument(help="Run folder.")] = "runs/demo") -> None:
+    """The main job on real footage, offline: make a small pool of clips, curate it, show what was kept and why."""
+    from pipelines.demo_pool import make_pool
+
+    pool = Path(output).parent / "demo-footage"
+    console.print(f"Making the footage of the demo in {pool} ...", highlight=False)
+    for file in make_pool(pool):
+        console.print(f"  {file.path.name:22} {file.what}", highlight=False, markup=False)
+    curate(input=[str(pool / "*")], output=output, recipe="demo", set_=None, dry_run=False)
+
+
+def main() -> None:
+    """Entry point: errors that a person can act on are sentences on stderr with exit code 2, never tracebacks."""
+    from curation.manifest import ManifestError
+    from curation.recipe import RecipeError
+    from curation.video.source import InputError
+
+    try:
+        app(standalone_mode=True)
+    except (RecipeError, ManifestError, InputError) as error:
+        _exit(str(error))
+    except KeyboardInterrupt:
+        _exit("stopped; the same command goes on from here.", 130)
+    except RuntimeError as error:
+        if type(error).__name__ != "StopRun":
+            raise
+        _exit(str(error))
+
+
+def _exit(sentence: str, code: int = 2) -> NoReturn:
+    try:
+        fail(sentence, code)
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

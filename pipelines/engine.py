@@ -1,0 +1,154 @@
+"""Ray, and nothing but Ray: a pool of worker actors, tasks in, results out, nothing lost on the way.
+
+A stage is plain Python (`pipelines.worker.Worker`); this file knows only how to place it. Tasks are small (a source,
+clip rows), results are signals; no frame passes the object store. A worker that dies takes one task with it: the task
+is tried again by a fresh worker, and given up with a reason after `attempts`. A task that hangs is killed with its
+worker when its time is up.
+
+Why actors and not Ray Data: a run is a few hundred to a few million uneven tasks over files, whose results are tiny.
+Ray Data adds 4-6 s to a job, plans blocks where there are none, and stalls for ever on one or two CPUs when an actor
+pool holds them all (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from curation.recipe import Engine
+
+OBJECT_STORE_BYTES = 100 << 20  # tables of signals only
+POLL_S = 1.0  # how often hanging tasks are looked for, seconds
+
+
+@dataclass(order=True)
+class Task:
+    """A call of the worker's method `stage`. Lower `order` goes first; timeout_s counts from its start."""
+
+    order: tuple[float, ...]
+    number: int = field(compare=True)
+    stage: str = field(compare=False)
+    key: str = field(compare=False)
+    args: tuple[Any, ...] = field(compare=False)
+    timeout_s: float = field(compare=False)
+    tried: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that gave no result: one sentence."""
+
+    reason: str
+
+
+class StopRun(RuntimeError):
+    """The run as a whole cannot go on: one sentence (a full disk, a missing package)."""
+
+
+def start(engine: Engine) -> int:
+    """Connect to the cluster of the recipe, or start Ray in this process. Returns the number of CPUs to use."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    if engine.address:
+        try:
+            ray.init(address=engine.address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise StopRun(f"No Ray cluster answers at engine.address={engine.address}: {error}.") from error
+    elif not ray.is_initialized():
+        cpus = engine.num_cpus or os.cpu_count() or 1
+        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
+    available = int(ray.cluster_resources().get("CPU", 1))
+    return max(1, min(available, engine.num_cpus or available))
+
+
+class Pool:
+    """`workers` actors built by `build()`; tasks are submitted at any time and come back as they end."""
+
+    def __init__(self, build: Callable[[], Any], workers: int, attempts: int, stop_reason: Callable[..., str | None]):
+        import ray
+
+        class Host:
+            """The actor: one plain worker, built in its own process."""
+
+            def __init__(self) -> None:
+                self._worker = build()
+
+            def call(self, stage: str, args: tuple[Any, ...]) -> Any:
+                return getattr(self._worker, stage)(*args)
+
+        self._ray = ray
+        # One CPU each, and never more actors than CPUs: every actor can always be placed, so nothing waits for ever.
+        self._actor = ray.remote(num_cpus=1, max_restarts=0)(Host)
+        self._attempts, self._stop_reason = attempts, stop_reason
+        self._idle = [self._actor.remote() for _ in range(workers)]
+        self._waiting: list[Task] = []
+        self._running: dict[Any, tuple[Task, Any, float]] = {}
+        self._numbers = itertools.count()
+
+    def submit(
+        self, stage: str, key: str, *args: Any, order: tuple[float, ...] = (), timeout_s: float = 3600.0
+    ) -> None:
+        heapq.heappush(self._waiting, Task(order, next(self._numbers), stage, key, args, timeout_s))
+
+    def completed(self) -> Iterator[tuple[Task, Any]]:
+        """(task, result or Failure) as they end, until nothing is waiting or running; more may be submitted meanwhile.
+
+        Raises StopRun where an error concerns the whole run.
+        """
+        while self._waiting or self._running:
+            while self._waiting and self._idle:
+                self._start(heapq.heappop(self._waiting), self._idle.pop())
+            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=POLL_S)
+            for ref in done:
+                yield from self._finish(ref)
+            yield from self._overdue()
+
+    def close(self) -> None:
+        for actor in [*self._idle, *(actor for _, actor, _ in self._running.values())]:
+            self._ray.kill(actor)
+        self._idle, self._running = [], {}
+
+    def _start(self, task: Task, actor: Any) -> None:
+        task.tried += 1
+        self._running[actor.call.remote(task.stage, task.args)] = (task, actor, time.monotonic())
+
+    def _finish(self, ref: Any) -> Iterator[tuple[Task, Any]]:
+        task, actor, _ = self._running.pop(ref)
+        try:
+            result = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            self._idle.append(actor)
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            reason = self._stop_reason(cause)
+            if reason is not None:
+                raise StopRun(reason) from cause
+            result = Failure(f"{task.stage} failed: {type(cause).__name__}: {cause}".splitlines()[0])
+        except self._ray.exceptions.RayError as error:
+            self._idle.append(self._actor.remote())
+            why = "ran out of memory" if "memory" in str(error).lower() else "died"
+            if task.tried < self._attempts:
+                heapq.heappush(self._waiting, task)
+                return
+            result = Failure(f"the worker {why} in {task.stage}, {task.tried} times out of {task.tried}")
+        else:
+            self._idle.append(actor)
+        yield task, result
+
+    def _overdue(self) -> Iterator[tuple[Task, Any]]:
+        now = time.monotonic()
+        for ref, (task, actor, began) in list(self._running.items()):
+            if now - began > task.timeout_s:
+                del self._running[ref]
+                self._ray.kill(actor)
+                self._idle.append(self._actor.remote())
+                yield task, Failure(f"{task.stage} took longer than {task.timeout_s:.0f} s and was ended")

@@ -1,0 +1,110 @@
+"""The work store of a run: what each task gave, keyed by content, so that a killed run repeats only what was in flight.
+
+    RUN/work/probe/<hash of uri, size, time>.json
+    RUN/work/analyze/<source id>-<hash of the recipe's analyze part>.parquet   and stills/ beside it
+    RUN/work/look/<source id>-<hash of analyze and look>.parquet
+    RUN/media/<hash of the cut part>/<..>/<clip id>.mp4
+
+Every record appears whole or not at all. Nothing here is a table of the run: those are published at the end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from curation import manifest
+from curation.analyze import Analysis
+from curation.manifest import exists, join, read_table, resolve, write_bytes, write_table
+from curation.recipe import Recipe
+from curation.video.source import Source
+
+
+class WorkStore:
+    def __init__(self, root: str, recipe: Recipe) -> None:
+        self.root = root
+        self.analyze_hash = recipe.part_hash("analyze")
+        self.look_hash = f"{self.analyze_hash}-{recipe.part_hash('look')}"
+        self.content_hash = f"{self.look_hash}-{recipe.part_hash('content')}"
+        self.cut_hash = recipe.part_hash("cut")
+
+    def _path(self, kind: str, name: str) -> str:
+        return join(self.root, "work", kind, name)
+
+    def probe(self, uri: str) -> Source | None:
+        """What an earlier run found of this file, if the file's size and time are what they were then."""
+        path = self._probe_path(uri)
+        if path is None or not exists(path):
+            return None
+        fs, local = resolve(path)
+        with fs.open_input_stream(local) as stream:
+            return Source(**json.loads(stream.read()))
+
+    def put_probe(self, source: Source) -> None:
+        path = self._probe_path(source.uri)
+        if path is not None and source.status != "failed":
+            write_bytes(path, json.dumps(asdict(source)).encode())
+
+    def _probe_path(self, uri: str) -> str | None:
+        fs, path = resolve(uri)
+        info = fs.get_file_info(path)
+        if info.size is None:
+            return None
+        key = hashlib.blake2b(f"{uri}:{info.size}:{info.mtime_ns}".encode(), digest_size=10).hexdigest()
+        return self._path("probe", f"{key}.json")
+
+    def analysis(self, source: Source) -> tuple[Source, pa.Table] | None:
+        """The source as its decode left it, and its clips; None where it was not analyzed with this recipe."""
+        path = self._path("analyze", f"{source.source_id}-{self.analyze_hash}.parquet")
+        if not exists(path):
+            return None
+        clips = read_table(path)
+        stored = Source(**json.loads(clips.schema.metadata[b"source"]))
+        uris = pa.array([source.uri] * clips.num_rows, pa.string())  # the file may have another name today
+        clips = clips.set_column(clips.schema.get_field_index("uri"), "uri", uris)
+        return Source(**{**asdict(stored), "uri": source.uri}), clips.replace_schema_metadata(None)
+
+    def put_analysis(self, analysis: Analysis) -> None:
+        """Stills first: who sees the record can rely on them."""
+        source = analysis.source
+        write_table(self._path("stills", f"{source.source_id}-{self.analyze_hash}.parquet"), analysis.stills)
+        clips = analysis.clips.replace_schema_metadata({b"source": json.dumps(asdict(source)).encode()})
+        write_table(self._path("analyze", f"{source.source_id}-{self.analyze_hash}.parquet"), clips)
+
+    def stills(self, source_id: str) -> pa.Table:
+        return read_table(self._path("stills", f"{source_id}-{self.analyze_hash}.parquet"))
+
+    def looks(self, source_id: str) -> pa.Table | None:
+        path = self._path("look", f"{source_id}-{self.look_hash}.parquet")
+        return read_table(path) if exists(path) else None
+
+    def put_looks(self, source_id: str, looks: pa.Table) -> None:
+        write_table(self._path("look", f"{source_id}-{self.look_hash}.parquet"), looks)
+
+    def content(self, clip_ids: list[str]) -> tuple[str, pa.Table | None]:
+        """(key, copy groups and clusters) of exactly these clips, where they were computed before."""
+        digest = hashlib.blake2b("\n".join(sorted(clip_ids)).encode(), digest_size=8).hexdigest()
+        path = self._path("content", f"{digest}-{self.content_hash}.parquet")
+        return path, (read_table(path) if exists(path) else None)
+
+
+def record_versions() -> dict[str, Any]:
+    """Versions of what decides the result, for the commit record."""
+    from importlib.metadata import version
+
+    names = (
+        "rushes",
+        "av",
+        "scenedetect",
+        "opencv-python",
+        "rapidocr",
+        "faiss-cpu",
+        "ray",
+        "pyarrow",
+        "imageio-ffmpeg",
+    )
+    return {"manifest": manifest.SCHEMA_VERSION, **{name: version(name) for name in names}}

@@ -1,0 +1,84 @@
+"""One process per core that hosts every CPU stage; a stage's models are loaded when its first task comes."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from curation import manifest
+from curation.analyze import Analyzer
+from curation.look import Looker
+from curation.recipe import Recipe
+from curation.video import decode
+from curation.video.cut import CutClip, Cutter
+from curation.video.source import Source
+from pipelines.work import WorkStore
+
+
+class Worker:
+    """Tasks of a run. Each first looks for its record in the work store, and leaves one there."""
+
+    def __init__(self, recipe: Recipe, root: str) -> None:
+        decode.quiet()
+        pa.set_cpu_count(1)
+        self._recipe, self._root = recipe, root
+        self._store = WorkStore(root, recipe)
+
+    @cached_property
+    def _analyzer(self) -> Analyzer:
+        return Analyzer(self._recipe)
+
+    @cached_property
+    def _looker(self) -> Looker:
+        return Looker(self._recipe)
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter(self._recipe.cut, self._store.cut_hash, self._root)
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def probe(self, uri: str) -> Source:
+        source = self._store.probe(uri)
+        if source is None:
+            source = decode.probe(uri)
+            self._store.put_probe(source)
+        return source
+
+    def analyze(self, source: Source) -> tuple[Source, pa.Table]:
+        """The source as its decode left it, and its clips (ANALYZED and the recipe's own columns)."""
+        found = self._store.analysis(source)
+        if found is not None:
+            return found
+        analysis = self._analyzer(source)
+        self._store.put_analysis(analysis)
+        return analysis.source, analysis.clips
+
+    def look(self, source_id: str, clip_ids: list[str]) -> pa.Table:
+        """Rows for these clips; those looked at before are taken from the record."""
+        before = self._store.looks(source_id)
+        known = set(before["clip_id"].to_pylist()) if before is not None else set()
+        fresh = [clip_id for clip_id in clip_ids if clip_id not in known]
+        if not fresh and before is not None:
+            return before
+        looks = self._looker(fresh, self._store.stills(source_id))
+        if before is not None:
+            looks = pa.concat_tables([before, looks])
+        self._store.put_looks(source_id, looks)
+        return looks
+
+    def cut(self, source: Source, clips: list[dict[str, Any]]) -> dict[str, CutClip | str]:
+        return self._cutter(source, clips)
+
+
+def stop_reason(error: BaseException) -> str | None:
+    """The sentence with which the whole run must stop, None where the error concerns one input only."""
+    if isinstance(error, manifest.DiskFull):
+        return str(error)
+    if isinstance(error, manifest.ManifestError | ImportError):
+        return str(error)
+    return None

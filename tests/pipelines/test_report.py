@@ -1,0 +1,232 @@
+"""The report of a synthetic run: one page that holds everything and asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from curation import manifest, rules
+from curation.manifest import ManifestError
+from pipelines import charts, report, show
+from tests.pipelines.synthetic_run import film_stills, make_run
+
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Elements of a page with their attributes, its text, and tags that are not closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open, self.crossed, self.text = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.crossed.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "reported", stills=film_stills(12, side=320))
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return report.write_report(run.root).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_the_report_stands_in_the_run_folder_and_is_well_formed(run, page):
+    assert not page.open and not page.crossed
+    assert not list(report.Path(run.root).glob("*.tmp"))
+
+
+def test_the_page_asks_for_nothing_outside_itself(html, page):
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "poster", "data", "action", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/")), (tag, attributes)
+    assert not re.search(r"url\(|@import|https?://", html)
+    assert "link" not in {tag for tag, _ in page.elements}
+
+
+def test_the_page_can_be_read_without_scripts(html):
+    without = re.sub(r"<script>.*?</script>", "", html, flags=re.S)
+    assert html.count("<script") == 1
+    assert 'id="filter"' in without and " hidden>" in without  # the filter, which needs one, is not shown
+
+
+def test_every_fate_has_its_group_and_its_line_in_the_funnel(run, html):
+    for row in show.funnel_dict(run)["clips"][1:]:
+        if row["rejected"]:
+            assert html.count(f'<span class="mono">{row["rule"]}</span>') >= 2, row["rule"]
+
+
+def test_the_numbers_of_the_page_are_those_of_the_funnel(run, page):
+    text = " ".join(" ".join(page.text).split())
+    found = show.funnel_dict(run)
+    assert f"of 400 clips kept, {report.words.percent(found['kept'] / 400)}" in text
+    assert "from 13 of 16 inputs" in text
+    assert "41 % of the clips show people" in text  # the warning
+
+
+def test_every_threshold_stands_under_the_histogram_of_its_signal(run, html):
+    figures = dict(re.findall(r'<figcaption><b class="mono">(\w+)</b>(.*?)</figure>', html, flags=re.S))
+    for rule, threshold in rules.active(show.recipe_of(run)):
+        line = rf"{re.escape(rule.key)}</span>\s*<b>{re.escape(rule.compare.replace('<', '&lt;').replace('>', '&gt;'))}"
+        assert re.search(rf"{line} {threshold:g}</b>", figures[rule.column]), rule.key
+    assert "vp9 exports no motion vectors" in figures["mv_mean"]
+    assert "flicker" in figures  # a column that no built-in meter writes
+
+
+def test_names_from_the_footage_are_text_and_never_markup(page, html):
+    assert "shot list <day 3>.mp4" in " ".join(page.text)
+    assert "<day" not in html
+
+
+def test_every_clip_shows_stills_of_real_pictures(page):
+    strips = [a["src"] for tag, a in page.elements if tag == "img"]
+    clips = [a for tag, a in page.elements if tag == "article"]
+    assert len(strips) >= len(clips) > 100
+    for data in strips[:: len(strips) // 8]:
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[1] <= report.STRIP_SIZE[0] and picture.shape[0] <= report.STRIP_SIZE[1]
+        assert picture.std() > 5
+
+
+def test_the_page_of_a_run_without_stills_says_so(tmp_path):
+    bare = make_run(tmp_path / "bare", clips=60, sources=3)
+    html = report.write_report(bare.root).read_text(encoding="utf-8")
+    assert "no stills kept" in html and "<img" not in html
+
+
+def test_an_empty_run_has_a_report(tmp_path, run):
+    manifest.write_bytes(f"{tmp_path}/recipe.yaml", show.recipe_of(run).to_yaml().encode())
+    tables = {"sources": manifest.SOURCES.empty_table(), "clips": manifest.CLIPS.empty_table()}
+    manifest.publish(str(tmp_path), tables, {})
+    assert "This run has no sets" in report.write_report(str(tmp_path)).read_text(encoding="utf-8")
+
+
+def test_a_folder_without_a_run_is_a_sentence(tmp_path):
+    with pytest.raises(ManifestError, match="no published run"):
+        report.write_report(str(tmp_path))
+
+
+def test_the_same_run_gives_the_same_page(run, html, tmp_path):
+    assert report.write_report(run.root, tmp_path / "again.html").read_text(encoding="utf-8") == html
+
+
+def test_further_sections_are_placed_on_the_page_and_in_its_index(run, tmp_path):
+    html = report.write_report(run.root, tmp_path / "more.html", [("Training", "<p id='loss'>loss</p>")]).read_text()
+    assert "<p id='loss'>loss</p>" in html and 'href="#extra-0">Training</a>' in html
+
+
+def test_the_sample_of_a_fate_begins_with_the_clip_nearest_the_threshold(run):
+    recipe = show.recipe_of(run)
+    groups = {g["rule"]: g for g in report.clip_groups(run, recipe, show.funnel_dict(run)["clips"])}
+    values = [float(clip["value"]) for clip in groups["motion.vmaf_min"]["clips"]]
+    column = [row for row in run.table("clips").to_pylist() if row["rejected_by"] == "motion.vmaf_min"]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == pytest.approx(max(row["vmaf_motion"] for row in column), abs=0.01)
+    assert len(values) == report.CLIPS_PER_GROUP < groups["motion.vmaf_min"]["count"] == len(column)
+
+
+def test_a_duplicate_is_shown_beside_the_clip_that_it_repeats(run):
+    groups = {g["rule"]: g for g in report.clip_groups(run, show.recipe_of(run), show.funnel_dict(run)["clips"])}
+    assert all(clip["twin"] and clip["twin_strip"] for clip in groups["content.copy_threshold"]["clips"])
+
+
+def test_pictures_stay_within_their_bytes_even_for_noise():
+    noise = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
+    jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
+    assert len(report.filmstrip([jpeg] * 3, 20_000)) <= 20_000
+    assert report.filmstrip([], 20_000) is None
+    assert report.filmstrip([b"not a picture"], 20_000) is None
+
+
+def test_narrow_stills_fill_the_strip_with_more_of_them():
+    def strip_of(width, height):
+        stills = [cv2.imencode(".jpg", np.full((height, width, 3), 40 * i, np.uint8))[1].tobytes() for i in range(6)]
+        return cv2.imdecode(np.frombuffer(report.filmstrip(stills, 24_000), np.uint8), cv2.IMREAD_COLOR)
+
+    wide, tall = strip_of(640, 360), strip_of(360, 640)
+    assert wide.shape[1] == pytest.approx(report.STRIP_SIZE[0], abs=4)
+    assert tall.shape[1] > 5 * tall.shape[0] * 360 / 640  # more than five side by side
+
+
+def bars_of(values, kept=None, base=(), sets=(), whole=False):
+    values = np.asarray(values, dtype=float)
+    kept = np.ones(len(values), bool) if kept is None else np.asarray(kept)
+    return charts.histogram(values, kept, list(base), list(sets), whole)
+
+
+def counts(chart):
+    return sum(int(re.search(r": ([\d,]+) clips", bar["text"])[1].replace(",", "")) for bar in chart["bars"])
+
+
+def test_a_histogram_counts_every_value_and_no_null():
+    values = np.r_[np.random.default_rng(1).normal(0, 1, 5_000), 1e9, np.nan, np.nan]
+    chart = bars_of(values)
+    assert chart["total"] == 5_001 == counts(chart)
+    assert len(chart["bars"]) > 20  # the outlier did not squeeze the rest into one bar
+
+
+def test_no_bar_stands_on_both_sides_of_a_threshold():
+    line = {"key": "motion.vmaf_min", "value": 2.0, "compare": ">", "sets": []}
+    chart = bars_of(np.linspace(0.013, 9.7, 4_000), base=[line])
+    x = chart["lines"][0]["x"]
+    assert not [bar for bar in chart["bars"] if bar["x"] < x - 1e-6 and bar["x"] + bar["width"] > x + 1e-6]
+    assert chart["failing"] == [(0.0, x)]
+
+
+def test_kept_clips_are_a_part_of_each_bar():
+    values = np.random.default_rng(2).uniform(0, 1, 1_000)
+    chart = bars_of(values, kept=values > 0.5)
+    assert all(bar["kept_height"] <= bar["height"] <= charts.CHART[1] + 1e-6 for bar in chart["bars"])
+    assert all((bar["kept_height"] > 0) == (bar["x"] > 0.49 * charts.CHART[0]) for bar in chart["bars"])
+
+
+@pytest.mark.parametrize("values", [[3.0, 3.0], [0.0], [np.nan], [], [-2.0, -1.0]])
+def test_odd_columns_have_a_histogram_too(values):
+    chart = bars_of(values)
+    assert counts(chart) == chart["total"] == int(np.sum(~np.isnan(values)))
+    assert all(0 <= bar["x"] <= charts.CHART[0] for bar in chart["bars"])
+
+
+def test_whole_numbers_have_one_bar_each():
+    chart = bars_of([0, 0, 0, 1, 2], whole=True)
+    assert [bar["text"].split(": ")[1] for bar in chart["bars"]] == [
+        "3 clips, 3 kept",
+        "1 clips, 1 kept",
+        "1 clips, 1 kept",
+    ]
+
+
+def test_buckets_are_laid_out_by_aspect_and_duration():
+    sets = {"a": {"clips": 6, "buckets": {"9:16/12-16s": 1, "16:9/4-8s": 2, "16:9/12-16s": 3}}}
+    (matrix,) = charts.bucket_matrices(sets)
+    assert matrix["columns"] == ["4-8s", "12-16s"]
+    assert [(aspect, [cell["count"] for cell in cells]) for aspect, cells in matrix["rows"]] == [
+        ("16:9", [2, 3]),
+        ("9:16", [0, 1]),
+    ]
