@@ -5,7 +5,6 @@ Plain numbers in drawing units come out of here; the template turns them into SV
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import manifest, rules
+from curation.curriculum import ASPECTS, DURATIONS
 from curation.manifest import Run
 from curation.recipe import Recipe
 from pipelines.show import schema_of
@@ -213,15 +213,19 @@ def _nulls(name: str, values: np.ndarray, unasked: np.ndarray, reasons: dict[str
 
 
 def bucket_matrices(sets: dict[str, Any]) -> list[dict[str, Any]]:
-    """Per set the clips by aspect (rows) and duration (columns), from bucket names 'ASPECT<separator>DURATION'."""
-    parts = {bucket: _bucket_parts(bucket) for facts in sets.values() for bucket in facts["buckets"]}
-    aspects = sorted({aspect for aspect, _ in parts.values()}, key=_aspect_order)
-    durations = sorted({duration for _, duration in parts.values()}, key=_duration_order)
+    """Per set the clips by aspect (rows) and duration (columns); every bucket of Table 2 has its place, also empty.
+
+    sets: by name {clips, buckets: {"16x9/12-16s": count}}. Returns rows [(aspect, [{count, share of the fullest}])].
+    A bucket of another name, or none, gets a row or column of its own after them.
+    """
     matrices = []
     for name, facts in sets.items():
         counts: Counter[tuple[str, str]] = Counter()
         for bucket, count in facts["buckets"].items():
-            counts[parts[bucket]] += count
+            aspect, _, duration = (bucket or "none/none").partition("/")
+            counts[aspect, duration] += count
+        aspects = list(dict.fromkeys([*ASPECTS, *(aspect for aspect, _ in counts)]))
+        durations = list(dict.fromkeys([*(row.name for row in DURATIONS), *(duration for _, duration in counts)]))
         most = max(counts.values(), default=1)
         rows = [
             (aspect, [{"count": counts[aspect, d], "share": counts[aspect, d] / most} for d in durations])
@@ -229,18 +233,3 @@ def bucket_matrices(sets: dict[str, Any]) -> list[dict[str, Any]]:
         ]
         matrices.append({"name": name, "columns": durations, "rows": rows, "clips": facts["clips"]})
     return matrices
-
-
-def _bucket_parts(bucket: str | None) -> tuple[str, str]:
-    found = re.fullmatch(r"(.+?)[/|@_ ]+(.+)", bucket or "")
-    return (found[1], found[2]) if found else (bucket or "none", "clips")
-
-
-def _aspect_order(name: str) -> tuple[float, str]:
-    found = re.search(r"(\d+)\D(\d+)", name)
-    return (-int(found[1]) / max(int(found[2]), 1) if found else 0.0, name)
-
-
-def _duration_order(name: str) -> tuple[float, str]:
-    found = re.search(r"\d+(\.\d+)?", name)
-    return (float(found[0]) if found else 0.0, name)

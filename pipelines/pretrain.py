@@ -43,6 +43,10 @@ CAPTION = "captioning"
 CURRICULUM = "curriculum"
 
 
+STATUSES = ("ok", "partial", "duplicate", "failed")
+GROUPS = pa.schema([("clip_id", pa.string()), ("copy_group", pa.string()), ("cluster_id", pa.int64())])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A finished run, and whether more sources failed than the recipe's error budget allows."""
@@ -105,6 +109,7 @@ class _Curation:
             failed = isinstance(result, engine.Failure)
             found[task.key] = Source(uri=task.key).failed(result.reason) if failed else result
             self.stages.step("probe")
+        self.stages.done("probe")
         first: dict[str, str] = {}
         sources = []
         for source in (found[uri] for uri in uris):
@@ -154,6 +159,7 @@ class _Curation:
                     self.warnings.append(f"{task.key}: its clips could not be looked at: {result.reason}")
                 else:
                     looks[task.key] = result
+        self.stages.done(ANALYZE, LOOK)
         done = [todo.get(source.uri, source) for source in sources]
         tables = [clips[source.uri] for source in done if source.uri in clips]
         schema = tables[0].schema if tables else manifest.ANALYZED
@@ -164,7 +170,7 @@ class _Curation:
     def _content(self, clips: pa.Table, looks: pa.Table | None) -> pa.Table:
         self.stages.total(CONTENT, 1)
         if looks is None:
-            groups = pa.table({"clip_id": pa.array([], pa.string()), "copy_group": pa.array([], pa.string()), "cluster_id": pa.array([], pa.int64())})  # fmt: skip
+            groups = GROUPS.empty_table()
         else:
             survivors = np.equal(rules.judge(clips, self.recipe), None)
             ids = clips["clip_id"].filter(pa.array(survivors))
@@ -197,6 +203,7 @@ class _Curation:
             for clip_id in task.key.split(","):
                 done[clip_id] = result.reason if isinstance(result, engine.Failure) else result[clip_id]
                 self.stages.step(CUT)
+        self.stages.done(CUT)
         failed = {clip_id: why for clip_id, why in done.items() if isinstance(why, str)}
         media = {clip_id: cut.media for clip_id, cut in done.items() if isinstance(cut, CutClip)}
         ids = clips["clip_id"].to_pylist()
@@ -210,6 +217,7 @@ class _Curation:
         captions = {c.clip_id: c for c in captioner(kept.to_pylist())}
         for _ in range(kept.num_rows):
             self.stages.step(CAPTION)
+        self.stages.done(CAPTION)
         clips = with_captions(clips, captions.values())
         failed = {i: c.error or "no caption" for i, c in captions.items() if c.text is None}
         failed |= {i: "the captioner gave no answer" for i in kept["clip_id"].to_pylist() if i not in captions}
@@ -328,7 +336,7 @@ def commit_record(recipe: Recipe, tables: dict[str, pa.Table], warnings: list[st
         "versions": record_versions(),
         "footage_s": round(pc.sum(sources["duration_s"]).as_py() or 0.0, 3),
         "funnel": {
-            "sources": {"inputs": sources.num_rows} | {s: by_status.get(s, 0) for s in ("ok", "partial", "duplicate", "failed")},
+            "sources": {"inputs": sources.num_rows} | {status: by_status.get(status, 0) for status in STATUSES},
             "clips": rules.funnel(clips["rejected_by"], recipe),
             "sets": {name.removeprefix("sets/"): t.num_rows for name, t in tables.items() if name.startswith("sets/")},
         },

@@ -42,20 +42,18 @@ class Stages:
             self._bars.update(self._tasks[stage], total=total, note=note)
         else:
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
-        if total == 0:
-            self._finish(stage)
 
     def step(self, stage: str, note: str = "") -> None:
         self._done[stage] += 1
         self._bars.update(self._tasks[stage], advance=1, note=note)
         self.times_s[stage] = round(time.monotonic() - self._began[stage], 3)
-        if self._done[stage] >= self._totals[stage]:
-            self._finish(stage)
-        elif not self._live and time.monotonic() - self._last_line > LINE_EVERY_S:
+        if not self._live and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._console.print(f"{stage}: {self._done[stage]} of {self._totals[stage]}")
 
-    def _finish(self, stage: str) -> None:
-        self.times_s[stage] = round(time.monotonic() - self._began[stage], 3)
-        if not self._live and self._totals[stage]:
-            self._console.print(f"{stage}: {self._done[stage]} of {self._totals[stage]} in {self.times_s[stage]:.1f} s")
+    def done(self, *stages: str) -> None:
+        """Say that stages have ended, where no bar shows it."""
+        for stage in stages:
+            if not self._live and self._totals.get(stage):
+                seconds = self.times_s.get(stage, 0.0)
+                self._console.print(f"{stage}: {self._done[stage]} of {self._totals[stage]} in {seconds:.1f} s")

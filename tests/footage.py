@@ -66,12 +66,12 @@ def make_video(
         inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size[0]}x{size[1]}:rate={fps}"]
     else:
         inputs = ["-threads", 1, "-stream_loop", -1, "-i", demo_film.clip_path(source)]
-    chain = [TICKS, f"setpts=N/({fps}*TB)", f"scale={size[0]}:{size[1]}:flags=bilinear", "setsar=1", *filters]
+    retimed = [TICKS, f"setpts=N/({fps}*TB)", f"fps={fps}"]
+    chain = [*retimed, f"scale={size[0]}:{size[1]}:flags=bilinear", "setsar=1", *filters]
     settings = [item for key, value in ENCODERS.get(codec, {}).items() for item in (f"-{key}", value)]
     extra = [item for key, value in (options or {}).items() for item in (key, value)]
-    rate = ["-r", fps] if "-fps_mode" not in (options or {}) else []
     ffmpeg(
-        *inputs, "-an", "-vf", ",".join(chain), *rate, "-frames:v", frames, "-threads", 1,
+        *inputs, "-an", "-vf", ",".join(chain), "-frames:v", frames, "-threads", 1,
         "-c:v", codec, *settings, "-pix_fmt", pix_fmt, *extra, path,
     )  # fmt: skip
     return path
@@ -187,7 +187,7 @@ def one_fps(path: Path) -> Path:
 def variable_frame_rate(path: Path) -> Path:
     """48 frames: 24 at 24 fps, a second of silence, 24 at 12 fps."""
     shift = f"setpts='(N/{FPS} + gte(N,{FPS})*(1 + (N-{FPS})/{FPS}))/TB'"
-    return make_video(path, filters=[shift], options={"-fps_mode": "vfr", "-enc_time_base": "1:24000"})
+    return make_video(path, filters=[TICKS, shift], options={"-fps_mode": "vfr", "-enc_time_base": "1:90000"})
 
 
 def rotated(path: Path) -> Path:
@@ -235,8 +235,8 @@ def av1(path: Path) -> Path:
 
 def interlaced(path: Path) -> Path:
     """25 frames a second, each woven from two fields, upper field first, and flagged as such."""
-    woven = ["tinterlace=interleave_top", "setpts=N/(25*TB)", "setfield=tff"]
-    options = {"-flags": "+ilme+ildct", "-frames:v": 25, "-r": 25}
+    woven = ["tinterlace=interleave_top", "setfield=tff"]
+    options = {"-flags": "+ilme+ildct", "-frames:v": 25}
     return make_video(path, source="bikes", fps=50, seconds=1, filters=woven, options=options)
 
 

@@ -239,7 +239,8 @@ def pictures(container: Any, stream: Any, errors: list[str]) -> Iterator[av.Vide
         except av.error.FFmpegError as error:
             bad += 1
             if not errors or bad == 1:
-                errors.append(f"damaged at {float(packet.time or 0):.1f} s: {_reason(error)}")
+                at = float(packet.pts * packet.time_base) if packet.pts is not None and packet.time_base else 0.0
+                errors.append(f"damaged at {at:.1f} s: {_reason(error)}")
             if bad >= BAD_PACKETS_MAX:
                 errors.append(f"given up after {bad} damaged packets in a row")
                 return

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation import manifest, rules
+from curation.curriculum import buckets
 from curation.recipe import Recipe, build
 
 FILM_CLIPS = ("bigbuckbunny.mp4", "bikes.mp4")
@@ -149,10 +150,8 @@ def _content(data: dict[str, Any], rejected: np.ndarray, notes: list[list[str]],
     data["rejected_by"] = rejected.tolist()
     data["kept"] = [key is None for key in rejected]
     data["notes"] = notes
-    data["bucket"] = [
-        f"{_aspect(data, i)}/{('4-8s', '8-12s', '12-16s')[min(int((data['duration_s'][i] - 4) // 4), 2)]}" if kept
-        else None for i, kept in enumerate(data["kept"])
-    ]  # fmt: skip
+    named = buckets(np.asarray(data["width"]), np.asarray(data["height"]), np.asarray(data["duration_s"]))
+    data["bucket"] = [bucket if kept else None for bucket, kept in zip(named, data["kept"], strict=True)]
     data["media"] = [f"media/{i}.mp4" if kept else None for i, kept in zip(data["clip_id"], data["kept"], strict=True)]
     data["caption"] = [CAPTIONS[i % 2] if kept else None for i, kept in enumerate(data["kept"])]
     data["caption_words"] = [len(text.split()) if text else None for text in data["caption"]]
@@ -160,11 +159,6 @@ def _content(data: dict[str, Any], rejected: np.ndarray, notes: list[list[str]],
         [name for name, longest in (("pretrain-256", 4), ("pretrain-768", 12)) if kept and length >= longest]
         for kept, length in zip(data["kept"], data["duration_s"], strict=True)
     ]
-
-
-def _aspect(data: dict[str, Any], index: int) -> str:
-    ratio = data["width"][index] / data["height"][index]
-    return "16:9" if ratio > 1.4 else "9:16" if ratio < 0.7 else "1:1"
 
 
 def _sources(clips: pa.Table, count: int) -> pa.Table:

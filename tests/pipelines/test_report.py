@@ -222,11 +222,10 @@ def test_whole_numbers_have_one_bar_each():
     ]
 
 
-def test_buckets_are_laid_out_by_aspect_and_duration():
-    sets = {"a": {"clips": 6, "buckets": {"9:16/12-16s": 1, "16:9/4-8s": 2, "16:9/12-16s": 3}}}
+def test_buckets_are_laid_out_five_by_five_and_strangers_come_last():
+    sets = {"a": {"clips": 7, "buckets": {"9x16/12-16s": 1, "16x9/4-8s": 2, "16x9/16s": 3, None: 1}}}
     (matrix,) = charts.bucket_matrices(sets)
-    assert matrix["columns"] == ["4-8s", "12-16s"]
-    assert [(aspect, [cell["count"] for cell in cells]) for aspect, cells in matrix["rows"]] == [
-        ("16:9", [2, 3]),
-        ("9:16", [0, 1]),
-    ]
+    assert matrix["columns"] == ["4-8s", "8-12s", "10.67s", "12-16s", "16s", "none"]
+    rows = {aspect: [cell["count"] for cell in cells] for aspect, cells in matrix["rows"]}
+    assert list(rows) == ["16x9", "4x3", "1x1", "3x4", "9x16", "none"]
+    assert rows["16x9"] == [2, 0, 0, 0, 3, 0] and rows["9x16"] == [0, 0, 0, 1, 0, 0] and rows["none"][-1] == 1

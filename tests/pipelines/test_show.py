@@ -63,10 +63,16 @@ def test_people_and_orientation_of_a_set_are_those_of_its_clips(run):
     assert facts["orientation"]["portrait"] == sum(row["orientation"] == "portrait" for row in mine) / len(mine)
 
 
-def test_a_clip_that_is_kept_and_rejected_at_once_does_not_add_up(run, tmp_path):
+@pytest.mark.parametrize("swap", ["all kept", "one for one"])
+def test_a_clip_that_is_kept_and_rejected_at_once_does_not_add_up(run, tmp_path, swap):
     clips = run.table("clips")
-    kept = pa.array([True] * clips.num_rows)
-    wrong = clips.set_column(clips.schema.get_field_index("kept"), "kept", kept)
+    kept = clips["kept"].to_pylist()
+    if swap == "all kept":
+        kept = [True] * len(kept)
+    else:  # the totals still agree, the rows do not
+        here, there = kept.index(True), kept.index(False)
+        kept[here], kept[there] = False, True
+    wrong = clips.set_column(clips.schema.get_field_index("kept"), "kept", pa.array(kept))
     with pytest.raises(ManifestError, match="do not add up"):
         show.funnel_dict(republish(run, tmp_path, clips=wrong))
 
@@ -135,7 +141,11 @@ def test_brackets_in_names_and_reasons_are_printed_as_they_are(run, tmp_path):
 
 def test_why_tells_of_which_clip_a_duplicate_is(run):
     clip = clip_with(run, "content.copy_threshold")
-    assert f"duplicate of {clip['duplicate_of']}" in printed(show.why, run, clip["clip_id"])
+    text = printed(show.why, run, clip["clip_id"])
+    assert f"duplicate of {clip['duplicate_of']}" in text
+    lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert lines["scenes.clips_per_source"].rstrip().endswith("pass")
+    assert lines["content.keep"].rstrip().endswith("not reached")
 
 
 def test_why_tells_which_sets_a_kept_clip_is_in_and_what_keeps_it_out_of_the_others(run):
