@@ -201,9 +201,10 @@ def _nulls(name: str, values: np.ndarray, unasked: np.ndarray, reasons: dict[str
     missing = np.isnan(values)
     named = Counter(reasons.get(name, {}))
     late = {rule.column for rule in rules.RULES if rule.phase == "look"} | {f for f, _ in manifest.LOOK_SIGNALS}
-    early = int((missing & unasked).sum()) if name in late else 0
-    rest = int(missing.sum()) - sum(named.values()) - early  # nulls that no note explains
-    if early:
+    rest = int(missing.sum()) - sum(named.values())  # nulls that no note explains
+    early = min(rest, int((missing & unasked).sum())) if name in late else 0
+    rest -= early
+    if early > 0:
         named["rejected before the models looked"] += early
     if rest > 0:
         later = name in STAGES["content"] + STAGES["captioning"]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from curation import manifest, rules
 from curation.curriculum import buckets
 from curation.recipe import Recipe, build
+from pipelines.show import MISSING_OF
 
 FILM_CLIPS = ("bigbuckbunny.mp4", "bikes.mp4")
 SHAPES = ((1920, 1080), (1280, 720), (1080, 1920), (720, 720), (3840, 2160))
@@ -107,6 +108,8 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
     early = np.array([key is not None for key in rules.judge(facts, recipe, "analyze")])
     for name in ("text_score", "aesthetic", "quality", "human_score"):
         data[name] = [None if unseen else value for value, unseen in zip(data[name], early, strict=True)]
+    for index in np.flatnonzero(early):
+        notes[index].append("text_score, aesthetic, human_score: not looked at, the clip was rejected before")
     _content(data, rejected, notes, rng)
     return pa.table({f.name: pa.array(data[f.name], f.type) if f.name in data else pa.nulls(n, f.type) for f in schema})
 
@@ -146,7 +149,7 @@ def _content(data: dict[str, Any], rejected: np.ndarray, notes: list[list[str]],
         if fate == "content.copy_threshold":
             data["duplicate_of"][index] = data["clip_id"][passed[0]]
         if fate in ("cut.failed", "captioning.failed"):
-            notes[index].append(f"{fate}: the encoder said no")
+            notes[index].append(f"{MISSING_OF[fate]}: the encoder said no")
     data["rejected_by"] = rejected.tolist()
     data["kept"] = [key is None for key in rejected]
     data["notes"] = notes

@@ -99,6 +99,14 @@ def test_every_threshold_stands_under_the_histogram_of_its_signal(run, html):
     assert "flicker" in figures  # a column that no built-in meter writes
 
 
+def test_every_null_has_one_reason(run):
+    for _, items in charts.signals(run, show.recipe_of(run)):
+        for chart in items:
+            assert chart["total"] + chart["nulls"]["count"] == 400
+            named = sum(count for _, count in chart["nulls"]["reasons"])
+            assert "categories" in chart or named == chart["nulls"]["count"], chart["name"]
+
+
 def test_names_from_the_footage_are_text_and_never_markup(page, html):
     assert "shot list <day 3>.mp4" in " ".join(page.text)
     assert "<day" not in html

@@ -148,6 +148,13 @@ def test_why_tells_of_which_clip_a_duplicate_is(run):
     assert lines["content.keep"].rstrip().endswith("not reached")
 
 
+@pytest.mark.parametrize("fate", ["cut.failed", "captioning.failed"])
+def test_why_gives_the_reason_for_a_clip_that_could_not_be_made(run, fate):
+    text = printed(show.why, run, clip_with(run, fate)["clip_id"])
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(fate)]
+    assert "the encoder said no" in line
+
+
 def test_why_tells_which_sets_a_kept_clip_is_in_and_what_keeps_it_out_of_the_others(run):
     rows = run.table("clips").to_pylist()
     clip = next(row for row in rows if row["kept"] and row["duration_s"] < 12 and row["height"] < 768)
