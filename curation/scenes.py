@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from scenedetect import FrameTimecode
@@ -28,16 +29,30 @@ BLEND_RESIDUAL_MAX = 0.16  # share of that change that a weighted sum of the two
 BLEND_ALIKE_MAX = 0.75  # correlation of the two above which it is one shot that moves, not two shots
 BLEND_WEIGHT = (0.2, 0.8)  # weight of the later picture in the middle of a transition ...
 BLEND_WEIGHT_EDGE = (0.02, 0.98)  # ... and anywhere within it
+BLEND_PAD_S = 0.4  # added at either end of a find, seconds: three frames in the midst of a long dissolve fit as well
 BLEND_SHRINK = 2  # by which the tiny luma is shrunk once more: about 40 x 22 pixels
 BLACK_STD = 4.0  # a picture with less spread than this is a plain colour: a fade goes to or from it, grey levels
 
 
 class _ScoredAdaptive(AdaptiveDetector):
-    """AdaptiveDetector that tells each frame's score: the same one decides on cuts and, as a count, on jitter."""
+    """AdaptiveDetector that tells each frame's score: the same one decides on cuts and, as a count, on jitter.
+
+    The score is ContentDetector's (mean absolute change of hue, saturation and value, with its default weights of
+    1, 1, 1 and 0), taken by one call per channel: the detector's own way makes four int32 copies of each.
+    """
+
+    _hsv: tuple[np.ndarray, ...] | None = None
 
     @property
     def score(self) -> float:
         return float(self._frame_score or 0.0)
+
+    def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: np.ndarray) -> float:
+        before, self._hsv = self._hsv, cv2.split(cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV))
+        if before is None:
+            return 0.0
+        change = sum(cv2.norm(now, then, cv2.NORM_L1) for now, then in zip(self._hsv, before, strict=True))
+        return change / (len(before) * before[0].size)
 
 
 class ShotMeter:
@@ -109,15 +124,16 @@ class BlendDetector:
     """
 
     def __init__(self, fps: float) -> None:
-        self._halves = sorted({max(2, round(half * fps)) for half in BLEND_HALF_S})
-        self._step = max(1, round(BLEND_STEP_S * fps))
+        self._pad = round(BLEND_PAD_S * fps)
+        self._step = max(1, round(BLEND_STEP_S * fps))  # frames; everything below counts in steps
+        self._halves = sorted({max(2, round(half * fps / self._step)) for half in BLEND_HALF_S})
         self._ring: deque[_Picture] = deque(maxlen=2 * self._halves[-1] + 1)
         self._found: list[tuple[int, int, float]] = []  # (centre, half length, strength 0-1)
 
     def observe(self, index: int, luma: np.ndarray) -> None:
-        self._ring.append(_Picture(shrink(luma, BLEND_SHRINK)))
         if index % self._step:
             return
+        self._ring.append(_Picture(shrink(luma, BLEND_SHRINK)))
         for half in self._halves:
             if len(self._ring) < 2 * half + 1:
                 break
@@ -126,12 +142,13 @@ class BlendDetector:
             if strength > 0:  # a second look, a quarter before the middle
                 early = self._ring[-1 - half - max(1, half // 2)]
                 if blend_strength(before, early, after, BLEND_WEIGHT_EDGE) > 0:
-                    self._found.append((index - half, half, strength))
+                    self._found.append((index - half * self._step, half * self._step, strength))
 
     def spans(self) -> list[tuple[int, int]]:
-        """Frames [first, stop) of every transition: finds that overlap are one."""
+        """Frames [first, stop) of every transition, padded by BLEND_PAD_S: finds that overlap are one."""
         merged: list[list[int]] = []
-        for first, stop in sorted((centre - half, centre + half + 1) for centre, half, _ in self._found):
+        reach = [(centre, half + self._pad) for centre, half, _ in self._found]
+        for first, stop in sorted((centre - half, centre + half + 1) for centre, half in reach):
             if merged and first <= merged[-1][1]:
                 merged[-1][1] = max(merged[-1][1], stop)
             else:

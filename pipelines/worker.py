@@ -43,6 +43,10 @@ class Worker:
         return os.getpid()
 
     def probe(self, uri: str) -> Source:
+        try:
+            manifest.resolve(uri)
+        except manifest.ManifestError as error:  # no address: this input's own fault, and no other's
+            return Source(uri=uri).failed(str(error))
         source = self._store.probe(uri)
         if source is None:
             source = decode.probe(uri)

@@ -42,10 +42,10 @@ def mean_length(vectors: np.ndarray) -> float:
 
 def field_of(vectors: np.ndarray, width: int, height: int) -> Field | None:
     """The vectors that point to the past as displacements of the scene; None where there are too few."""
-    past = vectors[vectors["source"] < 0]
+    some = vectors[:: max(1, len(vectors) // FIT_VECTORS_MAX)]
+    past = some[some["source"] < 0]
     if len(past) < FIT_VECTORS_MIN:
         return None
-    past = past[:: max(1, len(past) // FIT_VECTORS_MAX)]
     side = float(max(width, height))
     scale = np.maximum(past["motion_scale"], 1).astype(np.float32) * side
     # A vector points from a block to where it was in the earlier frame: the scene moved the other way.

@@ -19,6 +19,7 @@ import av.logging
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import VideoReformatter
 
 from curation.video.source import Source, open_bytes
 
@@ -59,6 +60,11 @@ class StreamInfo:
         return (height, width) if self.rotation in (90, 270) else (width, height)
 
     @cached_property
+    def reformatter(self) -> VideoReformatter:
+        """One for the stream: a picture's own would set up its tables anew for every picture."""
+        return VideoReformatter()
+
+    @cached_property
     def factor(self) -> int:
         """By how much the small luma is smaller than the picture."""
         wanted = max(self.width, self.height) / LUMA_SIDE
@@ -77,12 +83,12 @@ def shrink(plane: np.ndarray, factor: int) -> np.ndarray:
     return plane
 
 
-def _quarter(plane: np.ndarray, factor: int) -> tuple[np.ndarray, int]:
+def _quarter(plane: np.ndarray, factor: int, interpolation: int = cv2.INTER_LINEAR) -> tuple[np.ndarray, int]:
     """A first step of 4 for large pictures: the mean of the middle 2 x 2 of every 4 x 4 pixels."""
     if factor < QUARTER_FROM or factor % 4:
         return plane, factor
     height, width = plane.shape[0] // 4, plane.shape[1] // 4
-    return cv2.resize(plane[: height * 4, : width * 4], (width, height), interpolation=cv2.INTER_LINEAR), factor // 4
+    return cv2.resize(plane[: height * 4, : width * 4], (width, height), interpolation=interpolation), factor // 4
 
 
 class Frame:
@@ -98,7 +104,7 @@ class Frame:
         """8-bit planes; anything else (10-bit, packed, RGB) is converted once, at the small size's multiple."""
         picture = self.picture
         if picture.format.name not in PLANAR_8BIT:
-            picture = picture.reformat(format="yuv420p")
+            picture = self.info.reformatter.reformat(picture, format="yuv420p")
         planes = []
         for plane in picture.planes:
             whole = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
@@ -136,7 +142,9 @@ class Frame:
     def _tiny_chroma(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         ratio = max(1, round(plane.shape[1] / size[0]))
         factor = max(f for f in FACTORS if f <= ratio)
-        return cv2.resize(shrink(*_quarter(plane, factor)), size, interpolation=cv2.INTER_LINEAR)
+        # Chroma is smooth, and a large picture's is worth no more than one pixel in sixteen.
+        plane = shrink(*_quarter(plane, factor, cv2.INTER_NEAREST))
+        return cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
 
     @property
     def vectors(self) -> np.ndarray | None:
@@ -150,7 +158,8 @@ class Frame:
         width, height = round(self.info.width * self.info.sar), self.info.height
         scale = min(1.0, side / max(width, height))
         size = (max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2))
-        small = self.picture.reformat(width=size[0], height=size[1], format="bgr24", interpolation="AREA").to_ndarray()
+        convert = self.info.reformatter.reformat
+        small = convert(self.picture, size[0], size[1], "bgr24", interpolation="AREA").to_ndarray()
         turn = ROTATE.get(self.info.rotation)
         return small if turn is None else cv2.rotate(small, turn)
 

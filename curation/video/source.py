@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from curation.manifest import resolve
+from curation.manifest import ManifestError, resolve
 
 VIDEO_SUFFIXES = frozenset(
     [
@@ -89,7 +89,20 @@ def list_inputs(inputs: list[str]) -> list[str]:
         found += _expand(text)
     if not found:
         raise InputError("No input: name files, folders, globs or a list of URIs with --input.")
-    return sorted(set(found))
+    return sorted({_canonical(uri) for uri in found})
+
+
+def _canonical(uri: str) -> str:
+    """One name for one place: local files as absolute paths, however they were written.
+
+    An address that nothing can open stays as it is: it becomes a row that says so.
+    """
+    if "://" in uri and not uri.startswith("file://"):
+        return uri
+    try:
+        return resolve(uri)[1]
+    except ManifestError:
+        return uri
 
 
 def _expand(text: str) -> list[str]:

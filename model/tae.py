@@ -1,0 +1,535 @@
+"""The temporal autoencoder (Movie Gen sec 3.1.1): video [B, 3, T, H, W] in [-1, 1] to latents [B, 16, T/8, H/8, W/8].
+
+It is an image autoencoder (diffusers `AutoencoderKL`) that learned about time. What is unusual:
+- 2.5D: every 2D convolution with spatial extent is followed by a temporal one (k = 3), every spatial attention by a
+  temporal one. Convolutions in time start as identities and attention in time adds nothing, so an inflated model
+  answers at step 0 what the image model answers, frame by frame. 1x1 convolutions see no neighbours and get none.
+- Not causal: time is padded symmetrically by repeating the first and the last frame. Space is padded with zeros,
+  as in the image model.
+- Any number of frames, one included: T frames make ceil(T/8) latents, and the decoder, told T, drops the spurious
+  frames at each level as they appear: an image costs one frame at every resolution, not eight.
+- Normalisation is per frame, so that nothing but convolution and attention looks across time.
+- Activations are [B*T, C, H, W] in channels_last everywhere. A temporal convolution is then a Conv2d with a (3, 1)
+  kernel on a [B, C, T, H*W] view of the same memory: no transpose in either direction.
+- `volume=True` is the full-3D variant of the ablation (sec 3.6.4): 3x3x3 convolutions, attention over space and
+  time at once; also an exact image model on single frames after inflation.
+- Noise comes from the caller: `forward(video, noise)` is a pure function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SPACE_FACTOR = 8  # three spatial halvings
+TIME_FACTOR = 8  # three temporal halvings, after the spatial ones
+TIME_LEVELS = 3
+TILE_FRAMES, TILE_LATENTS, OVERLAP_LATENTS = 32, 4, 2  # sec 3.1.1: 32 raw / 4 latent, decoder overlap 16 / 2
+LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite in float32; LDM's values
+NORM_EPS = 1e-6  # AutoencoderKL's
+MAX_ATTENTION_BATCH = 65_535  # CUDA's limit on the grid's second axis, which SDPA kernels use for the batch
+
+# Names that older AutoencoderKL files use for the attention projections.
+OLD_NAMES = {
+    ".query.": ".to_q.",
+    ".key.": ".to_k.",
+    ".value.": ".to_v.",
+    ".proj_attn.": ".to_out.0.",
+}
+
+
+@dataclass(frozen=True)
+class TAEConfig:
+    """Shape of the autoencoder. `TAE_SIZES` names the ones in use."""
+
+    block_channels: tuple[int, ...] = (128, 256, 512, 512)  # per resolution: 1, 1/2, 1/4, 1/8
+    layers_per_block: int = 2  # residual blocks per resolution in the encoder; one more in the decoder
+    latent_channels: int = 16
+    video_channels: int = 3
+    norm_groups: int = 32
+    quant_conv: bool = False  # 1x1 convolutions around the latent, as in Stable Diffusion 1 and 2
+    volume: bool = False  # full 3D instead of 2.5D
+
+    def __post_init__(self) -> None:
+        if len(self.block_channels) != TIME_LEVELS + 1:
+            raise ValueError(f"the TAE has 4 resolutions, block_channels names {len(self.block_channels)}")
+        if bad := [c for c in self.block_channels if c % self.norm_groups]:
+            raise ValueError(f"block_channels {bad} are not divisible by norm_groups = {self.norm_groups}")
+
+
+TAE_SIZES: dict[str, TAEConfig] = {
+    "tiny": TAEConfig(block_channels=(16, 32, 48, 48), layers_per_block=1, norm_groups=8),
+    "base": TAEConfig(),  # the shape of the Stable Diffusion 3 and Flux autoencoders
+}
+
+
+def latent_frames(frames: int) -> int:
+    """ceil(frames / 8): latents that stand for `frames` frames."""
+    return -(-frames // TIME_FACTOR)
+
+
+def _check_frames(latent: Tensor, frames: int | None) -> int:
+    frames = latent.shape[2] * TIME_FACTOR if frames is None else frames
+    if latent_frames(frames) != latent.shape[2]:
+        raise ValueError(f"{latent.shape[2]} latent frames cannot be decoded to {frames} frames")
+    return frames
+
+
+# ---- layers: x is [B*T, C, H, W] in channels_last, `frames` is T ----------------------------------------------------
+
+
+def _by_time(x: Tensor, frames: int) -> Tensor:
+    """[B*T, C, H, W] -> [B, T, H, W, C]: a view when x is channels_last."""
+    n, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(n // frames, frames, h, w, c)
+
+
+def _fold(x: Tensor) -> Tensor:
+    """[B, T, H, W, C] -> [B*T, C, H, W] in channels_last."""
+    return x.flatten(0, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def _repeat_ends(x: Tensor) -> Tensor:
+    """[B, T, ...] -> [B, T + 2, ...]: symmetric replicate padding in time."""
+    return torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
+
+
+class TemporalConv(nn.Module):
+    """k = 3 over time, replicate padding; starts as the identity (stride 2: every other frame).
+
+    [B*T, C, H, W] -> [B*ceil(T / stride), C, H, W].
+    """
+
+    def __init__(self, channels: int, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, (3, 1), stride=(stride, 1))
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        h, w = x.shape[-2:]
+        x = _repeat_ends(_by_time(x, frames).flatten(2, 3))  # [B, T + 2, H*W, C]
+        x = self.conv(x.permute(0, 3, 1, 2))  # [B, C, T', H*W]
+        return _fold(x.permute(0, 2, 3, 1).unflatten(2, (h, w)))
+
+    def init_identity(self) -> None:
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            self.conv.weight[:, :, 1, 0].fill_diagonal_(1.0)
+            self.conv.bias.zero_()
+
+
+class SpaceTimeConv(nn.Module):
+    """3x3 in space, then k = 3 in time (2.5D); or one 3x3x3 (`volume`). Stride 2 halves space only, the image way."""
+
+    def __init__(self, cin: int, cout: int, volume: bool, stride: int = 1):
+        super().__init__()
+        # AutoencoderKL halves with one row and column of zeros at the far side only.
+        self.pad = (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)
+        self.spatial = self.temporal = self.volume = None
+        if volume:
+            self.volume = nn.Conv3d(cin, cout, 3, stride=(1, stride, stride))
+        else:
+            inside = 1 if stride == 1 else 0
+            self.spatial = nn.Conv2d(cin, cout, 3, stride=stride, padding=inside)
+            self.temporal = TemporalConv(cout)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        if self.volume is not None:
+            x = _repeat_ends(_by_time(x, frames)).permute(0, 4, 1, 2, 3)  # [B, C, T + 2, H, W]
+            return _fold(self.volume(F.pad(x, self.pad)).permute(0, 2, 3, 4, 1))
+        if self.spatial.stride == (2, 2):
+            x = F.pad(x, self.pad)
+        x = self.spatial(x.contiguous(memory_format=torch.channels_last))
+        return self.temporal(x, frames)
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, config: TAEConfig, cin: int, cout: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(config.norm_groups, cin, eps=NORM_EPS)
+        self.conv1 = SpaceTimeConv(cin, cout, config.volume)
+        self.norm2 = nn.GroupNorm(config.norm_groups, cout, eps=NORM_EPS)
+        self.conv2 = SpaceTimeConv(cout, cout, config.volume)
+        self.conv_shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else None
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)), frames)
+        y = self.conv2(F.silu(self.norm2(y)), frames)
+        return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[N, L, C] x3 -> [N, L, C]: one head, as in AutoencoderKL. Split where N is beyond what one kernel takes."""
+    parts = zip(*(x.unsqueeze(1).split(MAX_ATTENTION_BATCH) for x in (q, k, v)))
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts]).squeeze(1)
+
+
+class Attention(nn.Module):
+    """Residual attention over "space" (within a frame), "time" (at one place) or "volume" (both)."""
+
+    def __init__(self, config: TAEConfig, channels: int, over: str):
+        super().__init__()
+        self.over = over
+        self.group_norm = nn.GroupNorm(config.norm_groups, channels, eps=NORM_EPS)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])  # a list for the name "to_out.0"
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        h, w = x.shape[-2:]
+        y = _by_time(self.group_norm(x), frames).flatten(2, 3)  # [B, T, H*W, C]
+        if self.over == "time":
+            y = y.transpose(1, 2)  # [B, H*W, T, C]
+        tokens = y.flatten(1, 2) if self.over == "volume" else y.flatten(0, 1)  # [N, L, C]
+        out = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        out = self.to_out[0](out).reshape(y.shape)
+        if self.over == "time":
+            out = out.transpose(1, 2)
+        return x + _fold(out.unflatten(2, (h, w)))
+
+    def init_identity(self) -> None:
+        nn.init.zeros_(self.to_out[0].weight)
+        nn.init.zeros_(self.to_out[0].bias)
+
+
+class MidBlock(nn.Module):
+    def __init__(self, config: TAEConfig, channels: int):
+        super().__init__()
+        self.resnets = nn.ModuleList([ResnetBlock(config, channels, channels) for _ in range(2)])
+        self.attentions = nn.ModuleList([Attention(config, channels, "volume" if config.volume else "space")])
+        over_time = [] if config.volume else [Attention(config, channels, "time")]
+        self.temporal_attentions = nn.ModuleList(over_time)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        x = self.resnets[0](x, frames)
+        for attention in [*self.attentions, *self.temporal_attentions]:
+            x = attention(x, frames)
+        return self.resnets[1](x, frames)
+
+
+class Downsample(nn.Module):
+    """Half the size in space, then half in time: [B*T, C, H, W] -> [B*ceil(T/2), C, H/2, W/2]."""
+
+    def __init__(self, config: TAEConfig, channels: int):
+        super().__init__()
+        self.conv = SpaceTimeConv(channels, channels, config.volume, stride=2)
+        self.time = TemporalConv(channels, stride=2)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        return self.time(self.conv(x, frames), frames)
+
+
+class Upsample(nn.Module):
+    """Double in space, then in time, by nearest + convolution; frames beyond `out_frames` are spurious and dropped."""
+
+    def __init__(self, config: TAEConfig, channels: int):
+        super().__init__()
+        self.conv = SpaceTimeConv(channels, channels, config.volume)
+        self.time = TemporalConv(channels)
+
+    def forward(self, x: Tensor, frames: int, out_frames: int) -> Tensor:
+        x = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"), frames)
+        x = _by_time(x, frames).repeat_interleave(2, dim=1)[:, :out_frames]  # [B, T', H, W, C]
+        return self.time(_fold(x), out_frames)
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, then the way to the next (none at the last)."""
+
+    def __init__(
+        self, config: TAEConfig, cin: int, cout: int, layers: int, down: bool = False, up: bool = False
+    ):
+        super().__init__()
+        blocks = [ResnetBlock(config, cin if i == 0 else cout, cout) for i in range(layers)]
+        self.resnets = nn.ModuleList(blocks)
+        self.downsamplers = nn.ModuleList([Downsample(config, cout)] if down else [])
+        self.upsamplers = nn.ModuleList([Upsample(config, cout)] if up else [])
+
+    def forward(self, x: Tensor, frames: int, out_frames: int) -> Tensor:
+        for block in self.resnets:
+            x = block(x, frames)
+        for down in self.downsamplers:
+            x = down(x, frames)
+        for up in self.upsamplers:
+            x = up(x, frames, out_frames)
+        return x
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: TAEConfig):
+        super().__init__()
+        chans = config.block_channels
+        self.conv_in = SpaceTimeConv(config.video_channels, chans[0], config.volume)
+        self.down_blocks = nn.ModuleList(
+            Level(config, chans[max(i - 1, 0)], c, config.layers_per_block, down=i < TIME_LEVELS)
+            for i, c in enumerate(chans)
+        )
+        self.mid_block = MidBlock(config, chans[-1])
+        self.conv_norm_out = nn.GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
+        self.conv_out = SpaceTimeConv(chans[-1], 2 * config.latent_channels, config.volume)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """[B*T, 3, H, W] -> [B*ceil(T/8), 2*C, H/8, W/8]: means and log variances."""
+        x = self.conv_in(x, frames)
+        for level in self.down_blocks:
+            out_frames = -(-frames // 2) if len(level.downsamplers) else frames
+            x = level(x, frames, out_frames)
+            frames = out_frames
+        x = self.mid_block(x, frames)
+        return self.conv_out(F.silu(self.conv_norm_out(x)), frames)
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: TAEConfig):
+        super().__init__()
+        chans = config.block_channels[::-1]
+        self.conv_in = SpaceTimeConv(config.latent_channels, chans[0], config.volume)
+        self.mid_block = MidBlock(config, chans[0])
+        self.up_blocks = nn.ModuleList(
+            Level(config, chans[max(i - 1, 0)], c, config.layers_per_block + 1, up=i < TIME_LEVELS)
+            for i, c in enumerate(chans)
+        )
+        self.conv_norm_out = nn.GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
+        self.conv_out = SpaceTimeConv(chans[-1], config.video_channels, config.volume)
+
+    def forward(self, z: Tensor, frames: int) -> Tensor:
+        """[B*ceil(T/8), C, H/8, W/8] -> [B*T, 3, H, W] for T = `frames`."""
+        wanted = [frames]  # frames after each level, from the last to the first
+        for _ in range(TIME_LEVELS):
+            wanted.append(-(-wanted[-1] // 2))
+        now = wanted.pop()
+        x = self.mid_block(self.conv_in(z, now), now)
+        for level in self.up_blocks:
+            then = wanted.pop() if len(level.upsamplers) else now
+            x, now = level(x, now, then), then
+        return self.conv_out(F.silu(self.conv_norm_out(x)), now)
+
+
+# ---- the model -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A diagonal Gaussian over latents: mean and logvar, each [B, C, T', H', W']."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + std * noise, for standard normal noise of the mean's shape."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl(self) -> Tensor:
+        """KL to the standard normal in nats, summed over the latent: [B] float32."""
+        mean, logvar = self.mean.float(), self.logvar.float()
+        return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1)
+
+
+class TAE(nn.Module):
+    """See the module. `with torch.device("meta")`, `to_empty`, then `init_weights` builds a sharded one.
+
+    `latent_mean` and `latent_std` [C] are measured after training, and `normalize` is what the DiT sees: flow
+    matching starts from noise of variance 1 and wants data of about the same.
+    """
+
+    def __init__(self, config: TAEConfig | None = None):
+        super().__init__()
+        self.config = config = TAEConfig() if config is None else config
+        channels = config.latent_channels
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.quant_conv else None
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_conv else None
+        self.register_buffer("latent_mean", torch.zeros(channels))
+        self.register_buffer("latent_std", torch.ones(channels))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """torch's defaults in space, identity in time. Draws from torch's global generator."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear | nn.GroupNorm):
+                module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, TemporalConv) or (isinstance(module, Attention) and module.over == "time"):
+                module.init_identity()
+        self.latent_mean.zero_()
+        self.latent_std.fill_(1.0)
+
+    def encode(self, video: Tensor) -> Posterior:
+        """[B, 3, T, H, W] in [-1, 1], H and W multiples of 8 -> Posterior of [B, C, ceil(T/8), H/8, W/8].
+
+        Raises ValueError on another shape.
+        """
+        self._check_video(video)
+        batch, _, frames = video.shape[:3]
+        x = self.encoder(_fold(video.permute(0, 2, 3, 4, 1)), frames)
+        x = x if self.quant_conv is None else self.quant_conv(x)
+        x = _by_time(x, len(x) // batch).permute(0, 4, 1, 2, 3).contiguous()  # [B, 2C, T', H', W']
+        mean, logvar = x.chunk(2, dim=1)
+        return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
+
+    def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
+        """[B, C, T', H', W'] -> [B, 3, frames, 8H', 8W'], about [-1, 1], not clamped.
+
+        frames: between 8 (T' - 1) + 1 and 8 T'; the latter by default. Raises ValueError otherwise.
+        """
+        frames = _check_frames(latent, frames)
+        x = _fold(latent.permute(0, 2, 3, 4, 1))
+        x = x if self.post_quant_conv is None else self.post_quant_conv(x)
+        x = self.decoder(x, frames)
+        return _by_time(x, frames).permute(0, 4, 1, 2, 3).contiguous()
+
+    def forward(self, video: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior, Tensor]:
+        """(reconstruction, posterior, latent). noise: standard normal [B, C, T', H', W']; None decodes the mean."""
+        posterior = self.encode(video)
+        latent = posterior.mean if noise is None else posterior.sample(noise)
+        return self.decode(latent, video.shape[2]), posterior, latent
+
+    def normalize(self, latent: Tensor) -> Tensor:
+        """[B, C, ...] -> zero mean and unit variance per channel, by the measured statistics."""
+        shape = (1, -1, *[1] * (latent.ndim - 2))
+        return (latent - self.latent_mean.view(shape)) / self.latent_std.view(shape)
+
+    def denormalize(self, latent: Tensor) -> Tensor:
+        """The inverse of `normalize`."""
+        shape = (1, -1, *[1] * (latent.ndim - 2))
+        return latent * self.latent_std.view(shape) + self.latent_mean.view(shape)
+
+    def _check_video(self, video: Tensor) -> None:
+        channels = self.config.video_channels
+        if video.ndim != 5 or video.shape[1] != channels or video.shape[2] == 0:
+            raise ValueError(f"the TAE takes [B, {channels}, T, H, W], not {list(video.shape)}")
+        if video.shape[3] % SPACE_FACTOR or video.shape[4] % SPACE_FACTOR:
+            raise ValueError(f"height and width must be multiples of 8, not {list(video.shape[3:])}")
+
+    # -- long videos: memory that does not grow with the length ------------------------------------------------------
+
+    @torch.no_grad()
+    def encode_tiled(self, video: Tensor, tile: int = TILE_FRAMES) -> Posterior:
+        """`encode` in tiles of `tile` frames without overlap; the video may stay on the CPU, tiles move one by one.
+
+        Equal to `encode` while time is an identity (step 0); later, tile edges see repeated frames in place of
+        their neighbours, and attention in time is bounded by the tile.
+        """
+        if tile < TIME_FACTOR or tile % TIME_FACTOR:
+            raise ValueError(f"a tile must be a multiple of {TIME_FACTOR} frames, not {tile}")
+        device = self.latent_mean.device
+        parts = [self.encode(part.to(device)) for part in video.split(tile, dim=2)]
+        return Posterior(torch.cat([p.mean for p in parts], 2), torch.cat([p.logvar for p in parts], 2))
+
+    @torch.no_grad()
+    def decode_tiles(
+        self,
+        latent: Tensor,
+        frames: int | None = None,
+        tile: int = TILE_LATENTS,
+        overlap: int = OVERLAP_LATENTS,
+    ) -> Iterator[Tensor]:
+        """`decode` in tiles of `tile` latents; neighbours share `overlap` of them and are blended linearly.
+
+        Yields [B, 3, n, H, W] chunks in order as they are final, so a writer holds one tile at any length.
+        Raises ValueError unless 0 <= overlap <= tile / 2.
+        """
+        if not 0 <= 2 * overlap <= tile:
+            raise ValueError(f"the overlap must be at most half a tile, not {overlap} of {tile}")
+        total, frames = latent.shape[2], _check_frames(latent, frames)
+        device, shared = self.latent_mean.device, overlap * TIME_FACTOR
+        tail = None
+        for start in range(0, max(total - overlap, 1), tile - overlap):
+            part = latent[:, :, start : start + tile].to(device)
+            last = start + tile >= total
+            chunk = self.decode(part, frames - start * TIME_FACTOR if last else None)
+            if tail is not None:
+                ramp = torch.arange(1, shared + 1, device=device, dtype=chunk.dtype).view(1, 1, -1, 1, 1) / (
+                    shared + 1
+                )
+                chunk = torch.cat([torch.lerp(tail, chunk[:, :, :shared], ramp), chunk[:, :, shared:]], dim=2)
+            if not last and shared:
+                chunk, tail = chunk[:, :, :-shared], chunk[:, :, -shared:]
+            yield chunk
+
+    def decode_tiled(
+        self,
+        latent: Tensor,
+        frames: int | None = None,
+        tile: int = TILE_LATENTS,
+        overlap: int = OVERLAP_LATENTS,
+    ) -> Tensor:
+        """All of `decode_tiles` in one tensor [B, 3, frames, H, W]."""
+        return torch.cat(list(self.decode_tiles(latent, frames, tile, overlap)), dim=2)
+
+
+# ---- inflation from an image autoencoder ---------------------------------------------------------------------------
+#
+# diffusers' AutoencoderKL names its weights
+#   encoder.conv_in   encoder.down_blocks.N.resnets.M.{norm1,conv1,norm2,conv2,conv_shortcut}
+#   encoder.down_blocks.N.downsamplers.0.conv   encoder.mid_block.resnets.{0,1}.*
+#   encoder.mid_block.attentions.0.{group_norm,to_q,to_k,to_v,to_out.0}   encoder.conv_norm_out   encoder.conv_out
+#   decoder.* likewise, with up_blocks.N.upsamplers.0.conv;   quant_conv, post_quant_conv where the model has them
+# each with .weight and .bias. The modules above carry the same names; a convolution's kernel lies one level deeper,
+# in `.spatial`, or in the middle slice of `.volume`.
+
+
+def image_config(state: dict[str, Tensor], norm_groups: int = 32, volume: bool = False) -> TAEConfig:
+    """The TAEConfig that an AutoencoderKL state dict fits. Raises ValueError where it is not such a state dict."""
+    try:
+        norms = [state[f"encoder.down_blocks.{i}.resnets.0.norm2.weight"] for i in range(TIME_LEVELS + 1)]
+        latents = state["decoder.conv_in.weight"].shape[1]
+        colours = state["encoder.conv_in.weight"].shape[1]
+    except KeyError as error:
+        raise ValueError(f"not an AutoencoderKL with 4 resolutions: there is no weight {error}") from error
+    layers = len({name.split(".")[4] for name in state if name.startswith("encoder.down_blocks.0.resnets.")})
+    return TAEConfig(
+        block_channels=tuple(len(norm) for norm in norms),
+        layers_per_block=layers,
+        latent_channels=latents,
+        video_channels=colours,
+        norm_groups=norm_groups,
+        quant_conv="quant_conv.weight" in state,
+        volume=volume,
+    )
+
+
+@torch.no_grad()
+def inflate(model: TAE, state: dict[str, Tensor]) -> None:
+    """Loads an image autoencoder's weights into `model`, in place; time becomes an identity (sec 3.1.1).
+
+    state: of a diffusers AutoencoderKL, any float type. Afterwards a single frame is encoded and decoded exactly as
+    the image model does, and in 2.5D so is every eighth frame of a video. Raises ValueError that names the weights
+    which do not fit, are unknown, or are missing; the model is then unchanged.
+    """
+    own = dict(model.named_parameters())
+    plan: list[tuple[Tensor, Tensor]] = []
+    unfilled = {name for name in own if ".temporal" not in name and ".time." not in name}
+    for name, value in state.items():
+        target = _inflated_name(name, own)
+        if target is None:
+            raise ValueError(f"the image autoencoder has a weight {name!r} that the TAE has no place for")
+        place = own[target][:, :, 1] if own[target].ndim == 5 else own[target]
+        if place.ndim == 2 and value.ndim == 4:  # attention projections saved as 1x1 convolutions
+            value = value.flatten(1)
+        if place.shape != value.shape:
+            raise ValueError(f"{name!r} has the shape {list(value.shape)}, the TAE wants {list(place.shape)}")
+        unfilled.discard(target)
+        plan.append((own[target], value))
+    if unfilled:
+        raise ValueError(f"the image autoencoder lacks {len(unfilled)} weights, {min(unfilled)!r} among them")
+    for parameter, value in plan:
+        if parameter.ndim == 5:
+            parameter.zero_()
+            parameter[:, :, 1].copy_(value)
+        else:
+            parameter.copy_(value)
+    for module in model.modules():
+        if isinstance(module, TemporalConv) or (isinstance(module, Attention) and module.over == "time"):
+            module.init_identity()
+
+
+def _inflated_name(name: str, own: dict[str, Tensor]) -> str | None:
+    for old, new in OLD_NAMES.items():
+        name = name.replace(old, new)
+    base, _, kind = name.rpartition(".")
+    candidates = (name, f"{base}.spatial.{kind}", f"{base}.volume.{kind}")
+    return next((c for c in candidates if c in own), None)
