@@ -7,7 +7,6 @@ a clips table and a recipe: `rushes curate` and `rushes judge` call the same two
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -186,20 +185,14 @@ def curriculum(clips: pa.Table, recipe: Recipe) -> tuple[dict[str, np.ndarray], 
 def set_table(clips: pa.Table, mask: np.ndarray, resolution: int) -> pa.Table:
     """What a trainer reads of one set (manifest.SET): span inside the media file, bucket and its shape, caption."""
     chosen = clips.filter(pa.array(mask)).sort_by("clip_id")
-    rows: list[dict[str, Any]] = []
-    columns = ["clip_id", "media", "source_id", "duration_s", "fps", "bucket", "caption"]
-    for row in chosen.select(columns).to_pylist():
-        width, height, frames = bucket_shape(row["bucket"], resolution) if row["bucket"] else (None, None, None)
-        duration = row.pop("duration_s")
-        rows.append(
-            {
-                **row,
-                "start_s": 0.0,
-                "end_s": duration,
-                "width": width,
-                "height": height,
-                "frames": frames,
-                "weight": 1.0,
-            }
-        )
-    return pa.Table.from_pylist(rows, manifest.SET)
+    named = chosen["bucket"].combine_chunks().dictionary_encode()
+    shapes = [bucket_shape(name, resolution) for name in named.dictionary.to_pylist()]
+    parts = [pa.array([shape[i] for shape in shapes], pa.int32()).take(named.indices) for i in range(3)]
+    columns = {name: chosen[name] for name in ("clip_id", "media", "source_id", "fps", "bucket", "caption")}
+    columns |= {"width": parts[0], "height": parts[1], "frames": parts[2]}
+    columns |= {"start_s": np.zeros(len(chosen)), "end_s": chosen["duration_s"], "weight": np.ones(len(chosen))}
+    arrays = [
+        pa.chunked_array([columns[f.name]]) if isinstance(columns[f.name], np.ndarray | pa.Array) else columns[f.name]
+        for f in manifest.SET
+    ]
+    return pa.Table.from_arrays(arrays, names=manifest.SET.names).cast(manifest.SET)

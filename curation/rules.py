@@ -72,7 +72,10 @@ LATER_RULES = (
 
 
 def active(recipe: Recipe, phase: str | None = None) -> list[tuple[Rule, float]]:
-    """The rules that this recipe applies, in order, with their thresholds; its own `rules` come last."""
+    """The rules that this recipe applies, in order, with their thresholds.
+
+    Its own `rules` come after those of the decode and before those of the models: what they reject is not looked at.
+    """
     found: list[tuple[Rule, float]] = []
     for rule in RULES:
         threshold = recipe.get(rule.key)
@@ -84,6 +87,7 @@ def active(recipe: Recipe, phase: str | None = None) -> list[tuple[Rule, float]]
             found.append((Rule(f"rules.{column}.min", column, ">=", "analyze"), bounds.min))
         if bounds.max is not None:
             found.append((Rule(f"rules.{column}.max", column, "<=", "analyze"), bounds.max))
+    found.sort(key=lambda item: item[0].phase)  # "analyze" before "look"; the sort is stable
     return [(rule, threshold) for rule, threshold in found if phase in (None, rule.phase)]
 
 

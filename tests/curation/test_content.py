@@ -387,7 +387,7 @@ def test_no_clips_are_sampled_to_no_clips():
 
 def test_a_hash_is_the_same_everywhere_and_differs_by_seed_and_purpose():
     first = content.hash_unit(7, "x", ["a", "b"])
-    assert first.tolist() == [0.4300868135181881, 0.5857680347264875]
+    assert first.tolist() == [0.19293513073663815, 0.7182754380400435]
     assert (content.hash_unit(8, "x", ["a", "b"]) != first).all()
     assert (content.hash_unit(7, "y", ["a", "b"]) != first).all()
     many = content.hash_unit(0, "x", [str(i) for i in range(10_000)])
