@@ -25,11 +25,14 @@ from curation.video.decode import Frame, StreamInfo, shrink
 BLEND_HALF_S = (0.2, 0.4, 0.6, 1.0)
 BLEND_STEP_S = 0.08  # how often a dissolve is looked for, seconds
 BLEND_CHANGE_MIN = 10.0  # mean grey levels by which the pictures before and after must differ
-BLEND_RESIDUAL_MAX = 0.16  # share of that change that a weighted sum of the two may leave unexplained
+BLEND_RESIDUAL_MAX = 0.16  # share of that change that a weighted sum of the two may leave unexplained ...
+BLEND_RESIDUAL_APART = 0.32  # ... and where the two have nothing in common, so that motion in them may leave more
+BLEND_APART = 0.4  # correlation of the two below which they have nothing in common
 BLEND_ALIKE_MAX = 0.75  # correlation of the two above which it is one shot that moves, not two shots
 BLEND_WEIGHT = (0.2, 0.8)  # weight of the later picture in the middle of a transition ...
 BLEND_WEIGHT_EDGE = (0.02, 0.98)  # ... and anywhere within it
 BLEND_PAD_S = 0.4  # added at either end of a find, seconds: three frames in the midst of a long dissolve fit as well
+BLEND_MIXED = (0.1, 0.9)  # weights between which a picture counts as mixed when a transition's ends are sought
 BLEND_SHRINK = 2  # by which the tiny luma is shrunk once more: about 40 x 22 pixels
 BLACK_STD = 4.0  # a picture with less spread than this is a plain colour: a fade goes to or from it, grey levels
 
@@ -87,9 +90,8 @@ class ShotMeter:
 
     def shots(self, frames: int) -> list[tuple[int, int]]:
         """Frames [first, stop) of every shot, in order; the frames of a dissolve belong to none."""
-        marks = [(cut, cut) for cut in self.cuts]
-        if self.blends is not None:
-            marks += [blend for blend in self.blends.spans() if not any(blend[0] <= c <= blend[1] for c in self.cuts)]
+        blends = self.blends.spans() if self.blends is not None else []
+        marks = blends + [(cut, cut) for cut in self.cuts if not any(first <= cut <= stop for first, stop in blends)]
         shots, begin = [], 0
         for stop, resume in sorted(marks):
             if stop > begin:
@@ -128,7 +130,7 @@ class BlendDetector:
         self._step = max(1, round(BLEND_STEP_S * fps))  # frames; everything below counts in steps
         self._halves = sorted({max(2, round(half * fps / self._step)) for half in BLEND_HALF_S})
         self._ring: deque[_Picture] = deque(maxlen=2 * self._halves[-1] + 1)
-        self._found: list[tuple[int, int, float]] = []  # (centre, half length, strength 0-1)
+        self._found: list[tuple[int, int, float]] = []  # (first frame, stop frame, strength 0-1)
 
     def observe(self, index: int, luma: np.ndarray) -> None:
         if index % self._step:
@@ -142,13 +144,14 @@ class BlendDetector:
             if strength > 0:  # a second look, a quarter before the middle
                 early = self._ring[-1 - half - max(1, half // 2)]
                 if blend_strength(before, early, after, BLEND_WEIGHT_EDGE) > 0:
-                    self._found.append((index - half * self._step, half * self._step, strength))
+                    first, last = _extent([self._ring[i] for i in range(-1 - 2 * half, 0)])
+                    start = index - 2 * half * self._step
+                    self._found.append((start + first * self._step, start + last * self._step + 1, strength))
 
     def spans(self) -> list[tuple[int, int]]:
-        """Frames [first, stop) of every transition, padded by BLEND_PAD_S: finds that overlap are one."""
+        """Frames [first, stop) of every transition: finds that overlap are one."""
         merged: list[list[int]] = []
-        reach = [(centre, half + self._pad) for centre, half, _ in self._found]
-        for first, stop in sorted((centre - half, centre + half + 1) for centre, half in reach):
+        for first, stop, _ in sorted(self._found):
             if merged and first <= merged[-1][1]:
                 merged[-1][1] = max(merged[-1][1], stop)
             else:
@@ -156,8 +159,24 @@ class BlendDetector:
         return [(first, stop) for first, stop in merged]
 
     def strongest(self, first: int, stop: int) -> float:
-        """Largest strength of a transition whose centre lies in the frames, 0 where there is none."""
-        return max((strength for centre, _, strength in self._found if first <= centre < stop), default=0.0)
+        """Largest strength of a transition whose middle lies in the frames, 0 where there is none."""
+        inside = (strength for start, end, strength in self._found if first <= (start + end) // 2 < stop)
+        return max(inside, default=0.0)
+
+
+def _extent(window: list[_Picture]) -> tuple[int, int]:
+    """First and last step of the pictures that are mixed of the window's first and last, with one step around them."""
+    weights = [_weight(window[0], picture, window[-1]) for picture in window]
+    mixed = [i for i, weight in enumerate(weights) if BLEND_MIXED[0] < weight < BLEND_MIXED[1]]
+    return max(0, mixed[0] - 1), min(len(window) - 1, mixed[-1] + 1)
+
+
+def _weight(before: _Picture, picture: _Picture, after: _Picture) -> float:
+    """Least-squares weight of `after` in `picture` = (1 - w) before + w after."""
+    direction, moved = after.values - before.values, picture.values - before.values
+    rise, risen, size = after.mean - before.mean, picture.mean - before.mean, direction.size
+    length = float(direction @ direction) + size * rise * rise
+    return (float(direction @ moved) + size * rise * risen) / max(length, 1e-6)
 
 
 def blend_strength(before: _Picture, middle: _Picture, after: _Picture, weights: tuple[float, float]) -> float:
@@ -170,17 +189,18 @@ def blend_strength(before: _Picture, middle: _Picture, after: _Picture, weights:
     change = float(np.abs(direction + rise).mean())
     if change < BLEND_CHANGE_MIN or (before.plain and after.plain):
         return 0.0
+    most = BLEND_RESIDUAL_MAX
     if not (before.plain or after.plain):
         alike = float(before.values @ after.values) / (before.norm * after.norm)
         if alike > BLEND_ALIKE_MAX:
             return 0.0
+        most = BLEND_RESIDUAL_APART if alike < BLEND_APART else BLEND_RESIDUAL_MAX
     moved, risen = middle.values - before.values, middle.mean - before.mean
-    size = direction.size
-    weight = (float(direction @ moved) + size * rise * risen) / (float(direction @ direction) + size * rise * rise)
+    weight = _weight(before, middle, after)
     if not weights[0] <= weight <= weights[1]:
         return 0.0
     residual = float(np.abs(moved - weight * direction + (risen - weight * rise)).mean()) / change
-    return max(0.0, 1.0 - residual / BLEND_RESIDUAL_MAX)
+    return max(0.0, 1.0 - residual / most)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -220,10 +221,10 @@ def sample(
     """
     process = FlowMatching() if process is None else process
     times = list(process.times(SAMPLING_STEPS) if times is None else times)
-    if len(times) < 2 or times[0] != 0 or times[-1] != 1 or any(a >= b for a, b in zip(times, times[1:])):
+    if len(times) < 2 or times[0] != 0 or times[-1] != 1 or any(a >= b for a, b in pairwise(times)):
         raise ValueError("sampling times must increase from 0 (noise) to 1 (data)")
     x = noise
-    for index, (t, t_next) in enumerate(zip(times, times[1:])):
+    for index, (t, t_next) in enumerate(pairwise(times)):
         prediction = predict(x, torch.full((len(x),), t, device=x.device))
         x = process.step(x, prediction, t, t_next)
         if on_step is not None:

@@ -238,9 +238,7 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """The residual blocks of one resolution, then the way to the next (none at the last)."""
 
-    def __init__(
-        self, config: TAEConfig, cin: int, cout: int, layers: int, down: bool = False, up: bool = False
-    ):
+    def __init__(self, config: TAEConfig, cin: int, cout: int, layers: int, down: bool = False, up: bool = False):
         super().__init__()
         blocks = [ResnetBlock(config, cin if i == 0 else cout, cout) for i in range(layers)]
         self.resnets = nn.ModuleList(blocks)
@@ -387,6 +385,12 @@ class TAE(nn.Module):
         latent = posterior.mean if noise is None else posterior.sample(noise)
         return self.decode(latent, video.shape[2]), posterior, latent
 
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight next to the output, where the adaptive adversarial weight is taken."""
+        conv = self.decoder.conv_out
+        return conv.volume.weight if self.config.volume else conv.temporal.conv.weight
+
     def normalize(self, latent: Tensor) -> Tensor:
         """[B, C, ...] -> zero mean and unit variance per channel, by the measured statistics."""
         shape = (1, -1, *[1] * (latent.ndim - 2))
@@ -442,9 +446,7 @@ class TAE(nn.Module):
             last = start + tile >= total
             chunk = self.decode(part, frames - start * TIME_FACTOR if last else None)
             if tail is not None:
-                ramp = torch.arange(1, shared + 1, device=device, dtype=chunk.dtype).view(1, 1, -1, 1, 1) / (
-                    shared + 1
-                )
+                ramp = torch.arange(1, shared + 1, device=device, dtype=chunk.dtype).view(1, 1, -1, 1, 1) / (shared + 1)
                 chunk = torch.cat([torch.lerp(tail, chunk[:, :, :shared], ramp), chunk[:, :, shared:]], dim=2)
             if not last and shared:
                 chunk, tail = chunk[:, :, :-shared], chunk[:, :, -shared:]

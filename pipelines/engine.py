@@ -16,6 +16,7 @@ import heapq
 import itertools
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from typing import Any
 from curation.recipe import Engine
 
 OBJECT_STORE_BYTES = 100 << 20  # tables of signals only
+REACHABLE_S = 10.0  # a cluster that takes no connection within this time is not there; Ray itself waits minutes
+LOW_MEMORY = "running low on memory"  # Ray's words where its memory monitor has ended a worker
 POLL_S = 1.0  # how often hanging tasks are looked for, seconds
 
 
@@ -61,14 +64,22 @@ def start(engine: Engine) -> int:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
     if engine.address:
         try:
+            _knock(engine.address)
             ray.init(address=engine.address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise StopRun(f"No Ray cluster answers at engine.address={engine.address}: {error}.") from error
     elif not ray.is_initialized():
         cpus = engine.num_cpus or os.cpu_count() or 1
         ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
     available = int(ray.cluster_resources().get("CPU", 1))
     return max(1, min(available, engine.num_cpus or available))
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where no one listens at host:port (`auto` and the like are left to Ray)."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHABLE_S).close()
 
 
 class Pool:
@@ -135,7 +146,8 @@ class Pool:
             result = Failure(f"{task.stage} failed: {type(cause).__name__}: {cause}".splitlines()[0])
         except self._ray.exceptions.RayError as error:
             self._idle.append(self._actor.remote())
-            why = "ran out of memory" if "memory" in str(error).lower() else "died"
+            starved = isinstance(error, self._ray.exceptions.OutOfMemoryError) or LOW_MEMORY in str(error)
+            why = "ran out of memory" if starved else "died"
             if task.tried < self._attempts:
                 heapq.heappush(self._waiting, task)
                 return

@@ -167,7 +167,7 @@ class Frame:
 def quiet() -> None:
     """One thread for OpenCV, no log lines from FFmpeg (its callback can deadlock in threads): once per process."""
     cv2.setNumThreads(1)
-    av.logging.set_level(av.logging.PANIC)
+    av.logging.set_libav_level(av.logging.PANIC)
     av.logging.restore_default_callback()
 
 

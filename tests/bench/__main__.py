@@ -152,7 +152,8 @@ def vmaf_fit(full: np.ndarray, small: np.ndarray) -> str:
     agree = np.mean((mapped > 2.0) == (full > 2.0))
     return (
         f"rank correlation {spearmanr(full, small).statistic:.4f} over {len(full)} windows; "
-        f"full = {np.exp(scale):.3f} x small^{power:.3f}; at the threshold of 2.0 the two agree on {agree:.1%} of the windows"
+        f"full = {np.exp(scale):.3f} x small^{power:.3f}; "
+        f"at the threshold of 2.0 the two agree on {agree:.1%} of the windows"
     )
 
 

@@ -52,6 +52,14 @@ def alive(processes: set[tuple[int, str]]) -> set[tuple[int, str]]:
     return {process for process, stat in stats if stat and stat[19] == process[1] and stat[0] not in "ZX"}
 
 
+def command_line(pid: int) -> str:
+    """Its words, "" where it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the state on, None where there is no such process."""
     try:
