@@ -12,7 +12,7 @@ from typing import Any, Protocol
 BRIGHTNESS = ((60.0, "dark"), (110.0, "dim"), (170.0, "evenly lit"), (256.0, "bright"))  # mean luma below, word
 COLOUR = ((0.08, "nearly colourless"), (0.3, "muted"), (0.55, "colourful"), (1.01, "strongly coloured"))  # saturation
 PACE = ((1.0, "hardly any movement"), (3.0, "gentle movement"), (8.0, "steady movement"), (1e9, "fast movement"))
-PEOPLE_SURE = 0.5  # human_score from which a caption speaks of people
+PEOPLE_SURE = 0.6  # human_score from which a caption speaks of people
 CAMERA_SURE = (
     0.6  # confidence from which the camera's motion is named in front (B.2: high confidence; cut-off not told)
 )
@@ -52,7 +52,8 @@ def compose(row: dict[str, Any]) -> str:
     look = " and ".join(word for word in words if word)
     subject = "people" if (row.get("human_score") or 0) >= PEOPLE_SURE else None
     pace = _word(PACE, row.get("vmaf_motion"))
-    text = f"A {look} {row['orientation']} shot" if look else f"A {row['orientation']} shot"
+    what = f"{look} {row['orientation']} shot" if look else f"{row['orientation']} shot"
+    text = f"{'An' if what[0] in 'aeiou' else 'A'} {what}"
     text += f" with {subject}" if subject else ""
     text += f" and {pace}" if pace and subject else f" with {pace}" if pace else ""
     lead = f"{camera.capitalize()}. " if camera else ""

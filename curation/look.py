@@ -25,7 +25,7 @@ class Looker:
     def __init__(self, recipe: Recipe) -> None:
         visual = recipe.visual
         self._text = (
-            TextMeter(side=visual.text_side, max_frames=visual.text_frames, stop_at=visual.text_max or 1.0)
+            TextMeter(side=visual.text_side, max_frames=visual.text_frames, stop_at=visual.text_stop)
             if visual.text
             else None
         )

@@ -60,6 +60,7 @@ class Visual(Section):
     text: bool = knob(True, "look", "read text on the stills (RapidOCR)")
     text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
+    text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
     people: bool = knob(True, "look", "look for people (OpenCV's detectors)")
     aesthetics: Literal["measured"] = knob("measured", "look", "aesthetic model")
     size_min: int | None = knob(720, "judge", "least width and height, pixels (720 / 768 sets)", ge=1)
@@ -73,6 +74,12 @@ class Visual(Section):
     sharpness_min: float | None = knob(None, "judge", "least sharpness", ge=0)
     text_max: float | None = knob(0.6, "judge", "kept iff det x rec stays below (B.1: 0.6)", ge=0, le=1)
     aesthetic_min: float | None = knob(4.0, "judge", "least aesthetic score, 0-10 (B.1: LAION 4.0)", ge=0, le=10)
+
+    @model_validator(mode="after")
+    def _text_is_measured_far_enough(self) -> Visual:
+        if self.text_max is not None and self.text_max > self.text_stop:
+            raise ValueError(f"text_max={self.text_max:g} lies above text_stop={self.text_stop:g}: raise both")
+        return self
 
 
 class Motion(Section):
@@ -99,11 +106,11 @@ class Content(Section):
     merge_threshold: float = knob(0.9, "content", "clusters whose centres are this similar are one", gt=0, le=1)
     seed: int = knob(0, "content", "seed of the clustering and of every draw", ge=0)
     copy_threshold: float | None = knob(
-        0.985, "content", "a clip this similar to a kept one is a duplicate", gt=0, le=1
+        0.9, "content", "cosine of the copy embeddings from which a clip is a duplicate (SSCD: 0.99)", gt=0, le=1
     )
     keep: float = knob(0.82, "judge", "share kept by the sampling (B.1: 82 %)", gt=0, le=1)
     keep_people: bool = knob(True, "judge", "the share of clips with people is preserved by the sampling")
-    people_min: float = knob(0.5, "judge", "human_score from which a clip counts as one with people", ge=0, le=1)
+    people_min: float = knob(0.6, "judge", "human_score from which a clip counts as one with people", ge=0, le=1)
 
 
 class Cut(Section):
@@ -116,6 +123,8 @@ class Cut(Section):
 
 
 class Captioning(Section):
+    """Who writes the captions (sec 3.2.1, app B.2)."""
+
     model: Literal["composed"] = knob("composed", "caption", "composed: a sentence from measured facts")
 
 

@@ -7,6 +7,7 @@ could not be measured cannot be vouched for, and the clip's `notes` say why it i
 
 from __future__ import annotations
 
+import difflib
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ RULES: tuple[Rule, ...] = (
     Rule("visual.text_max", "text_score", "<", "look"),
     Rule("visual.aesthetic_min", "aesthetic", ">=", "look"),
 )
+#: Columns that rules may name and that are worked out from width and height.
+DERIVED = ("size", "aspect")
 BY_KEY = {rule.key: rule for rule in RULES}
 
 #: Rules without a threshold column, applied after RULES by the content stage and by the cutting.
@@ -91,12 +94,30 @@ def active(recipe: Recipe, phase: str | None = None) -> list[tuple[Rule, float]]
     return [(rule, threshold) for rule, threshold in found if phase in (None, rule.phase)]
 
 
+def check(recipe: Recipe, columns: list[str]) -> None:
+    """Say before any work what would fail after it: RecipeError for a rule on a column or by a key that is not there.
+
+    columns: names that the clips table will have.
+    """
+    for name in recipe.rules:
+        if name not in columns and name not in DERIVED:
+            near = difflib.get_close_matches(name, columns, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"columns: {', '.join(columns)}."
+            raise RecipeError(f"Recipe key 'rules': there is no column '{name}', which no meter writes; {hint}")
+    for name, spec in recipe.curriculum.sets.items():
+        for key in spec.rules:
+            if key not in BY_KEY:
+                near = difflib.get_close_matches(key, BY_KEY, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"rules: {', '.join(BY_KEY)}."
+                raise RecipeError(f"curriculum.sets.{name}.rules has no rule '{key}'; {hint}")
+
+
 def column(table: pa.Table, name: str) -> Column:
     """A signal as float64 [N], null as NaN. `size` and `aspect` are derived from width and height.
 
     Raises RecipeError with the columns at hand where there is no such signal.
     """
-    if name in ("size", "aspect"):
+    if name in DERIVED:
         width, height = column(table, "width"), column(table, "height")
         short, long = np.fmin(width, height), np.fmax(width, height)
         return short if name == "size" else long / short
@@ -134,8 +155,6 @@ def passes_set(table: pa.Table, recipe: Recipe, name: str) -> np.ndarray:
     """bool [N]: which clips pass the stricter rules of the set `name` (the base rules are not applied again)."""
     ok = np.ones(table.num_rows, dtype=bool)
     for key, threshold in recipe.curriculum.sets[name].rules.items():
-        if key not in BY_KEY:
-            raise RecipeError(f"curriculum.sets.{name}.rules has no rule '{key}'; rules: {', '.join(BY_KEY)}.")
         if threshold is not None:
             ok &= passes(table, key, threshold)
     return ok

@@ -186,7 +186,7 @@ class Discriminator(nn.Module):
     """3D patch discriminator: [B, 3, T, H, W] to one logit per patch [B, 1, T', H', W'], about 1/8 of each side.
 
     PatchGAN (Isola 2017) with 3D kernels; group norm in place of batch norm, which would tie a sample's gradient to
-    its batch and its rank. A single frame is a video of length 1.
+    its batch and its rank. A single frame is a video of length 1; frames of at least 32 x 32.
     """
 
     def __init__(self, width: int = 64, layers: int = 3, channels: int = 3, groups: int = 8):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from curation.manifest import Run
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
     help="Raw footage in, curated training sets for video generation models out.",
     epilog="Exit codes: 0 done; 2 the request is wrong; 3 finished, but more sources failed than the error budget.",
 )  # fmt: skip
-console = Console()
+WIDTH_WITHOUT_TERMINAL = 120  # columns of what is printed into a file or a pipe
+
+console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 stderr = Console(stderr=True)
 
 RecipeName = Annotated[
@@ -65,12 +71,18 @@ def curate(
 
     outcome = run_curation(resolved, input, output, console)
     print_funnel(outcome.run, console)
+    _print_warnings(outcome.run)
     report = write_report(output) if "://" not in output else None
     console.print(f"\nManifests: {output}/clips, {output}/sets/*   Clips: {output}/media", highlight=False)
     if report:
         console.print(f"Report:    {report}", highlight=False)
     if outcome.over_budget:
         fail(outcome.sentence or "", 3)
+
+
+def _print_warnings(run: Run) -> None:
+    for sentence in run.record["warnings"]:
+        console.print(f"\nNote: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -98,6 +110,7 @@ def judge(
     resolved = recipe_for_judging(opened, recipe, set_ or [])
     judged = run_judge(opened, resolved, None if dry_run else (output or run), console)
     print_comparison(opened.record, judged.record, console)
+    _print_warnings(judged)
     if dry_run:
         console.print("\nDry run: nothing was published.")
     elif "://" not in (output or run):

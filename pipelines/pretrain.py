@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from rich.console import Console
 
 from curation import captioning, manifest, rules
@@ -61,10 +60,10 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
 
     Raises InputError, RecipeError, ManifestError or StopRun: one sentence each.
     """
-    custom_columns(recipe.meters)  # a meter that cannot be imported is said before any work
+    own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
+    rules.check(recipe, [*manifest.CLIPS.names, *own])
     uris = list_inputs(inputs)
     with manifest.lock(root):
-        manifest.write_bytes(join(root, "recipe.yaml"), recipe.to_yaml().encode())
         cpus = engine.start(recipe.engine)
         workers = max(1, min(cpus, len(uris)))
         pool = engine.Pool(lambda: Worker(recipe, root), workers, recipe.engine.attempts, stop_reason)
@@ -96,7 +95,7 @@ class _Curation:
         tables = self._curriculum(sources, clips, looks)
         record = commit_record(self.recipe, tables, self.warnings)
         record["times_s"] = {**self.stages.times_s, "total": round(time.monotonic() - self.began, 3)}
-        run = manifest.publish(self.root, tables, record)
+        run = publish(self.root, tables, record, self.recipe)
         return _outcome(run, self.recipe)
 
     def _probe(self, uris: list[str]) -> list[Source]:
@@ -250,7 +249,11 @@ def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
         chosen = embeddings.filter(pc.is_in(embeddings["clip_id"], survivors))
         clips = clips.drop_columns(["copy_group", "cluster_id"])
         clips = _left_join(clips, measure_content(clips, chosen, recipe))
-    clips = with_decisions(clips, decide(clips, recipe))
+    clips = _still_failed(with_decisions(clips, decide(clips, recipe)), before)
+    if root is not None and root != run.root:  # the clips stay where they were cut
+        there = pc.binary_join_element_wise(_address(run.root), clips["media"], "/")
+        relative = pc.starts_with(clips["media"], "media/")
+        clips = _set(clips, "media", pc.if_else(relative, there, clips["media"]))
     clips, sets, warnings = with_sets(clips, recipe)
     uncut = int(pc.sum(pc.and_(clips["kept"], pc.is_null(clips["media"]))).as_py() or 0)
     if uncut:
@@ -271,8 +274,28 @@ def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
     if root is None:
         return Run(run.root, {**run.record, **record, "tables": {}})
     with manifest.lock(root):
-        manifest.write_bytes(join(root, "recipe.yaml"), recipe.to_yaml().encode())
-        return manifest.publish(root, tables, record)
+        return publish(root, tables, record, recipe)
+
+
+def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any], recipe: Recipe) -> Run:
+    """Publish the tables; the recipe is part of the commit record, and lies beside it for whoever reads by hand."""
+    run = manifest.publish(root, tables, record)
+    manifest.write_bytes(join(root, "recipe.yaml"), recipe.to_yaml().encode())
+    return run
+
+
+def _still_failed(clips: pa.Table, before: pa.Table) -> pa.Table:
+    """Clips that pass, but of which no clip or caption could be made, stay rejected as they were."""
+    for rule in ("cut.failed", "captioning.failed"):
+        failed = pc.and_(clips["kept"], pc.fill_null(pc.equal(before["rejected_by"], rule), False))
+        clips = _set(clips, "kept", pc.and_not(clips["kept"], failed))
+        clips = _set(clips, "rejected_by", pc.if_else(failed, rule, clips["rejected_by"]))
+    return clips
+
+
+def _address(root: str) -> str:
+    """A run's root as other folders can name it."""
+    return root.rstrip("/") if "://" in root else manifest.resolve(root)[1]
 
 
 def changed_parts(run: Run, recipe: Recipe) -> list[str]:
@@ -332,7 +355,8 @@ def commit_record(recipe: Recipe, tables: dict[str, pa.Table], warnings: list[st
     by_status = Counter(sources["status"].to_pylist())
     return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "recipe": {"name": recipe.name, "hash": recipe.full_hash(), "parts": parts_of(recipe)},
+        "recipe": {"name": recipe.name, "hash": recipe.full_hash(), "parts": parts_of(recipe),
+                   "resolved": recipe.model_dump(mode="json")},
         "versions": record_versions(),
         "footage_s": round(pc.sum(sources["duration_s"]).as_py() or 0.0, 3),
         "funnel": {
@@ -415,16 +439,13 @@ def recipe_for_judging(run: Run, name: str | None, overrides: list[str]) -> Reci
 
     Raises RecipeError where it asks for other measurements than the run holds.
     """
-    fs, path = manifest.resolve(join(run.root, "recipe.yaml"))
-    if name is None:
-        with fs.open_input_stream(path) as stream:
-            recipe = recipes.build(yaml.safe_load(stream.read()), overrides)
-    else:
-        recipe = recipes.load(name, overrides)
-    for part in ("analyze", "look"):
+    own = run.record["recipe"]["resolved"]
+    recipe = recipes.build(own, overrides) if name is None else recipes.load(name, overrides)
+    for part in ("analyze", "look", "cut", "caption"):
         if part in changed_parts(run, recipe):
             raise RecipeError(
-                f"This recipe measures other things in '{part}' than {run.root} holds, and judging opens no video: "
+                f"This recipe changes '{part}', which {run.root} holds as it was made, and judging opens no video: "
                 f"use thresholds only, or run `rushes curate` with it."
             )
+    rules.check(recipe, schema_of(run, "clips").names)
     return recipe

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,13 +35,8 @@ NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matc
 
 
 def recipe_of(run: Run) -> Recipe:
-    """The resolved recipe beside the tables. Raises ManifestError where it is missing, RecipeError where it is bad."""
-    fs, path = manifest.resolve(manifest.join(run.root, "recipe.yaml"))
-    try:
-        with fs.open_input_stream(path) as stream:
-            return build(yaml.safe_load(stream.read()) or {})
-    except FileNotFoundError as error:
-        raise ManifestError(f"{run.root} has no recipe.yaml: judge it again with `--recipe`.") from error
+    """The resolved recipe of the run's commit record. Raises RecipeError where this release cannot read it."""
+    return build(run.record["recipe"]["resolved"])
 
 
 def schema_of(run: Run, table: str) -> pa.Schema:
@@ -372,3 +366,45 @@ def _print_source(source: dict[str, Any], clips: list[dict[str, Any]], console: 
         fate = Text("kept", style="green") if row["kept"] else Text(str(row["rejected_by"]), style="red")
         table.add_row(row["clip_id"], span(row["start_s"], row["end_s"]), fate)
     console.print(table if clips else "no clips")
+
+
+def print_comparison(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
+    """Two commit records' funnels side by side: what new thresholds do to every rule and every set."""
+    was = {row["rule"]: row for row in before["funnel"]["clips"]}
+    now = {row["rule"]: row for row in after["funnel"]["clips"]}
+    table = Table(box=None, header_style="bold")
+    for name, justify in (("rule", "left"), ("rejected before", "right"), ("now", "right"), ("", "right")):
+        table.add_column(name, justify=justify)
+    for rule in [*now, *(rule for rule in was if rule not in now)]:
+        old, new = was.get(rule, {}).get("rejected", 0), now.get(rule, {}).get("rejected", 0)
+        if old or new:
+            table.add_row(rule, str(old), str(new), f"{new - old:+d}" if new != old else "")
+    kept = [rows[-1]["remaining"] if rows else 0 for rows in (before["funnel"]["clips"], after["funnel"]["clips"])]
+    table.add_row(
+        "kept", str(kept[0]), str(kept[1]), f"{kept[1] - kept[0]:+d}" if kept[0] != kept[1] else "", style="bold"
+    )
+    for name, size in after["funnel"]["sets"].items():
+        old = before["funnel"]["sets"].get(name, 0)
+        table.add_row(f"set {name}", str(old), str(size), f"{size - old:+d}" if size != old else "")
+    console.print(table)
+    for warning in after["warnings"]:
+        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def print_recipe(recipe: Recipe, console: Console) -> None:
+    """Every key of a recipe with its value and what it means, section by section."""
+    from pydantic import BaseModel
+
+    console.print(f"recipe {recipe.name}  {recipe.full_hash()}", style="bold", highlight=False)
+    for name, field in type(recipe).model_fields.items():
+        section = getattr(recipe, name)
+        if not isinstance(section, BaseModel):
+            console.print(f"{name}: {section}   [dim]{field.description}[/dim]", highlight=False)
+            continue
+        console.print(f"\n[bold]{name}[/bold]  [dim]{(type(section).__doc__ or name).splitlines()[0]}[/dim]")
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for key, knob in type(section).model_fields.items():
+            value = getattr(section, key)
+            shown = ", ".join(value) if isinstance(value, dict) else str(value)
+            table.add_row(f"{name}.{key}", shown, knob.description, knob.json_schema_extra["part"])
+        console.print(table)

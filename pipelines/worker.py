@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cached_property
 from typing import Any
@@ -81,8 +82,8 @@ class Worker:
 
 def stop_reason(error: BaseException) -> str | None:
     """The sentence with which the whole run must stop, None where the error concerns one input only."""
-    if isinstance(error, manifest.DiskFull):
-        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"No space is left on a disk this run needs ({error}); free some and start the same command again."
     if isinstance(error, manifest.ManifestError | ImportError):
         return str(error)
     return None

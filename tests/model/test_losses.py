@@ -27,10 +27,10 @@ torch.set_num_threads(1)
 PLAIN = TAELossConfig(perceptual=0, opl=0, adversarial=0)
 
 
-def batch(frames: int = 2):
+def batch(frames: int = 2, side: int = 16):
     """(video, reconstruction, posterior, latent) of one small batch; the reconstruction wants a gradient."""
     torch.manual_seed(0)
-    video = torch.rand(2, 3, frames, 16, 16) * 2 - 1
+    video = torch.rand(2, 3, frames, side, side) * 2 - 1
     reconstruction = (video + 0.1 * torch.randn_like(video)).requires_grad_()
     posterior = Posterior(torch.randn(2, 16, 1, 4, 4), torch.randn(2, 16, 1, 4, 4))
     return video, reconstruction, posterior, posterior.mean
@@ -117,7 +117,7 @@ def test_the_total_is_the_weighted_sum_of_its_terms():
 
 
 def test_a_perceptual_term_without_its_network_is_refused():
-    with pytest.raises(ValueError, match="perceptual term .* weight to 0"):
+    with pytest.raises(ValueError, match=r"perceptual term .* weight to 0"):
         tae_loss(replace(PLAIN, perceptual=1.0), *batch())
 
 
@@ -130,7 +130,7 @@ def test_an_adversarial_term_without_its_network_is_refused_from_its_first_step(
 
 def test_the_adversarial_term_joins_at_its_step_and_is_scaled():
     config = replace(PLAIN, adversarial=0.5, adversarial_start=10)
-    video, reconstruction, posterior, latent = batch()
+    video, reconstruction, posterior, latent = batch(side=32)
     judge = Discriminator(width=8)
     total, terms = tae_loss(
         config, video, reconstruction, posterior, latent, 10, discriminator=judge, last_layer=reconstruction

@@ -42,5 +42,3 @@ class DiesOnOneFile:
 
     def measure(self, span: Span) -> dict:
         return {}
-
-

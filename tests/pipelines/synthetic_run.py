@@ -60,11 +60,10 @@ def make_run(
     recipe = build(SYNTHETIC)
     table = _clips(recipe, clips, sources, np.random.default_rng(seed))
     tables = {"sources": _sources(table, sources), "clips": table, **_sets(table, recipe)}
-    manifest.write_bytes(str(root / "recipe.yaml"), recipe.to_yaml().encode())
     if stills:
         _write_stills(root, recipe, table, stills)
     record = {
-        "recipe": {"name": recipe.name, "hash": recipe.full_hash()},
+        "recipe": {"name": recipe.name, "hash": recipe.full_hash(), "resolved": recipe.model_dump(mode="json")},
         "versions": {"rushes": "0.1.0", "av": "18.1.0", "opencv": "4.14.0"},
         "times_s": {"probe": 0.8, "analyze": 41.3, "look": 22.9, "content": 3.4, "cut": 9.6, "caption": 0.2},
         "warnings": ["pretrain-highres: 41 % of the clips show people; the quota of 60 % cannot be met."],

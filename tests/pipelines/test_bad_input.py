@@ -1,4 +1,4 @@
-"""Odd and broken footage, all of it in one run beside good files: a row for each, and no file costs another its place."""
+"""Odd and broken footage in one run beside good files: a row for each, and no file costs another its place."""
 
 from __future__ import annotations
 

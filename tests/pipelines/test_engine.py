@@ -146,6 +146,6 @@ def test_a_file_that_kills_its_worker_fails_alone_and_a_meter_of_ones_own_can_re
     assert sources[str(good)]["status"] == "ok"
     assert sources[str(deadly)]["status"] == "failed"
     assert sources[str(deadly)]["error"] == "the worker died in analyze, 2 times out of 2"
-    (clip,) = run.table("clips").to_pylist()
-    assert isinstance(clip["redness"], float)
-    assert clip["rejected_by"] == "rules.redness.min"
+    clips = run.table("clips").to_pylist()
+    assert all(isinstance(clip["redness"], float) for clip in clips)
+    assert "rules.redness.min" in {clip["rejected_by"] for clip in clips}

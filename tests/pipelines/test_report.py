@@ -129,9 +129,8 @@ def test_the_page_of_a_run_without_stills_says_so(tmp_path):
 
 
 def test_an_empty_run_has_a_report(tmp_path, run):
-    manifest.write_bytes(f"{tmp_path}/recipe.yaml", show.recipe_of(run).to_yaml().encode())
     tables = {"sources": manifest.SOURCES.empty_table(), "clips": manifest.CLIPS.empty_table()}
-    manifest.publish(str(tmp_path), tables, {})
+    manifest.publish(str(tmp_path), tables, {"recipe": run.record["recipe"]})
     assert "This run has no sets" in report.write_report(str(tmp_path)).read_text(encoding="utf-8")
 
 

@@ -51,7 +51,7 @@ def killed(curated, tmp_path_factory) -> Killed:
         process = start(command)
         if seen.second is None:
             assert wait_until(lambda: (root / ".lock").exists())
-            assert wait_until(lambda: (root / "recipe.yaml").exists())
+            assert wait_until(lambda: (root / "work").exists())
             seen.second = finish(command)
         wait_until(lambda pattern=pattern, process=process: any(root.glob(pattern)) or process.poll() is not None)
         below = descendants(process.pid)
@@ -102,7 +102,7 @@ def test_before_it_is_published_a_run_shows_no_table_and_says_what_to_do(killed)
 
 
 def test_nothing_of_a_killed_run_keeps_running(killed):
-    assert killed.orphans == dict.fromkeys(MOMENTS, [])
+    assert killed.orphans == {moment: [] for moment in MOMENTS}
 
 
 def test_a_second_run_into_the_same_folder_is_refused_with_one_sentence(killed):
