@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation import manifest
-from curation.meter import Meter, Unmeasured, build_custom, custom_columns
+from curation.meter import Meter, Span, Unmeasured, build_custom, custom_columns
 from curation.motion import MotionMeter
 from curation.recipe import Recipe
 from curation.scenes import ClipSpan, ShotMeter, clip_spans
@@ -23,11 +24,27 @@ SHORT_BY_S, SHORT_BY = 1.0, 0.02
 
 @dataclass(frozen=True)
 class Analysis:
-    """What one file gave: the source as the decode knows it, clips (ANALYZED and the recipe's own columns), stills."""
+    """What one file gave: the source as the decode knows it, clips (ANALYZED and the recipe's own columns), stills.
+
+    The stills wait in a temporary file: `still_batches` reads those of one clip at a time, `stills` all of them.
+    """
 
     source: Source
     clips: pa.Table
-    stills: pa.Table
+    _meter: StillMeter | None = None
+    _spans: tuple[Span, ...] = ()
+
+    def still_batches(self) -> Iterator[pa.RecordBatch]:
+        """A batch of STILLS rows for every clip that has any, in the order of `clips`."""
+        for name, span in zip(self.clips["clip_id"].to_pylist(), self._spans, strict=True):
+            found = self._meter.stills(span) if self._meter is not None else []
+            if found:
+                times, jpegs = zip(*found, strict=True)
+                yield pa.record_batch([[name] * len(found), times, jpegs], schema=STILLS)
+
+    @property
+    def stills(self) -> pa.Table:
+        return pa.Table.from_batches(self.still_batches(), STILLS)
 
 
 class Analyzer:
@@ -48,7 +65,7 @@ class Analyzer:
             return self._nothing(source.failed("the file vanished before it was read"))
 
     def _nothing(self, source: Source) -> Analysis:
-        return Analysis(replace(source, clips=0), self.schema.empty_table(), STILLS.empty_table())
+        return Analysis(replace(source, clips=0), self.schema.empty_table())
 
     def _analyze(self, source: Source) -> Analysis:
         end = Decoded()
@@ -76,12 +93,9 @@ class Analyzer:
             source, status="partial" if errors else "ok", error="; ".join(errors) or None,
             frames=end.frames, duration_s=end.end_s, clips=len(clips),
         )  # fmt: skip
-        rows, stills = [], []
-        for clip in clips:
-            row = self._row(source, clip, meters, info)
-            rows.append(row)
-            stills += [{"clip_id": row["clip_id"], "t_s": t, "jpeg": j} for t, j in meters.stills.stills(clip.span)]
-        return Analysis(source, pa.Table.from_pylist(rows, self.schema), pa.Table.from_pylist(stills, STILLS))
+        rows = [self._row(source, clip, meters, info) for clip in clips]
+        spans = tuple(clip.span for clip in clips)
+        return Analysis(source, pa.Table.from_pylist(rows, self.schema), meters.stills, spans)
 
     def _row(self, source: Source, clip: ClipSpan, meters: _Meters, info: StreamInfo) -> dict[str, Any]:
         span = clip.span

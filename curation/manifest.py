@@ -17,12 +17,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -186,9 +187,17 @@ def write_table(uri: str, table: pa.Table) -> None:
         _write(fs, path, sink.getvalue())
 
 
-def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+def write_batches(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """One Parquet file from batches, a row group each, atomically and with one batch in memory at a time."""
     fs, path = resolve(uri)
-    return pq.read_table(path, filesystem=fs, columns=columns, partitioning=None)
+    with named_errors(uri), _whole_file(fs, path) as stream, pq.ParquetWriter(stream, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def read_table(uri: str, columns: list[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
+    fs, path = resolve(uri)
+    return pq.read_table(path, filesystem=fs, columns=columns, filters=filters, partitioning=None)
 
 
 def exists(uri: str) -> bool:
@@ -201,19 +210,26 @@ def join(root: str, *parts: str) -> str:
 
 
 def _write(fs: pafs.FileSystem, path: str, data: Any) -> None:
+    with _whole_file(fs, path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def _whole_file(fs: pafs.FileSystem, path: str) -> Iterator[Any]:
+    """A stream to a file that appears under its name only once all of it is written."""
     if not is_local(fs):  # an object store shows an object only once its stream is closed
         with fs.open_output_stream(path) as stream:
-            stream.write(data)
+            yield stream
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         with open(temporary, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"analyze": 1, "look": 1, "content": 1, "cut": 1, "caption": 1}
+PART_VERSIONS = {"analyze": 1, "look": 1, "content": 1, "cut": 1, "caption": 2}
+
+SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
 Part = Literal["analyze", "look", "content", "cut", "caption", "judge", "engine"]
 
@@ -122,10 +124,86 @@ class Cut(Section):
     side_max: int | None = knob(None, "cut", "longer side at most this, pixels", ge=64)
 
 
-class Captioning(Section):
-    """Who writes the captions (sec 3.2.1, app B.2)."""
+class CaptionModel(Section):
+    """A model that writes captions, and the share of the clips that it is given."""
 
-    model: Literal["composed"] = knob("composed", "caption", "composed: a sentence from measured facts")
+    name: str = knob(..., "caption", "name that the server knows it by; `caption_model` says it", min_length=1)
+    share: float = knob(1.0, "caption", "share of the clips (B.2: 70 % a small model, 30 % a large one)", gt=0, le=1)
+    path: str | None = knob(None, "caption", "provider vllm: folder of weights or hub id; none: the name")
+
+
+class CaptionEngine(Section):
+    """How vLLM runs one model in the cluster; nothing here is meant to change what it writes."""
+
+    replicas: int = knob(1, "engine", "servers of this model", ge=1)
+    tensor_parallel: int = knob(1, "engine", "GPUs that one server spreads the model over", ge=1)
+    gpus: float | None = knob(None, "engine", "GPUs asked of Ray per server; none: tensor_parallel; 0: CPU", ge=0)
+    cpus: float = knob(1.0, "engine", "CPUs asked of Ray per server", ge=0)
+    options: tuple[str, ...] = knob((), "engine", "further options of `vllm serve`, as written on its command line")
+
+
+CaptionCheck = Literal["empty", "characters", "refusal", "loop", "leak", "list", "video", "language", "length"]
+
+
+class Captioning(Section):
+    """Who writes the captions, what from, and what is done with bad answers (sec 3.2.1, app B.2)."""
+
+    provider: Literal["composed", "endpoint", "vllm"] = knob(
+        "composed", "caption",
+        "composed: a sentence from measured facts; endpoint: OpenAI-compatible servers; vllm: engines on the cluster",
+    )  # fmt: skip
+    models: tuple[CaptionModel, ...] = knob((), "caption", "who writes: [{name, share, path}], shares adding up to 1")
+    seed: int = knob(0, "caption", "seed of the split between models and of the sampling", ge=0)
+    prompt: str = knob("caption", "caption", "a shipped prompt, or a file of the same form")
+    words: int = knob(100, "caption", "words asked for (B.2: about 100)", ge=5)
+    words_min: int = knob(40, "caption", "shortest caption that is taken, words", ge=1)
+    words_max: int = knob(220, "caption", "longest caption that is taken, words", ge=1)
+    frames: int = knob(8, "caption", "frames shown of a clip, evenly spread", ge=1, le=256)
+    side: int = knob(448, "caption", "their longer side, pixels", ge=28)
+    frames_from: Literal["media", "stills"] = knob(
+        "media", "caption", "media: decoded from the cut clip; stills: those of the analysis, about one a second"
+    )
+    send: Literal["video", "images"] = knob(
+        "video", "caption", "video: frames as one video (vLLM); images: as images in order (any server)"
+    )
+    max_tokens: int = knob(360, "caption", "most tokens of an answer", ge=1)
+    temperature: float = knob(0.6, "caption", "of the sampling; 0: always the likeliest word", ge=0, le=2)
+    top_p: float = knob(0.9, "caption", "of the sampling", gt=0, le=1)
+    checks: tuple[CaptionCheck, ...] = knob(
+        ("empty", "characters", "refusal", "loop", "leak", "list", "video", "language", "length"),
+        "caption", "what an answer must pass to be a caption, in this order",
+    )  # fmt: skip
+    attempts: int = knob(3, "caption", "answers asked for, each with another seed, until one passes", ge=1)
+    endpoints: tuple[str, ...] = knob((), "engine", "provider endpoint: base URLs, such as http://host:8000/v1")
+    api_key_env: str | None = knob(None, "engine", "environment variable that holds the servers' key")
+    concurrency: int = knob(64, "engine", "requests in flight, over all workers and servers", ge=1)
+    timeout_s: float = knob(120.0, "engine", "an answer that takes longer is given up, seconds", gt=0)
+    retries: int = knob(5, "engine", "times a request is sent again when it breaks, with growing pauses", ge=0)
+    patience_s: float = knob(300.0, "engine", "the run stops when no server has answered for so long, seconds", gt=0)
+    vllm_command: str = knob("vllm", "engine", "provider vllm: the command on the workers, by name or path")
+    ready_s: float = knob(1200.0, "engine", "provider vllm: a server that is not up after this is given up", gt=0)
+    engines: dict[str, CaptionEngine] = knob({}, "engine", "provider vllm: how each model is run, by its name")
+
+    @model_validator(mode="after")
+    def _usable(self) -> Captioning:
+        if not self.words_min <= self.words <= self.words_max:
+            raise ValueError(f"words={self.words} lies outside words_min={self.words_min}, words_max={self.words_max}")
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"models are told apart by their names, and these are not: {', '.join(names)}")
+        if self.models and abs(sum(model.share for model in self.models) - 1) > SHARES_SUM_TO:
+            raise ValueError(f"the shares of models must add up to 1, not {sum(m.share for m in self.models):g}")
+        strange = [name for name in self.engines if name not in names]
+        if strange:
+            raise ValueError(f"engines names '{strange[0]}', which is none of the models: {', '.join(names) or 'none'}")
+        if self.provider != "composed" and not self.models:
+            raise ValueError(f"provider={self.provider} needs models, for example [{{name: my-model, share: 1}}]")
+        if self.provider == "endpoint" and not self.endpoints:
+            raise ValueError("provider=endpoint needs endpoints, for example [http://localhost:8000/v1]")
+        for url in self.endpoints:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"endpoints wants addresses that begin with http:// or https://, not '{url}'")
+        return self
 
 
 class SetRecipe(Section):

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation import manifest
 from curation.recipe import Recipe, RecipeError
 
 Column = np.ndarray
@@ -62,6 +63,7 @@ RULES: tuple[Rule, ...] = (
 )
 #: Columns that rules may name and that are worked out from width and height.
 DERIVED = ("size", "aspect")
+LOOK_COLUMNS = tuple(name for name, _ in manifest.LOOK_SIGNALS)
 BY_KEY = {rule.key: rule for rule in RULES}
 
 #: Rules without a threshold column, applied after RULES by the content stage and by the cutting.
@@ -86,19 +88,21 @@ def active(recipe: Recipe, phase: str | None = None) -> list[tuple[Rule, float]]
         if threshold is not None and not off:
             found.append((rule, threshold))
     for column, bounds in recipe.rules.items():
+        phase_of = "look" if column in LOOK_COLUMNS else "analyze"
         if bounds.min is not None:
-            found.append((Rule(f"rules.{column}.min", column, ">=", "analyze"), bounds.min))
+            found.append((Rule(f"rules.{column}.min", column, ">=", phase_of), bounds.min))
         if bounds.max is not None:
-            found.append((Rule(f"rules.{column}.max", column, "<=", "analyze"), bounds.max))
+            found.append((Rule(f"rules.{column}.max", column, "<=", phase_of), bounds.max))
     found.sort(key=lambda item: item[0].phase)  # "analyze" before "look"; the sort is stable
     return [(rule, threshold) for rule, threshold in found if phase in (None, rule.phase)]
 
 
-def check(recipe: Recipe, columns: list[str]) -> None:
+def check(recipe: Recipe, own: list[str]) -> None:
     """Say before any work what would fail after it: RecipeError for a rule on a column or by a key that is not there.
 
-    columns: names that the clips table will have.
+    own: columns of the recipe's own meters.
     """
+    columns = [*manifest.ANALYZED.names, *LOOK_COLUMNS, *own]
     for name in recipe.rules:
         if name not in columns and name not in DERIVED:
             near = difflib.get_close_matches(name, columns, n=1)

@@ -3,11 +3,14 @@
 It is an image autoencoder (diffusers `AutoencoderKL`) that learned about time. What is unusual:
 - 2.5D: every 2D convolution with spatial extent is followed by a temporal one (k = 3), every spatial attention by a
   temporal one. Convolutions in time start as identities and attention in time adds nothing, so an inflated model
-  answers at step 0 what the image model answers, frame by frame. 1x1 convolutions see no neighbours and get none.
+  answers at step 0 what the image model answers, on single frames and on every eighth frame of a video. 1x1
+  convolutions see no neighbours and get none.
 - Not causal: time is padded symmetrically by repeating the first and the last frame. Space is padded with zeros,
   as in the image model.
 - Any number of frames, one included: T frames make ceil(T/8) latents, and the decoder, told T, drops the spurious
   frames at each level as they appear: an image costs one frame at every resolution, not eight.
+- Upsampling is nearest + convolution, so one latent frame alone decodes to a still: motion lives in the differences
+  between latents. Train on 16 frames or more.
 - Normalisation is per frame, so that nothing but convolution and attention looks across time.
 - Activations are [B*T, C, H, W] in channels_last everywhere. A temporal convolution is then a Conv2d with a (3, 1)
   kernel on a [B, C, T, H*W] view of the same memory: no transpose in either direction.
@@ -62,7 +65,7 @@ class TAEConfig:
 
 
 TAE_SIZES: dict[str, TAEConfig] = {
-    "tiny": TAEConfig(block_channels=(16, 32, 48, 48), layers_per_block=1, norm_groups=8),
+    "tiny": TAEConfig(block_channels=(8, 16, 32, 64), layers_per_block=1, norm_groups=4),  # for one CPU core
     "base": TAEConfig(),  # the shape of the Stable Diffusion 3 and Flux autoencoders
 }
 
@@ -414,8 +417,9 @@ class TAE(nn.Module):
     def encode_tiled(self, video: Tensor, tile: int = TILE_FRAMES) -> Posterior:
         """`encode` in tiles of `tile` frames without overlap; the video may stay on the CPU, tiles move one by one.
 
-        Equal to `encode` while time is an identity (step 0); later, tile edges see repeated frames in place of
-        their neighbours, and attention in time is bounded by the tile.
+        Equal to `encode` to 1e-5 while time is an identity (step 0). Later, tile edges see repeated frames in place
+        of their neighbours, and attention in time is bounded by the tile: tests hold the deviation of a model with
+        disturbed temporal weights to 0.2 of the latent's standard deviation (RMS), and `decode_tiled`'s to 0.05.
         """
         if tile < TIME_FACTOR or tile % TIME_FACTOR:
             raise ValueError(f"a tile must be a multiple of {TIME_FACTOR} frames, not {tile}")

@@ -28,6 +28,7 @@ from curation.video.cut import CutClip
 from curation.video.source import Source, list_inputs
 from pipelines import engine
 from pipelines.progress import Stages
+from pipelines.show import schema_of
 from pipelines.work import WorkStore, record_versions
 from pipelines.worker import Worker, stop_reason
 
@@ -61,7 +62,7 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
     Raises InputError, RecipeError, ManifestError or StopRun: one sentence each.
     """
     own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
-    rules.check(recipe, [*manifest.CLIPS.names, *own])
+    rules.check(recipe, own)
     uris = list_inputs(inputs)
     with manifest.lock(root):
         cpus = engine.start(recipe.engine)
@@ -261,7 +262,7 @@ def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
             f"{uncut} clips pass now but were not cut: run `rushes curate` again with these thresholds to add them "
             f"to the sets (what was measured is not measured again)."
         )
-    unseen = _unseen(clips)
+    unseen = _unseen(clips, recipe)
     if unseen:
         warnings.append(
             f"{unseen} clips pass the new thresholds on what the decode measured, but no model has looked at them: "
@@ -308,9 +309,10 @@ def parts_of(recipe: Recipe) -> dict[str, str]:
     return {part: recipe.part_hash(part) for part in ("analyze", "look", "content", "cut", "caption")}
 
 
-def _unseen(clips: pa.Table) -> int:
+def _unseen(clips: pa.Table, recipe: Recipe) -> int:
     """Clips rejected only because no model looked at them."""
-    by_look = pc.is_in(clips["rejected_by"], pa.array([r.key for r in rules.RULES if r.phase == "look"]))
+    asked = pa.array([rule.key for rule, _ in rules.active(recipe, "look")], pa.string())
+    by_look = pc.is_in(clips["rejected_by"], asked)
     return int(pc.sum(pc.and_(by_look, pc.is_null(clips["aesthetic"]))).as_py() or 0)
 
 
@@ -447,5 +449,5 @@ def recipe_for_judging(run: Run, name: str | None, overrides: list[str]) -> Reci
                 f"This recipe changes '{part}', which {run.root} holds as it was made, and judging opens no video: "
                 f"use thresholds only, or run `rushes curate` with it."
             )
-    rules.check(recipe, schema_of(run, "clips").names)
+    rules.check(recipe, [name for name in schema_of(run, "clips").names if name not in manifest.CLIPS.names])
     return recipe

@@ -16,12 +16,14 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation import manifest
 from curation.analyze import Analysis
-from curation.manifest import exists, join, read_table, resolve, write_bytes, write_table
+from curation.manifest import exists, join, read_table, resolve, write_batches, write_bytes, write_table
 from curation.recipe import Recipe
 from curation.video.source import Source
+from curation.visual.stills import STILLS
 
 
 class WorkStore:
@@ -71,12 +73,15 @@ class WorkStore:
     def put_analysis(self, analysis: Analysis) -> None:
         """Stills first: who sees the record can rely on them."""
         source = analysis.source
-        write_table(self._path("stills", f"{source.source_id}-{self.analyze_hash}.parquet"), analysis.stills)
+        path = self._path("stills", f"{source.source_id}-{self.analyze_hash}.parquet")
+        write_batches(path, STILLS, analysis.still_batches())
         clips = analysis.clips.replace_schema_metadata({b"source": json.dumps(asdict(source)).encode()})
         write_table(self._path("analyze", f"{source.source_id}-{self.analyze_hash}.parquet"), clips)
 
-    def stills(self, source_id: str) -> pa.Table:
-        return read_table(self._path("stills", f"{source_id}-{self.analyze_hash}.parquet"))
+    def stills(self, source_id: str, clip_ids: list[str]) -> pa.Table:
+        """STILLS rows of these clips; only their row groups are read."""
+        path = self._path("stills", f"{source_id}-{self.analyze_hash}.parquet")
+        return read_table(path, filters=pc.is_in(pc.field("clip_id"), pa.array(clip_ids, pa.string())))
 
     def looks(self, source_id: str) -> pa.Table | None:
         path = self._path("look", f"{source_id}-{self.look_hash}.parquet")

@@ -18,6 +18,8 @@ from curation.video.cut import CutClip, Cutter
 from curation.video.source import Source
 from pipelines.work import WorkStore
 
+CLIPS_PER_LOOK = 8  # clips whose stills are in memory at a time
+
 
 class Worker:
     """Tasks of a run. Each first looks for its record in the work store, and leaves one there."""
@@ -70,9 +72,11 @@ class Worker:
         fresh = [clip_id for clip_id in clip_ids if clip_id not in known]
         if not fresh and before is not None:
             return before
-        looks = self._looker(fresh, self._store.stills(source_id))
-        if before is not None:
-            looks = pa.concat_tables([before, looks])
+        parts = [] if before is None else [before]
+        for start in range(0, len(fresh), CLIPS_PER_LOOK):
+            some = fresh[start : start + CLIPS_PER_LOOK]
+            parts.append(self._looker(some, self._store.stills(source_id, some)))
+        looks = pa.concat_tables(parts)
         self._store.put_looks(source_id, looks)
         return looks
 

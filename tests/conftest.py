@@ -17,6 +17,7 @@ from tests.footage import bad_inputs, bunny_video, pool  # noqa: F401 - fixtures
 QUICK = ("visual.text=false", "cut.preset=ultrafast", "engine.num_cpus=2", "engine.error_budget=1")
 CURATED = ("hard_cuts.mp4", "dissolve.mp4", "landscape.mp4", "near_duplicate.mp4", "portrait.mp4", "not_a_video.mp4")
 TWIN, MISSING = "the same content.mp4", "missing.mp4"
+NO_ADDRESS = "nosuch://bucket/nowhere.mp4"  # in a list of inputs: its own fault, and no other's
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def curate_here(inputs: list[str], root: Path, *overrides: str) -> Run:
 
 @pytest.fixture(scope="session")
 def footage_folder(pool, tmp_path_factory) -> tuple[Path, dict[str, PoolFile]]:  # noqa: F811
-    """Some films of the pool, one of them under two names, and a list that names one that is not there."""
+    """Some films of the pool, one of them under two names, and a list that names two that are not there."""
     folder = tmp_path_factory.mktemp("footage")
     films = {}
     for film in pool:
@@ -55,7 +56,7 @@ def footage_folder(pool, tmp_path_factory) -> tuple[Path, dict[str, PoolFile]]: 
             shutil.copyfile(film.path, folder / film.path.name)
             films[film.path.name] = film
     shutil.copyfile(folder / "portrait.mp4", folder / TWIN)
-    (folder / "more.txt").write_text(f"# relative to this list\n{MISSING}\n", encoding="utf-8")
+    (folder / "more.txt").write_text(f"# relative to this list\n{MISSING}\n{NO_ADDRESS}\n", encoding="utf-8")
     return folder, films
 
 

@@ -45,6 +45,7 @@ class MotionMeter:
         self._blurred: np.ndarray | None = None
         self._before: np.ndarray | None = None
         self._has_vectors = False
+        self._anchor = 0  # the last frame that others refer to: vectors reach back to it
         self._flow: Flow | None = None
         self.jumps: list[int] = []  # first frames of shots, set by the analyzer when the decode has ended
 
@@ -56,13 +57,16 @@ class MotionMeter:
         vectors = frame.vectors
         if vectors is not None and len(vectors):
             self._has_vectors = True
-            self._length.add(mean_length(vectors) * self._to_reference)
+            reach = max(1, frame.index - self._anchor)
+            self._length.add(mean_length(vectors) * self._to_reference / reach)
             if frame.index % self._camera_every == 0:
-                self._fit(frame.index, field_of(vectors, self._info.width, self._info.height))
+                self._fit(frame.index, field_of(vectors, self._info.width, self._info.height, reach))
         elif not self._has_vectors and self._before is not None and frame.index % self._flow_every == 0:
             self._length.add(self._measure_flow(frame.index, self._before, luma))
         else:
             self._length.add(float("nan"))
+        if not frame.bidirectional:
+            self._anchor = frame.index
         self._blurred, self._before = blurred, luma
 
     def _measure_flow(self, index: int, before: np.ndarray, luma: np.ndarray) -> float:

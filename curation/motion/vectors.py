@@ -32,22 +32,31 @@ class Field:
 
 
 def mean_length(vectors: np.ndarray) -> float:
-    """Mean length of AVMotionVector records, pixels, weighted by the blocks' areas."""
+    """Mean length of AVMotionVector records that point to the past, pixels, weighted by the blocks' areas; else NaN.
+
+    The vectors of a frame reach as far back as its reference lies: divide by that distance for pixels per frame.
+    """
     vectors = vectors[:: max(1, len(vectors) // LENGTH_VECTORS_MAX)]
+    vectors = vectors[vectors["source"] < 0]
+    if not len(vectors):
+        return float("nan")
     x, y = vectors["motion_x"].astype(np.float32), vectors["motion_y"].astype(np.float32)
     length = np.sqrt(x * x + y * y) / np.maximum(vectors["motion_scale"], 1)
     area = vectors["w"].astype(np.float32) * vectors["h"]
     return float((length * area).sum() / max(float(area.sum()), 1.0))
 
 
-def field_of(vectors: np.ndarray, width: int, height: int) -> Field | None:
-    """The vectors that point to the past as displacements of the scene; None where there are too few."""
+def field_of(vectors: np.ndarray, width: int, height: int, reach: int = 1) -> Field | None:
+    """The vectors that point to the past as displacements of the scene per frame; None where there are too few.
+
+    reach: how many frames ago the picture was shown that they point to.
+    """
     some = vectors[:: max(1, len(vectors) // FIT_VECTORS_MAX)]
     past = some[some["source"] < 0]
     if len(past) < FIT_VECTORS_MIN:
         return None
     side = float(max(width, height))
-    scale = np.maximum(past["motion_scale"], 1).astype(np.float32) * side
+    scale = np.maximum(past["motion_scale"], 1).astype(np.float32) * side * reach
     # A vector points from a block to where it was in the earlier frame: the scene moved the other way.
     return Field(
         (past["dst_x"] - width / 2).astype(np.float32) / side, (past["dst_y"] - height / 2).astype(np.float32) / side,

@@ -25,6 +25,10 @@ from curation.recipe import Cut
 from curation.video.source import Source
 
 STDERR_LINES = 3  # of FFmpeg's own words in an error
+EDGE_S, EDGE_FRAMES = 0.002, 0.25  # how early a span is begun and ended, so that rounding loses or adds no frame
+#: Seconds before a clip to which the file is wound, the next where frames are missing: MPEG streams have no index of
+#: their key frames, and a seek may land behind the one that the clip needs. None: read from the file's start.
+SEEK_LEADS_S: tuple[float | None, ...] = (0.0, 12.0, None)
 
 
 class CutError(RuntimeError):
@@ -114,26 +118,43 @@ class Cutter:
                 os.unlink(temporary)
 
     def _encode(self, path: str, source: Source, clip: dict[str, Any], temporary: str) -> None:
-        # Half a frame early, so that rounding never loses the first frame; absolute time, so that a file whose
-        # sound starts before its picture is cut at the same frame as it was measured.
-        start = (source.first_pts_s or 0.0) + clip["start_s"] - 0.5 / clip["fps"]
-        stream = ffmpeg.input(path, seek_timestamp=1, ss=f"{start:.6f}", threads=1)["v:0"]
-        if source.interlaced:
-            stream = stream.filter("bwdif", mode="send_frame")
+        """Encode the span's frames. Times are the file's own (copyts) and the span is taken by a filter: where a
+        seek lands behind the span's first frame, frames are missing, never replaced by later ones.
+        """
+        edge = min(EDGE_S, EDGE_FRAMES / clip["fps"])
+        first = (source.first_pts_s or 0.0) - edge
+        start, end = first + clip["start_s"], first + clip["end_s"]
+        for lead in SEEK_LEADS_S:
+            seeks = lead is not None and clip["start_s"] > lead
+            options = {"seek_timestamp": 1, "ss": f"{start - lead:.6f}"} if lead is not None and seeks else {}
+            stream = ffmpeg.input(path, threads=1, **options)["v:0"]
+            if source.interlaced:
+                stream = stream.filter("bwdif", mode="send_frame")
+            stream = stream.filter("trim", start=f"{start:.6f}", end=f"{end:.6f}").filter("setpts", "PTS-STARTPTS")
+            self._run(self._scaled(stream), clip, temporary)
+            if not seeks or _frames(temporary) >= clip["frames"]:
+                return
+
+    def _scaled(self, stream: Any) -> Any:
+        """Square pixels, even sides, the longer one at most `side_max`."""
         side = self._recipe.side_max
         scale = f"min(1,{side}/max(iw*sar,ih))" if side else "1"
-        stream = stream.filter("scale", f"trunc(iw*sar*{scale}/2)*2", f"trunc(ih*{scale}/2)*2").filter("setsar", 1)
+        return stream.filter("scale", f"trunc(iw*sar*{scale}/2)*2", f"trunc(ih*{scale}/2)*2").filter("setsar", 1)
+
+    def _run(self, stream: Any, clip: dict[str, Any], temporary: str) -> None:
         command = (
             ffmpeg.output(
                 stream, temporary, f="mp4", vcodec="libx264", preset=self._recipe.preset, crf=self._recipe.crf,
                 pix_fmt="yuv420p", g=max(1, round(self._recipe.gop_s * clip["fps"])), threads=1, movflags="+faststart",
-                **{"frames:v": clip["frames"], "fps_mode": "passthrough", "flags": "+bitexact+cgop",
-                   "fflags": "+bitexact", "map_metadata": -1},
+                **{"frames:v": clip["frames"], "fps_mode": "passthrough", "enc_time_base": "filter",
+                   "flags": "+bitexact+cgop", "fflags": "+bitexact", "map_metadata": -1},
             )
-            .global_args("-hide_banner", "-loglevel", "error", "-nostdin")
+            .global_args("-hide_banner", "-loglevel", "error", "-nostdin", "-copyts")
             .overwrite_output()
             .compile(cmd=self._binary)
         )  # fmt: skip
+        # Accurate seeking would cut by the container's idea of its start; the filter above cuts by the pictures'.
+        command.insert(command.index("-i"), "-noaccurate_seek")
         result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if result.returncode:
             said = "; ".join(result.stderr.strip().splitlines()[-STDERR_LINES:])
@@ -142,6 +163,15 @@ class Cutter:
                     f"No space is left while writing {temporary}; free some and start the same command again."
                 )
             raise CutError(f"FFmpeg could not cut it: {said or f'exit code {result.returncode}'}")
+
+
+def _frames(path: str) -> int:
+    """Frames in a file that was cut; 0 where it holds no picture."""
+    try:
+        with av.open(path) as container:
+            return container.streams.video[0].frames if container.streams.video else 0
+    except av.error.FFmpegError:
+        return 0
 
 
 def _inspect(file: Any, media: str) -> CutClip:

@@ -19,6 +19,7 @@ import av.logging
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
 from curation.video.source import Source, open_bytes
@@ -98,6 +99,7 @@ class Frame:
         self.picture, self.index, self.time_s, self.info = picture, index, time_s, info
         self.key = bool(picture.key_frame)
         self.corrupt = bool(picture.is_corrupt)
+        self.bidirectional = picture.pict_type == PictureType.B
 
     @cached_property
     def _planes(self) -> list[np.ndarray]:

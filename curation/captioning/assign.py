@@ -1,0 +1,28 @@
+"""Which model writes which caption: 70 % by the small one, 30 % by the large one (B.2), decided by each clip's id.
+
+The draw depends on the clip and the seed alone: the split holds within every subset of the clips, and a run that is
+resumed, or judged anew, gives every clip to the model that it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from curation.content import hash_unit
+from curation.recipe import CaptionModel
+
+SEED_RANGE = 2**31  # sampling seeds are non-negative 32-bit numbers in every server that takes one
+
+
+def assign_models(clip_ids: Sequence[str], models: Sequence[CaptionModel], seed: int) -> list[str]:
+    """Name of the model for each clip id; shares are taken in the recipe's order and sum to 1."""
+    draws = hash_unit(seed, "caption-model", clip_ids)
+    edges = np.cumsum([model.share for model in models])[:-1]
+    return [models[index].name for index in np.searchsorted(edges, draws, side="right")]
+
+
+def sampling_seed(clip_id: str, seed: int, attempt: int) -> int:
+    """Seed of the sampling for one attempt (0, 1, ...) at one clip: another for each, the same in every run."""
+    return int(hash_unit(seed, f"caption-sampling-{attempt}", [clip_id])[0] * SEED_RANGE)

@@ -1,0 +1,122 @@
+"""A cut clip holds exactly the pictures that were measured, in the form that trainers read."""
+
+from __future__ import annotations
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from curation.recipe import Cut
+from curation.video.cut import CutClip, Cutter, media_path
+from curation.video.decode import Decoded, frames, opened, probe
+from tests.footage import make_video
+
+WHOLE = 4096  # stills of this side are not shrunk
+GOOD_DB = 28.0  # what the encoder at CRF 18 leaves of small moving pictures, after any scaling, at least
+ODD = (
+    "rotated", "wide_pixels", "interlaced", "odd_size", "odd_size_subsampled", "late_start", "variable_frame_rate",
+    "vp9", "av1", "ten_bit", "with_audio", "awkward_name", "width_362", "full_range", "grayscale",
+)  # fmt: skip
+
+
+def source_pictures(path) -> tuple[list[np.ndarray], list[float], float]:
+    """Upright luma uint8 [h, w] of every frame, times, and the end, as the analysis sees them."""
+    end, seen, times = Decoded(), [], []
+    with opened(str(path)) as (container, stream):
+        for frame in frames(container, stream, end):
+            seen.append(cv2.cvtColor(frame.still(WHOLE), cv2.COLOR_BGR2GRAY))
+            times.append(frame.time_s)
+    return seen, times, end.end_s
+
+
+def clip_row(times, end_s, first, stop, fps) -> dict:
+    ends = [*times[1:], end_s]
+    return {"clip_id": f"{first:04d}{stop:04d}abcdefabcdef", "start_s": times[first], "end_s": ends[stop - 1],
+            "frames": stop - first, "fps": fps}  # fmt: skip
+
+
+def pictures_of(path) -> tuple[list[np.ndarray], list[float]]:
+    with av.open(str(path)) as container:
+        decoded = list(container.decode(video=0))
+    bgr = [frame.to_ndarray(format="bgr24") for frame in decoded]
+    return [cv2.cvtColor(b, cv2.COLOR_BGR2GRAY) for b in bgr], [f.time - decoded[0].time for f in decoded]
+
+
+def psnr(one, other) -> float:
+    other = cv2.resize(other, one.shape[::-1], interpolation=cv2.INTER_AREA)
+    return float(10 * np.log10(255**2 / max(np.mean((one.astype(float) - other) ** 2), 1e-9)))
+
+
+def spans(count: int) -> list[tuple[int, int]]:
+    """From the first frame; in the middle, off any key frame; up to the last frame."""
+    return [(0, count // 2), (count // 3, count // 3 + max(count // 4, 2)), (count // 2, count)]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_frames_cut_are_the_frames_measured(bad_inputs, tmp_path, name):
+    source = probe(str(bad_inputs[name]))
+    pictures, times, end_s = source_pictures(bad_inputs[name])
+    cutter = Cutter(Cut(), "hash", str(tmp_path))
+    for first, stop in spans(len(pictures)):
+        row = clip_row(times, end_s, first, stop, source.fps)
+        cut = cutter(source, [row])[row["clip_id"]]
+        assert isinstance(cut, CutClip), cut
+        mine, mine_times = pictures_of(tmp_path / cut.media)
+        assert len(mine) == cut.frames == stop - first
+        for got, at in ((mine[0], first), (mine[-1], stop - 1)):
+            low = max(0, at - 2)
+            near = [psnr(got, picture) for picture in pictures[low : at + 3]]
+            assert low + int(np.argmax(near)) == at, near
+            assert max(near) > GOOD_DB or name == "interlaced"  # half of whose lines are made anew
+        assert mine_times == pytest.approx([t - times[first] for t in times[first:stop]], abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["rotated", "wide_pixels", "odd_size", "interlaced", "ten_bit", "grayscale"])
+def test_clips_are_upright_progressive_eight_bit_and_have_square_pixels_and_even_sides(bad_inputs, tmp_path, name):
+    source = probe(str(bad_inputs[name]))
+    row = {"clip_id": "ab" * 10, "start_s": 0.0, "end_s": 0.5, "frames": 10, "fps": source.fps}
+    cut = Cutter(Cut(), "hash", str(tmp_path))(source, [row])["ab" * 10]
+    assert (cut.width, cut.height) == (source.width // 2 * 2, source.height // 2 * 2)
+    with av.open(str(tmp_path / cut.media)) as container:
+        stream = container.streams.video[0]
+        frame = next(container.decode(video=0))
+        assert frame.format.name == "yuv420p" and not frame.interlaced_frame and frame.rotation == 0
+        assert stream.sample_aspect_ratio in (None, 0, 1) and len(container.streams) == 1
+
+
+def test_key_frames_come_as_often_as_the_recipe_says_and_the_longer_side_is_limited(tmp_path):
+    path = make_video(tmp_path / "a.mp4", size=(640, 360), seconds=2)
+    source = probe(str(path))
+    row = {"clip_id": "cd" * 10, "start_s": 0.0, "end_s": 2.0, "frames": 48, "fps": 24.0}
+    cut = Cutter(Cut(gop_s=0.25, side_max=200), "hash", str(tmp_path))(source, [row])["cd" * 10]
+    assert (cut.width, cut.height) == (200, 112)
+    with av.open(str(tmp_path / cut.media)) as container:
+        keys = [i for i, p in enumerate(container.demux(video=0)) if p.is_keyframe and p.pts is not None]
+    assert max(np.diff([*keys, 48])) <= 6
+
+
+def test_a_clip_that_is_there_is_not_cut_again(bunny_video, tmp_path):
+    source, cutter = probe(str(bunny_video)), Cutter(Cut(), "hash", str(tmp_path))
+    row = {"clip_id": "ef" * 10, "start_s": 0.0, "end_s": 1.0, "frames": 24, "fps": 24.0}
+    first = cutter(source, [row])
+    path = tmp_path / media_path("hash", "ef" * 10)
+    before = path.stat()
+    assert cutter(source, [row]) == first
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_clip_that_cannot_be_cut_is_a_sentence_and_leaves_nothing(bunny_video, tmp_path):
+    source, cutter = probe(str(bunny_video)), Cutter(Cut(), "hash", str(tmp_path / "run"))
+    good = {"clip_id": "11" * 10, "start_s": 0.0, "end_s": 1.0, "frames": 24, "fps": 24.0}
+    beyond = {"clip_id": "22" * 10, "start_s": 1.5, "end_s": 4.0, "frames": 60, "fps": 24.0}
+    done = cutter(source, [beyond, good])
+    assert isinstance(done["11" * 10], CutClip)
+    assert done["22" * 10] == "12 of 60 frames could be cut"
+    assert len([p for p in (tmp_path / "run").rglob("*") if p.is_file()]) == 1
+    copy = tmp_path / "gone.mp4"
+    copy.write_bytes(bunny_video.read_bytes())
+    gone = probe(str(copy))
+    copy.unlink()
+    row = {**good, "clip_id": "33" * 10}
+    assert cutter(gone, [row]) == {"33" * 10: "the source vanished before the clip was cut"}

@@ -1,0 +1,114 @@
+"""The one decode: right frames, right times, right views, whatever the file is."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from curation.video.decode import Decoded, DecodeError, frames, opened, probe
+from tests.footage import BAD_INPUTS, DAMAGED, NO_PICTURE, make_video
+
+
+def all_frames(path, vectors=False):
+    """(time, small luma, tiny colour, vectors or None, upright still) of each frame, and how the decode ended."""
+    end, seen = Decoded(), []
+    with opened(str(path), vectors=vectors) as (container, stream):
+        for f in frames(container, stream, end):
+            seen.append((f.time_s, f.luma, f.tiny_bgr, f.vectors if vectors else None, f.still(320)))
+    return seen, end
+
+
+@pytest.mark.parametrize("name", sorted(set(BAD_INPUTS) - NO_PICTURE))
+def test_times_rise_from_zero_and_every_view_has_its_type(bad_inputs, name):
+    seen, end = all_frames(bad_inputs[name])
+    times = [time for time, *_ in seen]
+    assert times[0] == 0 and all(np.diff(times) > 0)
+    assert end.frames == len(seen) and end.end_s > times[-1]
+    assert not end.errors or name in DAMAGED
+    for _, luma, tiny, _, still in seen[:3]:
+        assert luma.dtype == tiny.dtype == still.dtype == np.uint8
+        assert luma.ndim == 2 and tiny.shape[2] == still.shape[2] == 3
+        assert max(still.shape[:2]) <= 320
+
+
+@pytest.mark.parametrize("name", sorted(NO_PICTURE))
+def test_a_file_without_a_picture_is_a_sentence(bad_inputs, name):
+    source = probe(str(bad_inputs[name]))
+    assert source.status == "failed" and source.error
+    with pytest.raises(DecodeError):
+        all_frames(bad_inputs[name])
+
+
+def test_the_small_luma_is_the_picture_shrunk(tmp_path):
+    path = make_video(tmp_path / "a.mp4", size=(640, 360), seconds=0.5)
+    with opened(str(path)) as (container, stream):
+        for frame in frames(container, stream, Decoded()):
+            full = frame.full_luma.copy()
+            small = frame.luma
+            expected = cv2.resize(full, small.shape[::-1], interpolation=cv2.INTER_AREA)
+            assert full.shape == (360, 640) and max(small.shape) == 160
+            assert np.abs(small.astype(int) - expected).max() <= 2
+
+
+def test_the_tiny_picture_has_the_colours_of_the_film(tmp_path):
+    path = make_video(tmp_path / "a.mp4", size=(640, 360), seconds=0.5)
+    with opened(str(path)) as (container, stream):
+        for frame in frames(container, stream, Decoded()):
+            tiny = frame.tiny_bgr
+            full = frame.picture.to_ndarray(format="bgr24")
+            expected = cv2.resize(full, tiny.shape[1::-1], interpolation=cv2.INTER_AREA)
+            assert np.abs(tiny.astype(int) - expected).mean() < 8
+
+
+def test_a_rotated_film_is_shown_upright(bad_inputs, bunny_video):
+    turned, _ = all_frames(bad_inputs["rotated"])
+    upright, _ = all_frames(bunny_video)
+    shown, reference = turned[5][4], upright[5][4]
+    assert shown.shape[:2] == (320, 180) and probe(str(bad_inputs["rotated"])).height == 320
+    assert np.abs(shown.astype(int) - cv2.rotate(reference, cv2.ROTATE_90_COUNTERCLOCKWISE)).mean() < 4
+
+
+def test_wide_pixels_are_made_square(bad_inputs):
+    seen, _ = all_frames(bad_inputs["wide_pixels"])
+    assert seen[0][4].shape[:2] == (180, 320)
+
+
+def test_variable_frame_times_are_those_of_the_file(bad_inputs):
+    times = np.array([time for time, *_ in all_frames(bad_inputs["variable_frame_rate"])[0]])
+    steps = np.diff(times)
+    assert steps[:20] == pytest.approx(1 / 24, abs=1e-3)
+    assert steps.max() > 0.9
+    assert steps[-10:] == pytest.approx(1 / 12, abs=1e-3)
+
+
+def test_vectors_come_with_predicted_frames_of_h264_and_never_with_vp9(bad_inputs, bunny_video):
+    counted = sum(v is not None and len(v) > 0 for _, _, _, v, _ in all_frames(bunny_video, vectors=True)[0])
+    assert counted > 40
+    assert not any(v is not None and len(v) for _, _, _, v, _ in all_frames(bad_inputs["vp9"], vectors=True)[0])
+
+
+def test_a_file_that_vanishes_or_shrinks_is_a_failed_row_or_a_partial_one(bunny_video, tmp_path):
+    from curation.analyze import Analyzer
+    from curation.recipe import build
+
+    path = tmp_path / "gone.mp4"
+    path.write_bytes(bunny_video.read_bytes())
+    source, analyze = probe(str(path)), Analyzer(build({}))
+    os.truncate(path, path.stat().st_size // 2)
+    assert analyze(source).source.status in ("partial", "failed")
+    path.unlink()
+    gone = analyze(source)
+    assert gone.source.status == "failed" and "vanished" in gone.source.error
+    assert gone.clips.num_rows == 0
+    assert probe(str(path)).error == "the file does not exist (any more)"
+
+
+def test_one_content_has_one_name_whatever_the_file_is_called(bunny_video, tmp_path):
+    copy = tmp_path / "other name.mp4"
+    copy.write_bytes(bunny_video.read_bytes())
+    assert probe(str(copy)).source_id == probe(str(bunny_video)).source_id
+    copy.write_bytes(bunny_video.read_bytes() + b"\0")
+    assert probe(str(copy)).source_id != probe(str(bunny_video)).source_id

@@ -1,0 +1,81 @@
+"""What the user names as input becomes a sorted list in which each file stands once."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curation.video.source import InputError, clip_id, fingerprint, list_inputs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.mp4", "a.MOV", "sub/c.webm", "notes.txt.md", "ein Bild #1 100%.mkv"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "in"
+
+
+def names(found: list[str], folder) -> list[str]:
+    return [path.removeprefix(f"{folder}/") for path in found]
+
+
+def test_a_folder_is_its_videos_at_any_depth(folder):
+    assert names(list_inputs([str(folder)]), folder) == ["a.MOV", "b.mp4", "ein Bild #1 100%.mkv", "sub/c.webm"]
+
+
+def test_a_file_named_by_itself_counts_whatever_its_suffix(folder):
+    assert names(list_inputs([str(folder / "notes.txt.md")]), folder) == ["notes.txt.md"]
+
+
+def test_globs_reach_into_folders(folder):
+    assert names(list_inputs([f"{folder}/**/*.webm"]), folder) == ["sub/c.webm"]
+    assert names(list_inputs([f"{folder}/?.mp4"]), folder) == ["b.mp4"]
+
+
+def test_lists_name_files_beside_them_and_files_that_are_gone(folder):
+    (folder / "list.txt").write_text("# comment\nb.mp4\n\n../in/b.mp4\ngone.mp4\n")
+    assert names(list_inputs([str(folder / "list.txt")]), folder) == ["b.mp4", "gone.mp4"]
+    (folder / "list.csv").write_text('﻿id,uri\n1,"b.mp4"\n2,sub/c.webm\n', encoding="utf-8")
+    assert names(list_inputs([str(folder / "list.csv")]), folder) == ["b.mp4", "sub/c.webm"]
+    pq.write_table(pa.table({"uri": ["b.mp4", None]}), folder / "list.parquet")
+    assert names(list_inputs([str(folder / "list.parquet")]), folder) == ["b.mp4"]
+
+
+def test_one_file_named_in_many_ways_counts_once(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    ways = ["b.mp4", str(folder / "b.mp4"), f"file://{folder}/b.mp4", "./sub/../b.mp4", "b.*"]
+    assert names(list_inputs(ways), folder) == ["b.mp4"]
+
+
+def test_an_address_that_nothing_can_open_stays_in_the_list_for_its_row(folder):
+    (folder / "list.txt").write_text("b.mp4\nnosuch://bucket/c.mp4\n")
+    assert "nosuch://bucket/c.mp4" in list_inputs([str(folder / "list.txt")])
+
+
+@pytest.mark.parametrize("content", ["", "# only words\n"])
+def test_a_list_without_footage_is_refused(folder, content):
+    (folder / "list.txt").write_text(content)
+    with pytest.raises(InputError, match="names no footage"):
+        list_inputs([str(folder / "list.txt")])
+
+
+def test_no_input_is_refused():
+    with pytest.raises(InputError, match="name files, folders"):
+        list_inputs([])
+
+
+def test_a_large_file_is_named_by_its_size_and_samples_of_it(tmp_path):
+    data = bytearray(b"\x01" * (9 << 20))
+    (tmp_path / "a").write_bytes(data)
+    data[0] = 2
+    (tmp_path / "b").write_bytes(data)
+    assert fingerprint(str(tmp_path / "a")) != fingerprint(str(tmp_path / "b"))
+    assert fingerprint(str(tmp_path / "a")) == fingerprint(f"file://{tmp_path}/a")
+
+
+def test_a_clips_name_is_its_source_and_span():
+    assert clip_id("s", 1.0, 2.0) == clip_id("s", 1.0 + 1e-9, 2.0) != clip_id("s", 1.0, 2.1)
+    assert len(clip_id("s", 1.0, 2.0)) == 20
