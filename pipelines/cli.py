@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Raw footage in, curated training sets for video generation models out.",
     epilog="Exit codes: 0 done; 2 the request is wrong; 3 finished, but more sources failed than the error budget.",
 )  # fmt: skip
+REPORT_ROWS_MAX = 100_000  # clips up to which `judge` draws the report anew at once
 WIDTH_WITHOUT_TERMINAL = 120  # columns of what is printed into a file or a pipe
 
 console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
@@ -114,9 +115,18 @@ def judge(
     if dry_run:
         console.print("\nDry run: nothing was published.")
     elif "://" not in (output or run):
-        from pipelines.report import write_report
+        _renew_report(output or run, judged)
 
-        console.print(f"\nReport: {write_report(output or run)}", highlight=False)
+
+def _renew_report(root: str, run: Run) -> None:
+    """A report of the old decisions must not lie beside the new ones; that of a large run is drawn when asked for."""
+    from pipelines.report import write_report
+
+    if run.record["tables"]["clips"]["rows"] <= REPORT_ROWS_MAX:
+        console.print(f"\nReport: {write_report(root)}", highlight=False)
+    else:
+        (Path(root) / "report.html").unlink(missing_ok=True)
+        console.print(f"\n`rushes report {root}` draws the page.", highlight=False)
 
 
 @app.command()

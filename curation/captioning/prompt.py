@@ -15,6 +15,8 @@ PROMPT_FOLDER = Path(__file__).parent / "prompts"
 HEADS = re.compile(r"^# (system|user)\s*$", flags=re.MULTILINE)
 NOTES = re.compile(r"<!--.*?-->", flags=re.DOTALL)
 FIELD = re.compile(r"\{(\w+)\}")
+SECONDS_MIN = 0.1  # a clip's duration is taken for at least this
+ALL_FRAMES = -1  # vLLM's word for: every frame that was sent
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,19 @@ def pictures(frames: list[bytes], send: str) -> list[dict[str, Any]]:
 def chat_body(
     model: str, template: Template, frames: list[bytes], duration_s: float, recipe: Captioning, seed: int, **values: Any
 ) -> dict[str, Any]:
-    """Body of POST /v1/chat/completions. frames: JPEG, in order of time; values: further fields of the template."""
+    """Body of POST /v1/chat/completions. frames: JPEG, in order of time; values: further fields of the template.
+
+    The clip's id goes out with each request (endpoint.py), not in the body: no model is shown it.
+    """
     fields = {"words": recipe.words, "seconds": f"{duration_s:.1f}", "frames": len(frames), **values}
     system, user = template.fill(**fields)
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": [*pictures(frames, recipe.send), {"type": "text", "text": user}]})
-    return {
+    body = {
         "model": model, "messages": messages, "max_tokens": recipe.max_tokens, "temperature": recipe.temperature,
         "top_p": recipe.top_p, "seed": seed,
     }  # fmt: skip
+    if recipe.send == "video":  # when the frames were taken; and no more than these, no fewer
+        rate = len(frames) / max(duration_s, SECONDS_MIN)
+        body["media_io_kwargs"] = {"video": {"fps": rate, "num_frames": ALL_FRAMES}}
+    return body

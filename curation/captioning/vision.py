@@ -15,7 +15,7 @@ from typing import Any
 from curation.captioning import checks
 from curation.captioning.assign import assign_models, sampling_seed
 from curation.captioning.base import Caption
-from curation.captioning.endpoint import Endpoints, Servers, ServersDown, Unanswered
+from curation.captioning.endpoint import Answer, Endpoints, Servers, ServersDown, Unanswered
 from curation.captioning.frames import FrameError
 from curation.captioning.prompt import chat_body, load_template
 from curation.recipe import Captioning
@@ -28,6 +28,7 @@ PREPARERS = 2  # threads that decode frames; libav and OpenCV leave the interpre
 Row = dict[str, Any]
 Frames = Callable[[Row], list[bytes]]
 Record = Callable[[list[Caption]], None]
+Prepared = asyncio.Queue  # of (row, its frames to come), None where there are no more
 
 
 class VisionCaptioner:
@@ -46,30 +47,109 @@ class VisionCaptioner:
     def run(self, rows: Iterable[Row], frames: Frames, record: Record) -> None:
         """Caption every row (clip_id, duration_s, and what `frames` needs) and give each Caption to `record`, once.
 
-        frames(row): JPEG frames of a clip, in a thread; FrameError makes a failed Caption. record(captions): in a
-        thread, one call at a time; what it raises ends the run. Raises ServersDown; what was answered is recorded.
+        frames(row): JPEG frames of a clip, called in a thread; FrameError makes a Caption that failed.
+        record(captions): called in a thread, one call at a time; what it raises ends the run.
+        Raises ServersDown. Whatever was answered before the end is recorded.
         """
-        asyncio.run(self._run(rows, frames, record))
+        try:
+            asyncio.run(self._run(rows, frames, record))
+        except ExceptionGroup as group:
+            raise _sharpest(group) from group
 
     async def _run(self, rows: Iterable[Row], frames: Frames, record: Record) -> None:
         recipe = self._recipe
-        pool = Endpoints(self._servers, recipe.timeout_s, recipe.retries, recipe.patience_s, self._key)
-        ready: asyncio.Queue[tuple[Row, asyncio.Future[list[bytes]]] | None] = asyncio.Queue(AHEAD)
-        done: asyncio.Queue[Caption | None] = asyncio.Queue(2 * self._concurrency)
-        recorder = asyncio.create_task(_hand_over(done, record))
+        recorder = _Recorder(record)
+        ready: Prepared = asyncio.Queue(AHEAD)
+        threads = ThreadPoolExecutor(PREPARERS, thread_name_prefix="frames")
         try:
-            with ThreadPoolExecutor(PREPARERS) as threads:
-                async with pool, asyncio.TaskGroup() as group:
+            async with Endpoints(
+                self._servers, recipe.timeout_s, recipe.retries, recipe.patience_s, self._key
+            ) as pool:
+                ticker = asyncio.create_task(recorder.tick())
+                async with asyncio.TaskGroup() as group:
                     group.create_task(self._prepare(rows, frames, ready, threads))
-                    group.create_task(_stop_with(recorder))
-                    askers = [group.create_task(self._ask(pool, ready, done)) for _ in range(self._concurrency)]
-                    await asyncio.wait(askers)
-                    await done.put(None)
-        except* ServersDown as group:
-            raise _first(group) from None
-        except* (OSError, RuntimeError) as group:
-            raise _first(group) from None
+                    for _ in range(self._concurrency):
+                        group.create_task(self._take(pool, ready, recorder))
+                ticker.cancel()
         finally:
-            if not recorder.done():
-                await done.put(None)
-                await recorder
+            threads.shutdown(wait=False, cancel_futures=True)
+            await recorder.flush()
+
+    async def _prepare(
+        self, rows: Iterable[Row], frames: Frames, ready: Prepared, threads: ThreadPoolExecutor
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for row in rows:
+            await ready.put((row, loop.run_in_executor(threads, _tried, frames, row)))
+        for _ in range(self._concurrency):
+            await ready.put(None)
+
+    async def _take(self, pool: Endpoints, ready: Prepared, recorder: _Recorder) -> None:
+        while (item := await ready.get()) is not None:
+            row, coming = item
+            frames = await coming
+            model = assign_models([row["clip_id"]], self._recipe.models, self._recipe.seed)[0]
+            if isinstance(frames, FrameError):
+                await recorder.add(Caption(row["clip_id"], None, model, str(frames)))
+            else:
+                await recorder.add(await self.caption(pool, row, model, frames))
+
+    async def caption(self, pool: Endpoints, row: Row, model: str, frames: list[bytes]) -> Caption:
+        """One clip: asked with one seed after another until an answer passes the checks. Raises ServersDown."""
+        clip_id, wrong, spent = row["clip_id"], [], [0, 0]
+        for attempt in range(self._recipe.attempts):
+            seed = sampling_seed(clip_id, self._recipe.seed, attempt)
+            body = chat_body(model, self._template, frames, row["duration_s"], self._recipe, seed)
+            try:
+                answer = await pool.ask(clip_id, body)
+            except Unanswered as trouble:
+                return Caption(clip_id, None, model, str(trouble), seed, *spent, lasting=trouble.lasting)
+            spent = [spent[0] + (answer.tokens_in or 0), spent[1] + (answer.tokens_out or 0)]
+            reason = self._wrong(answer)
+            if reason is None:
+                return Caption(clip_id, checks.clean(answer.text), model, None, seed, *spent)
+            wrong.append(reason)
+        return Caption(clip_id, None, model, f"{len(wrong)} answers failed: {'; '.join(wrong)}", seed, *spent)
+
+    def _wrong(self, answer: Answer) -> str | None:
+        return checks.check(answer.text, self._recipe, self._template, answer.finished)
+
+
+class _Recorder:
+    """Finished captions on their way to `record`: in batches, one at a time; whoever fills one waits for it."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._finished: list[Caption] = []
+        self._lock = asyncio.Lock()
+
+    async def add(self, caption: Caption) -> None:
+        self._finished.append(caption)
+        if len(self._finished) >= RECORD_EVERY:
+            await self.flush()
+
+    async def flush(self) -> None:
+        async with self._lock:
+            batch, self._finished = self._finished, []
+            if batch:
+                await asyncio.shield(asyncio.to_thread(self._record, batch))
+
+    async def tick(self) -> None:
+        while True:
+            await asyncio.sleep(RECORD_S)
+            await self.flush()
+
+
+def _tried(frames: Frames, row: Row) -> list[bytes] | FrameError:
+    try:
+        return frames(row)
+    except FrameError as error:
+        return error
+
+
+def _sharpest(group: BaseExceptionGroup) -> BaseException:
+    """The error that says most: servers that are down before what follows from it."""
+    flat: list[BaseException] = []
+    for error in group.exceptions:
+        flat += [_sharpest(error)] if isinstance(error, BaseExceptionGroup) else [error]
+    return next((error for error in flat if isinstance(error, ServersDown)), flat[0])
