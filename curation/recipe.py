@@ -138,7 +138,7 @@ class CaptionEngine(Section):
     replicas: int = knob(1, "engine", "servers of this model", ge=1)
     tensor_parallel: int = knob(1, "engine", "GPUs that one server spreads the model over", ge=1)
     gpus: float | None = knob(None, "engine", "GPUs asked of Ray per server; none: tensor_parallel; 0: CPU", ge=0)
-    cpus: float = knob(1.0, "engine", "CPUs asked of Ray per server", ge=0)
+    cpus: float = knob(0.0, "engine", "CPUs asked of Ray per server, beside those of the run's workers", ge=0)
     options: tuple[str, ...] = knob((), "engine", "further options of `vllm serve`, as written on its command line")
 
 
@@ -409,4 +409,6 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return _unknown_key(key)
     wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if isinstance(first["input"], dict):  # keys that do not go together: the sentence names them
+        return f"Recipe section '{key}': {wants}."
     return f"Recipe key '{key}': {first['input']!r} will not do; it {wants}."

@@ -31,7 +31,6 @@ BLEND_APART = 0.4  # correlation of the two below which they have nothing in com
 BLEND_ALIKE_MAX = 0.75  # correlation of the two above which it is one shot that moves, not two shots
 BLEND_WEIGHT = (0.2, 0.8)  # weight of the later picture in the middle of a transition ...
 BLEND_WEIGHT_EDGE = (0.02, 0.98)  # ... and anywhere within it
-BLEND_PAD_S = 0.4  # added at either end of a find, seconds: three frames in the midst of a long dissolve fit as well
 BLEND_MIXED = (0.1, 0.9)  # weights between which a picture counts as mixed when a transition's ends are sought
 BLEND_SHRINK = 2  # by which the tiny luma is shrunk once more: about 40 x 22 pixels
 BLACK_STD = 4.0  # a picture with less spread than this is a plain colour: a fade goes to or from it, grey levels
@@ -105,11 +104,12 @@ class ShotMeter:
 class _Picture:
     """A tiny luma picture as a vector, with what every comparison of it needs."""
 
-    __slots__ = ("mean", "norm", "values")
+    __slots__ = ("luma", "mean", "norm", "values")
 
     def __init__(self, luma: np.ndarray) -> None:
+        self.luma = luma
         self.values = luma.astype(np.float32).ravel()
-        self.mean = float(self.values.mean())
+        self.mean = float(self.values.sum()) / self.values.size
         self.values -= self.mean
         self.norm = float(np.sqrt(self.values @ self.values))
 
@@ -126,7 +126,6 @@ class BlendDetector:
     """
 
     def __init__(self, fps: float) -> None:
-        self._pad = round(BLEND_PAD_S * fps)
         self._step = max(1, round(BLEND_STEP_S * fps))  # frames; everything below counts in steps
         self._halves = sorted({max(2, round(half * fps / self._step)) for half in BLEND_HALF_S})
         self._ring: deque[_Picture] = deque(maxlen=2 * self._halves[-1] + 1)
@@ -184,9 +183,7 @@ def blend_strength(before: _Picture, middle: _Picture, after: _Picture, weights:
 
     weights: least and largest weight of the later picture.
     """
-    direction = after.values - before.values
-    rise = after.mean - before.mean
-    change = float(np.abs(direction + rise).mean())
+    change = cv2.norm(before.luma, after.luma, cv2.NORM_L1) / before.luma.size
     if change < BLEND_CHANGE_MIN or (before.plain and after.plain):
         return 0.0
     most = BLEND_RESIDUAL_MAX
@@ -195,11 +192,11 @@ def blend_strength(before: _Picture, middle: _Picture, after: _Picture, weights:
         if alike > BLEND_ALIKE_MAX:
             return 0.0
         most = BLEND_RESIDUAL_APART if alike < BLEND_APART else BLEND_RESIDUAL_MAX
-    moved, risen = middle.values - before.values, middle.mean - before.mean
     weight = _weight(before, middle, after)
     if not weights[0] <= weight <= weights[1]:
         return 0.0
-    residual = float(np.abs(moved - weight * direction + (risen - weight * rise)).mean()) / change
+    mixed = (1.0 - weight) * (before.values + before.mean) + weight * (after.values + after.mean)
+    residual = cv2.norm(middle.values + middle.mean, mixed, cv2.NORM_L1) / mixed.size / change
     return max(0.0, 1.0 - residual / most)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from pipelines import train_cli
+
 if TYPE_CHECKING:
     from curation.manifest import Run
 
@@ -191,6 +193,9 @@ def demo(output: Annotated[str, typer.Argument(help="Run folder.")] = "runs/demo
     for file in make_pool(pool):
         console.print(f"  {file.path.name:22} {file.what}", highlight=False, markup=False)
     curate(input=[str(pool / "*")], output=output, recipe="demo", set_=None, dry_run=False)
+
+
+train_cli.register(app)
 
 
 def main() -> None:

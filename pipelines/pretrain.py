@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from curation import captioning, manifest, rules
+from curation import manifest, rules
 from curation import recipe as recipes
+from curation.captioning import Caption
 from curation.judge import Decisions, curriculum, decide, measure_content, set_table
 from curation.manifest import Run, join
 from curation.meter import custom_columns
@@ -27,6 +28,8 @@ from curation.recipe import Recipe, RecipeError
 from curation.video.cut import CutClip
 from curation.video.source import Source, list_inputs
 from pipelines import engine
+from pipelines.captioning import caption_all
+from pipelines.captioning import check as check_captioning
 from pipelines.progress import Stages
 from pipelines.show import schema_of
 from pipelines.work import WorkStore, record_versions
@@ -64,13 +67,14 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
     own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
     rules.check(recipe, own)
     uris = list_inputs(inputs)
+    check_captioning(recipe)
     with manifest.lock(root):
         cpus = engine.start(recipe.engine)
         workers = max(1, min(cpus, len(uris)))
         pool = engine.Pool(lambda: Worker(recipe, root), workers, recipe.engine.attempts, stop_reason)
         try:
             with Stages(console) as stages:
-                return _Curation(recipe, root, pool, stages).run(uris)
+                return _Curation(recipe, root, pool, workers, stages).run(uris)
         finally:
             pool.close()
 
@@ -78,8 +82,8 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
 class _Curation:
     """One run in progress."""
 
-    def __init__(self, recipe: Recipe, root: str, pool: engine.Pool, stages: Stages) -> None:
-        self.recipe, self.root, self.pool, self.stages = recipe, root, pool, stages
+    def __init__(self, recipe: Recipe, root: str, pool: engine.Pool, workers: int, stages: Stages) -> None:
+        self.recipe, self.root, self.pool, self.workers, self.stages = recipe, root, pool, workers, stages
         self.store = WorkStore(root, recipe)
         self.began = time.monotonic()
         self.warnings: list[str] = []
@@ -213,10 +217,13 @@ class _Curation:
     def _caption(self, clips: pa.Table) -> pa.Table:
         kept = clips.filter(clips["kept"])
         self.stages.total(CAPTION, kept.num_rows)
-        captioner = captioning.build(self.recipe.captioning.model)
-        captions = {c.clip_id: c for c in captioner(kept.to_pylist())}
-        for _ in range(kept.num_rows):
-            self.stages.step(CAPTION)
+
+        def step(count: int) -> None:
+            for _ in range(count):
+                self.stages.step(CAPTION)
+
+        found = caption_all(self.recipe, self.store, self.pool, self.workers, kept, step)
+        captions = {caption.clip_id: caption for caption in found}
         self.stages.done(CAPTION)
         clips = with_captions(clips, captions.values())
         failed = {i: c.error or "no caption" for i, c in captions.items() if c.text is None}
@@ -327,7 +334,7 @@ def with_decisions(clips: pa.Table, decisions: Decisions) -> pa.Table:
     )
 
 
-def with_captions(clips: pa.Table, captions: Iterable[captioning.Caption]) -> pa.Table:
+def with_captions(clips: pa.Table, captions: Iterable[Caption]) -> pa.Table:
     by_id = {caption.clip_id: caption for caption in captions if caption.text is not None}
     found = [by_id.get(clip_id) for clip_id in clips["clip_id"].to_pylist()]
     clips = _set(clips, "caption", pa.array([c and c.text for c in found], pa.string()))

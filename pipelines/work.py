@@ -3,6 +3,7 @@
     RUN/work/probe/<hash of uri, size, time>.json
     RUN/work/analyze/<source id>-<hash of the recipe's analyze part>.parquet   and stills/ beside it
     RUN/work/look/<source id>-<hash of analyze and look>.parquet
+    RUN/work/caption/<hashes of what is shown and asked>/<unique>.parquet   a batch of captions, or many merged
     RUN/media/<hash of the cut part>/<..>/<clip id>.mp4
 
 Every record appears whole or not at all. Nothing here is a table of the run: those are published at the end.
@@ -10,20 +11,40 @@ Every record appears whole or not at all. Nothing here is a table of the run: th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import uuid
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from curation import manifest
 from curation.analyze import Analysis
+from curation.captioning import Caption
+from curation.captioning.prompt import load_template
 from curation.manifest import exists, join, read_table, resolve, write_batches, write_bytes, write_table
 from curation.recipe import Recipe
 from curation.video.source import Source
 from curation.visual.stills import STILLS
+
+CAPTIONS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("text", pa.string()),
+        ("model", pa.string()),
+        ("error", pa.string()),
+        ("seed", pa.int64()),
+        ("tokens_in", pa.int64()),
+        ("tokens_out", pa.int64()),
+        ("lasting", pa.bool_()),
+    ]
+)
 
 
 class WorkStore:
@@ -33,6 +54,7 @@ class WorkStore:
         self.look_hash = f"{self.analyze_hash}-{recipe.part_hash('look')}"
         self.content_hash = f"{self.look_hash}-{recipe.part_hash('content')}"
         self.cut_hash = recipe.part_hash("cut")
+        self._recipe = recipe
 
     def _path(self, kind: str, name: str) -> str:
         return join(self.root, "work", kind, name)
@@ -95,6 +117,39 @@ class WorkStore:
         digest = hashlib.blake2b("\n".join(sorted(clip_ids)).encode(), digest_size=8).hexdigest()
         path = self._path("content", f"{digest}-{self.content_hash}.parquet")
         return path, (read_table(path) if exists(path) else None)
+
+    @cached_property
+    def _caption_folder(self) -> str:
+        """Its name holds what decides a caption: the recipe's part, the prompt's wording, where frames come from."""
+        captioning = self._recipe.captioning
+        frames = self.cut_hash if captioning.frames_from == "media" else ""
+        key = f"{self.analyze_hash}{frames}-{self._recipe.part_hash('caption')}-{load_template(captioning.prompt).key}"
+        return self._path("caption", key)
+
+    def captions(self) -> list[Caption]:
+        """Every caption that was written down for this recipe; of a clip asked twice the lasting answer comes last."""
+        fs, folder = resolve(self._caption_folder)
+        found = fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+        rows: list[Caption] = []
+        for path in sorted(info.path for info in found if info.path.endswith(".parquet")):
+            with contextlib.suppress(FileNotFoundError):  # merged into another by its worker just now
+                rows += [Caption(**row) for row in pq.read_table(path, filesystem=fs, partitioning=None).to_pylist()]
+        return sorted(rows, key=lambda caption: caption.lasting)
+
+    def put_captions(self, captions: list[Caption]) -> str:
+        """Write a batch down; its path."""
+        path = join(self._caption_folder, f"{uuid.uuid4().hex}.parquet")
+        write_table(path, pa.Table.from_pylist([asdict(caption) for caption in captions], CAPTIONS))
+        return path
+
+    def merge_captions(self, captions: list[Caption], parts: list[str]) -> None:
+        """One record instead of many small ones; a kill in between leaves both, which say the same."""
+        if len(parts) < 2:
+            return
+        self.put_captions(captions)
+        for part in parts:
+            fs, path = resolve(part)
+            fs.delete_file(path)
 
 
 def record_versions() -> dict[str, Any]:

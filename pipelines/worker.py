@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from curation import manifest
 from curation.analyze import Analyzer
+from curation.captioning import Caption, Servers, ServersDown
 from curation.look import Looker
 from curation.recipe import Recipe
 from curation.video import decode
 from curation.video.cut import CutClip, Cutter
 from curation.video.source import Source
+from pipelines.captioning import caption_rows
 from pipelines.work import WorkStore
 
 CLIPS_PER_LOOK = 8  # clips whose stills are in memory at a time
@@ -83,11 +85,14 @@ class Worker:
     def cut(self, source: Source, clips: list[dict[str, Any]]) -> dict[str, CutClip | str]:
         return self._cutter(source, clips)
 
+    def caption(self, rows: list[dict[str, Any]], servers: Servers, key: str | None, concurrency: int) -> list[Caption]:
+        return caption_rows(self._recipe, self._store, rows, servers, key, concurrency)
+
 
 def stop_reason(error: BaseException) -> str | None:
     """The sentence with which the whole run must stop, None where the error concerns one input only."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"No space is left on a disk this run needs ({error}); free some and start the same command again."
-    if isinstance(error, manifest.ManifestError | ImportError):
+    if isinstance(error, manifest.ManifestError | ImportError | ServersDown):
         return str(error)
     return None

@@ -14,7 +14,10 @@ from pipelines.demo_pool import PoolFile
 from tests.footage import bad_inputs, bunny_video, pool  # noqa: F401 - fixtures
 
 #: Every run of the tests is the demo recipe without the reading of text, which has tests of its own and is slow.
-QUICK = ("visual.text=false", "cut.preset=ultrafast", "engine.num_cpus=2", "engine.error_budget=1")
+QUICK = (
+    "visual.text=false", "cut.preset=ultrafast", "engine.num_cpus=2", "engine.error_budget=1",
+    "curriculum.sets.pretrain-256.landscape=[0.5, 1]",  # filled whichever source is held out for validation
+)  # fmt: skip
 CURATED = ("hard_cuts.mp4", "dissolve.mp4", "landscape.mp4", "near_duplicate.mp4", "portrait.mp4", "not_a_video.mp4")
 TWIN, MISSING = "the same content.mp4", "missing.mp4"
 NO_ADDRESS = "nosuch://bucket/nowhere.mp4"  # in a list of inputs: its own fault, and no other's

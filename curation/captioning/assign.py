@@ -6,6 +6,7 @@ resumed, or judged anew, gives every clip to the model that it had.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from curation.content import hash_unit
 from curation.recipe import CaptionModel
 
-SEED_RANGE = 2**31  # sampling seeds are non-negative 32-bit numbers in every server that takes one
+SEED_BYTES = 4  # every server that takes a sampling seed takes a non-negative signed 32-bit number
 
 
 def assign_models(clip_ids: Sequence[str], models: Sequence[CaptionModel], seed: int) -> list[str]:
@@ -25,4 +26,5 @@ def assign_models(clip_ids: Sequence[str], models: Sequence[CaptionModel], seed:
 
 def sampling_seed(clip_id: str, seed: int, attempt: int) -> int:
     """Seed of the sampling for one attempt (0, 1, ...) at one clip: another for each, the same in every run."""
-    return int(hash_unit(seed, f"caption-sampling-{attempt}", [clip_id])[0] * SEED_RANGE)
+    digest = hashlib.blake2b(f"{seed}\0{attempt}\0{clip_id}".encode(), digest_size=SEED_BYTES).digest()
+    return int.from_bytes(digest, "big") >> 1

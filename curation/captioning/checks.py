@@ -18,9 +18,13 @@ from curation.recipe import Captioning
 LATIN_MIN = 0.95  # share of letters in Latin script; a caption may quote a shop sign
 STOP_WORDS_MIN = 0.15  # share of English function words: English prose has 0.35-0.5, word lists and code below 0.1
 STOP_WORDS = frozenset(
-    "a an and are as at be behind beside but by for from has have her his in into is it its near of on one or over "
-    "that the their them then there they this through to toward towards two under up while who with".split()
-)
+    (
+        "a", "an", "and", "are", "as", "at", "be", "behind", "beside", "but", "by", "for", "from", "has", "have",
+        "her", "his", "in", "into", "is", "it", "its", "near", "of", "on", "one", "or", "over", "that", "the", "their",
+        "them", "then", "there", "they", "this", "through", "to", "toward", "towards", "two", "under", "up", "while",
+        "who", "with",
+    )
+)  # fmt: skip
 LOOP_WORDS = 8  # a run of so many words ...
 LOOP_TIMES = 3  # ... that stands so often is a loop; people repeat shorter ones
 STUTTER = re.compile(r"\b(\w+)(?:[\s,.;]+\1\b){3,}", flags=re.IGNORECASE)  # one word four times in a row
@@ -34,15 +38,20 @@ REFUSAL = re.compile(
     r" (?:provided|given|attached|shared)|please (?:provide|upload|share) (?:the|a|an|your) (?:video|image|frame))",
     flags=re.IGNORECASE,
 )
+NOUNS = (
+    r"(?:(?:short|provided|given|entire) )?(?:video|clip|footage|image|frames?|sequence)(?: clip| footage| sequence)?"
+)
+VERBS = (
+    r"(?:shows?|depicts?|features?|captures?|begins?|opens?|starts?|ends?|presents?|displays?|consists?|contains?"
+    r"|portrays?|is (?:about|of)|we see|we can see|there (?:is|are))"
+)
 SPEAKS_OF_VIDEO = re.compile(
-    r"^\W*(?:in )?(?:the|this|a)\s+(?:short\s+|provided\s+|given\s+)?(?:video|clip|footage|image|frames?|sequence|scene)"
-    r"\s*(?:clip|footage|sequence)?\s*,?\s*(?:shows?|depicts?|features?|captures?|begins?|opens?|starts?|presents?"
-    r"|displays?|we (?:can )?see|is (?:about|of)|consists?|contains?)?\b"
-    r"|\b(?:the|this) (?:video|clip) (?:shows|depicts|features|captures|begins|ends|opens|presents)\b"
-    r"|\bin (?:this|the) (?:video|clip)\b",
+    rf"^\W*(?:in |throughout )?(?:the|this|a) {NOUNS}\b|\b(?:the|this) {NOUNS},? {VERBS}\b"
+    rf"|\b(?:in|throughout) (?:this|the) {NOUNS}\b|^\W*(?:the|this) scene,? {VERBS}\b",
     flags=re.IGNORECASE,
 )
 MARKUP = re.compile(r"<\|\w+\|>|\[/?INST\]|</?s>|^(?:user|assistant|system)\s*:|^#+ |```", flags=re.MULTILINE)
+BROKEN = ("Cc", "Cs", "Co", "Cn")  # Unicode's control, surrogate, private and unassigned characters
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
 LISTED = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+", flags=re.MULTILINE)
 LISTED_MAX = 1  # lines that look like items of a list

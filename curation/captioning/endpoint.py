@@ -21,14 +21,17 @@ import json
 import os
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import aiohttp
 
 PAUSE_FIRST_S, PAUSE_MOST_S = 0.25, 30.0  # between tries: doubled each time, times 0.5 to 1.5
 CONNECT_S = 10.0  # a server on the same network takes a connection within milliseconds
+IDLE_S = 2.0  # an idle connection is used again within this; servers close theirs after 5 (uvicorn)
 SAID_LETTERS = 200  # of a server's own words in a reason
+OK = 200
 BUSY = (429, 502, 503)  # what a full, restarting or proxied server answers
 REFUSED = (400, 413, 422)  # what this very request will get again
 MISPLACED = (401, 403, 404, 405)  # what every request would get
@@ -105,13 +108,13 @@ class Endpoints:
         self._waiting = 0
 
     async def __aenter__(self) -> Endpoints:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=5.0)
-        timeout = httpx.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s), pool=None)
-        self._http = httpx.AsyncClient(limits=limits, timeout=timeout, headers=self._headers, trust_env=False)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(CONNECT_S, self._timeout_s))
+        self._http = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     async def ask(self, clip_id: str, body: dict[str, Any]) -> Answer:
         """One answer to one body, or Unanswered; ServersDown where nobody gets any."""
@@ -130,14 +133,14 @@ class Endpoints:
             server = self._server(body["model"])
             server.in_flight += 1
             try:
-                answer = await asyncio.wait_for(self._exchange(server, clip_id, content), self._timeout_s)
+                answer = await self._exchange(server, clip_id, content)
             except _Busy as trouble:
                 busy += 1
                 reason = f"{server.url} {trouble}"
                 await self._pause(server, body["model"], trouble.after_s, busy)
-                if time.monotonic() - began > self._patience_s and self._others_fare_better(began):
+                if time.monotonic() - began > self._patience_s and self._others_fare_better():
                     raise Unanswered(f"not taken in {self._patience_s:.0f} s: {reason}", lasting=False) from trouble
-            except (_Broken, TimeoutError, httpx.HTTPError) as trouble:
+            except (_Broken, TimeoutError, aiohttp.ClientError) as trouble:
                 broken += 1
                 reason = f"{server.url} {_told(trouble, self._timeout_s)}"
                 if broken > self._retries:
@@ -154,8 +157,9 @@ class Endpoints:
                     f"was captioned is kept: start the same command again once they are back."
                 )
 
-    def _others_fare_better(self, since: float) -> bool:
-        return self._last_answer > since
+    def _others_fare_better(self) -> bool:
+        """Whether the servers answer at all: then one clip is given up, else the run is stopped soon."""
+        return time.monotonic() - self._last_answer < self._patience_s / 2
 
     def _server(self, model: str) -> Server:
         """The server of this model with the fewest requests among those that do not rest; where all do, any."""
@@ -174,35 +178,25 @@ class Endpoints:
 
     async def _exchange(self, server: Server, clip_id: str, content: bytes) -> Answer:
         request_id = f"{clip_id}-{self._nonce}-{next(self._numbers)}"
-        extra = {"X-Request-Id": request_id, "Content-Type": "application/json"}
-        if not server.echoes:
-            extra["Connection"] = "close"
+        sent = {"X-Request-Id": request_id, "Content-Type": "application/json"}
         try:
-            request = self._http.build_request("POST", f"{server.url}/chat/completions", content=content, headers=extra)
-            response = await self._http.send(request, stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _Busy(f"takes no connection ({error or 'no answer'})") from error
+            response = await self._http.post(f"{server.url}/chat/completions", data=content, headers=sent)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise _Busy(f"takes no connection ({plain(error)})") from error
         try:
-            data = await response.aread()
-            answer = parse_answer(response.status_code, response.headers, data)
+            data = await response.read()
+            answer = parse_answer(response.status, response.headers, data)
             if server.echoes:
                 _mine(request_id, response.headers, data)
-            return answer
         except BaseException:
-            await _cut(response)
+            response.close()  # with its connection: nothing left on it is ever read as another's answer
             raise
-        finally:
-            await response.aclose()
+        if not server.echoes:
+            response.close()
+        return answer
 
 
-async def _cut(response: httpx.Response) -> None:
-    """Close the connection under a response, so that nothing left on it is ever read as another's answer."""
-    stream = response.extensions.get("network_stream")
-    if stream is not None:
-        await stream.aclose()
-
-
-def parse_answer(status: int, sent: httpx.Headers, data: bytes) -> Answer:
+def parse_answer(status: int, sent: Mapping[str, str], data: bytes) -> Answer:
     """The answer in a response. Raises _Busy, _Broken, Unanswered (refused) or ServersDown (misplaced)."""
     if status in BUSY:
         raise _Busy(f"is busy ({status})", retry_after(sent.get("retry-after"), time.time()))
@@ -210,7 +204,7 @@ def parse_answer(status: int, sent: httpx.Headers, data: bytes) -> Answer:
         raise Unanswered(f"the server refused the request ({status}): {said(data)}", lasting=True)
     if status in MISPLACED:
         raise ServersDown(f"The caption server answers {status} to every request: {said(data)}.")
-    if status != httpx.codes.OK:
+    if status != OK:
         raise _Broken(f"failed ({status}): {said(data)}")
     try:
         decoded = json.loads(data.decode("utf-8"))
@@ -228,12 +222,12 @@ def parse_answer(status: int, sent: httpx.Headers, data: bytes) -> Answer:
     )
 
 
-def echoed(request_id: str, sent: httpx.Headers, data: bytes) -> bool:
+def echoed(request_id: str, sent: Mapping[str, str], data: bytes) -> bool:
     """Whether a response names the request it answers: in its header, or in the completion's id."""
     return sent.get("x-request-id") == request_id or request_id in _completion_id(data)
 
 
-def _mine(request_id: str, sent: httpx.Headers, data: bytes) -> None:
+def _mine(request_id: str, sent: Mapping[str, str], data: bytes) -> None:
     """Raises _Broken where a response answers another request, or does not say which it answers."""
     header, named = sent.get("x-request-id"), _completion_id(data)
     if header not in (None, request_id) or (request_id not in named and header is None):
@@ -288,7 +282,13 @@ def said(data: bytes) -> str:
     return (text[:SAID_LETTERS] + " ..." if len(text) > SAID_LETTERS else text).rstrip(".") or "nothing"
 
 
+def plain(error: BaseException) -> str:
+    """An error of the network in its own words, without the client's details."""
+    cause = getattr(error, "os_error", None)
+    return (getattr(cause, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+
+
 def _told(trouble: BaseException, timeout_s: float) -> str:
-    if isinstance(trouble, TimeoutError | httpx.TimeoutException):
+    if isinstance(trouble, TimeoutError):
         return f"gave no answer within {timeout_s:g} s"
-    return str(trouble) or f"broke the connection ({type(trouble).__name__})"
+    return str(trouble) if isinstance(trouble, _Broken) else f"broke the connection ({plain(trouble)})"

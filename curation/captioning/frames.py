@@ -50,7 +50,7 @@ def from_media(uri: str, wanted: int, side: int) -> list[bytes]:
                 return _decoded(container, wanted, side)
         with fs.open_input_file(path) as stream, av.open(stream) as container:
             return _decoded(container, wanted, side)
-    except (av.error.FFmpegError, IndexError, OSError) as error:
+    except (av.error.FFmpegError, cv2.error, IndexError, OSError, ValueError) as error:
         raise FrameError(f"the cut clip cannot be read: {error}") from error
 
 

@@ -4,13 +4,14 @@ the largest request that this recipe can make. Whatever is amiss is one sentence
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 
-from curation.captioning.endpoint import Servers, echoed, headers, is_html, said
+from curation.captioning.endpoint import BUSY, OK, Servers, echoed, headers, is_html, plain, said
 from curation.captioning.frames import encode
 from curation.captioning.prompt import Template, chat_body
 from curation.recipe import Captioning, RecipeError
@@ -44,7 +45,7 @@ def preflight(recipe: Captioning, endpoints: tuple[str, ...], template: Template
 
 
 async def _preflight(recipe: Captioning, urls: tuple[str, ...], template: Template, key: str | None) -> Servers:
-    async with httpx.AsyncClient(headers=headers(key), timeout=LIST_S, trust_env=False) as http:
+    async with aiohttp.ClientSession(headers=headers(key)) as http:
         lists = await asyncio.gather(*(_models(http, url) for url in urls))
         served = {
             model.name: tuple(url for url, names in zip(urls, lists, strict=True) if model.name in names)
@@ -65,19 +66,19 @@ async def _preflight(recipe: Captioning, urls: tuple[str, ...], template: Templa
         return Servers(served, frozenset(url for url, all_ in by_url.items() if all(all_)))
 
 
-async def _models(http: httpx.AsyncClient, url: str) -> dict[str, int | None]:
+async def _models(http: aiohttp.ClientSession, url: str) -> dict[str, int | None]:
     """Models of a server by name, with their context in tokens where it tells."""
     try:
-        response = await http.get(f"{url}/models")
-    except httpx.HTTPError as error:
+        async with http.get(f"{url}/models", timeout=aiohttp.ClientTimeout(LIST_S)) as response:
+            data = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise RecipeError(
-            f"No caption server answers at captioning.endpoints={url}: {error or type(error).__name__}. Start it, or "
+            f"No caption server answers at captioning.endpoints={url}: {plain(error)}. Start it, or "
             f"correct the address."
         ) from error
-    data = response.content
-    if response.status_code in (401, 403):
+    if response.status in (401, 403):
         raise RecipeError(
-            f"The caption server at {url} refuses the key ({response.status_code}): set captioning.api_key_env to the "
+            f"The caption server at {url} refuses the key ({response.status}): set captioning.api_key_env to the "
             f"environment variable that holds it."
         )
     if is_html(data):
@@ -86,10 +87,10 @@ async def _models(http: httpx.AsyncClient, url: str) -> dict[str, int | None]:
             f"should end in /v1."
         )
     try:
-        return {str(model["id"]): model.get("max_model_len") for model in response.json()["data"]}
+        return {str(model["id"]): model.get("max_model_len") for model in json.loads(data)["data"]}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RecipeError(
-            f"What answers at captioning.endpoints={url} gives no list of models ({response.status_code}: "
+            f"What answers at captioning.endpoints={url} gives no list of models ({response.status}: "
             f"{said(data)}): is it an OpenAI-compatible server, and does the address end in /v1?"
         ) from error
 
@@ -102,35 +103,36 @@ def probe_body(recipe: Captioning, template: Template, model: str) -> dict[str, 
 
 
 async def _probe(
-    http: httpx.AsyncClient, recipe: Captioning, template: Template, model: str, url: str, context: int | None
+    http: aiohttp.ClientSession, recipe: Captioning, template: Template, model: str, url: str, context: int | None
 ) -> bool:
     """Whether the server gives request ids back; RecipeError where it cannot take the recipe's requests."""
     request_id = f"preflight-{os.urandom(4).hex()}"
     try:
-        response = await http.post(
-            f"{url}/chat/completions", json=probe_body(recipe, template, model), timeout=recipe.timeout_s,
-            headers={"X-Request-Id": request_id},
-        )  # fmt: skip
-    except httpx.HTTPError as error:
+        async with http.post(
+            f"{url}/chat/completions", json=probe_body(recipe, template, model),
+            headers={"X-Request-Id": request_id}, timeout=aiohttp.ClientTimeout(recipe.timeout_s),
+        ) as response:  # fmt: skip
+            status, data = response.status, await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise RecipeError(
             f"The caption server at {url} did not answer a request of {recipe.frames} frames within captioning."
-            f"timeout_s={recipe.timeout_s:g}: {error or type(error).__name__}."
+            f"timeout_s={recipe.timeout_s:g}: {plain(error)}."
         ) from error
-    if response.status_code in (429, 502, 503):  # there, and busy: the run itself waits for it
+    if status in BUSY:  # there, and busy: the run itself waits for it
         return False
-    if response.status_code != httpx.codes.OK:
-        raise RecipeError(_why_not(response, recipe, model, url))
+    if status != OK:
+        raise RecipeError(_why_not(status, data, recipe, model, url))
     try:
-        used = response.json()["usage"]["prompt_tokens"]
+        used = json.loads(data)["usage"]["prompt_tokens"]
     except (ValueError, LookupError, TypeError):
         used = None
     if context and used and used + recipe.max_tokens > context:
         raise RecipeError(_too_long(recipe, model, url, f"{used} tokens of prompt and {context} of context"))
-    return echoed(request_id, response.headers, response.content)
+    return echoed(request_id, response.headers, data)
 
 
-def _why_not(response: httpx.Response, recipe: Captioning, model: str, url: str) -> str:
-    words = said(response.content)
+def _why_not(status: int, data: bytes, recipe: Captioning, model: str, url: str) -> str:
+    words = said(data)
     low = words.lower()
     if any(sign in low for sign in TOO_LONG):
         return _too_long(recipe, model, url, words)
@@ -141,7 +143,7 @@ def _why_not(response: httpx.Response, recipe: Captioning, model: str, url: str)
             f"{'it' if recipe.send == 'video' else 'them'} ({words}): set captioning.send={other}, raise the server's "
             f"--limit-mm-per-prompt, or name a model that sees."
         )
-    return f"The caption server at {url} turns down a request for '{model}' ({response.status_code}): {words}."
+    return f"The caption server at {url} turns down a request for '{model}' ({status}): {words}."
 
 
 def _too_long(recipe: Captioning, model: str, url: str, words: str) -> str:

@@ -62,22 +62,21 @@ class VisionCaptioner:
         ready: Prepared = asyncio.Queue(AHEAD)
         threads = ThreadPoolExecutor(PREPARERS, thread_name_prefix="frames")
         try:
-            async with Endpoints(
-                self._servers, recipe.timeout_s, recipe.retries, recipe.patience_s, self._key
-            ) as pool:
-                ticker = asyncio.create_task(recorder.tick())
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._prepare(rows, frames, ready, threads))
-                    for _ in range(self._concurrency):
-                        group.create_task(self._take(pool, ready, recorder))
+            async with (
+                Endpoints(self._servers, recipe.timeout_s, recipe.retries, recipe.patience_s, self._key) as pool,
+                asyncio.TaskGroup() as group,  # an error in one ends all
+            ):
+                ticker = group.create_task(recorder.tick())
+                group.create_task(self._prepare(rows, frames, ready, threads))
+                await asyncio.wait(
+                    [group.create_task(self._take(pool, ready, recorder)) for _ in range(self._concurrency)]
+                )
                 ticker.cancel()
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             await recorder.flush()
 
-    async def _prepare(
-        self, rows: Iterable[Row], frames: Frames, ready: Prepared, threads: ThreadPoolExecutor
-    ) -> None:
+    async def _prepare(self, rows: Iterable[Row], frames: Frames, ready: Prepared, threads: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         for row in rows:
             await ready.put((row, loop.run_in_executor(threads, _tried, frames, row)))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 REFERENCE_SIDE = 720  # vectors are given in pixels of a picture whose shorter side is this
-LENGTH_VECTORS_MAX = 2000  # vectors whose mean length is taken: more change the third digit
+LENGTH_VECTORS_MAX = 1000  # vectors whose mean length is taken: more change the third digit
 FIT_VECTORS_MAX = 300  # vectors used for a fit of the camera; more change nothing
 FIT_VECTORS_MIN = 12
 
@@ -37,13 +37,13 @@ def mean_length(vectors: np.ndarray) -> float:
     The vectors of a frame reach as far back as its reference lies: divide by that distance for pixels per frame.
     """
     vectors = vectors[:: max(1, len(vectors) // LENGTH_VECTORS_MAX)]
-    vectors = vectors[vectors["source"] < 0]
-    if not len(vectors):
+    past = vectors["source"] < 0
+    if not past.any():
         return float("nan")
-    x, y = vectors["motion_x"].astype(np.float32), vectors["motion_y"].astype(np.float32)
-    length = np.sqrt(x * x + y * y) / np.maximum(vectors["motion_scale"], 1)
-    area = vectors["w"].astype(np.float32) * vectors["h"]
-    return float((length * area).sum() / max(float(area.sum()), 1.0))
+    x, y = (vectors[name][past].astype(np.float32) for name in ("motion_x", "motion_y"))
+    length = np.sqrt(x * x + y * y) / vectors["motion_scale"][past]
+    area = vectors["w"][past].astype(np.float32) * vectors["h"][past]
+    return float(length @ area) / max(float(area.sum()), 1.0)
 
 
 def field_of(vectors: np.ndarray, width: int, height: int, reach: int = 1) -> Field | None:

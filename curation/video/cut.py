@@ -24,6 +24,7 @@ from curation.manifest import DiskFull, is_local, join, named_errors, resolve
 from curation.recipe import Cut
 from curation.video.source import Source
 
+CUT_MIN_S, CUT_FACTOR = 60.0, 15.0  # FFmpeg may take so long for a clip: seconds, and times its length
 STDERR_LINES = 3  # of FFmpeg's own words in an error
 EDGE_S, EDGE_FRAMES = 0.002, 0.25  # how early a span is begun and ended, so that rounding loses or adds no frame
 #: Seconds before a clip to which the file is wound, the next where frames are missing: MPEG streams have no index of
@@ -131,15 +132,20 @@ class Cutter:
             if source.interlaced:
                 stream = stream.filter("bwdif", mode="send_frame")
             stream = stream.filter("trim", start=f"{start:.6f}", end=f"{end:.6f}").filter("setpts", "PTS-STARTPTS")
-            self._run(self._scaled(stream), clip, temporary)
+            self._run(self._scaled(stream, source.rotation in (90, 270)), clip, temporary)
             if not seeks or _frames(temporary) >= clip["frames"]:
                 return
 
-    def _scaled(self, stream: Any) -> Any:
-        """Square pixels, even sides, the longer one at most `side_max`."""
+    def _scaled(self, stream: Any, turned: bool) -> Any:
+        """Square pixels, even sides, the longer one at most `side_max`; sizes as `StreamInfo.shown` has them.
+
+        A picture that is turned upright has its coded width standing: it is the height that is stretched then.
+        """
+        width, height = ("iw", "ih/sar") if turned else ("iw*sar", "ih")
         side = self._recipe.side_max
-        scale = f"min(1,{side}/max(iw*sar,ih))" if side else "1"
-        return stream.filter("scale", f"trunc(iw*sar*{scale}/2)*2", f"trunc(ih*{scale}/2)*2").filter("setsar", 1)
+        scale = f"*min(1,{side}/max({width},{height}))" if side else ""
+        stream = stream.filter("scale", f"trunc({width}{scale}/2)*2", f"trunc({height}{scale}/2)*2")
+        return stream.filter("setsar", 1)
 
     def _run(self, stream: Any, clip: dict[str, Any], temporary: str) -> None:
         command = (
@@ -155,7 +161,13 @@ class Cutter:
         )  # fmt: skip
         # Accurate seeking would cut by the container's idea of its start; the filter above cuts by the pictures'.
         command.insert(command.index("-i"), "-noaccurate_seek")
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        limit_s = CUT_MIN_S + CUT_FACTOR * (clip["end_s"] - clip["start_s"])
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CutError(f"FFmpeg took longer than {limit_s:.0f} s and was ended") from error
         if result.returncode:
             said = "; ".join(result.stderr.strip().splitlines()[-STDERR_LINES:])
             if "No space left" in result.stderr:

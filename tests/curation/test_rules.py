@@ -73,7 +73,7 @@ def test_rules_that_cannot_be_applied_are_told_before_any_work():
     rules.check(build({}, ["rules={redness: {min: 1}, aspect: {max: 2}}"]), ["redness"])
     with pytest.raises(RecipeError, match="did you mean 'sharpness'"):
         rules.check(build({}, ["rules={sharpnes: {min: 1}}"]), [])
-    with pytest.raises(RecipeError, match="did you mean 'motion.vmaf_min'"):
+    with pytest.raises(RecipeError, match=r"did you mean 'motion\.vmaf_min'"):
         rules.check(build({}, ["curriculum.sets.finetune.rules={motion.vmaf_mn: 1}"]), [])
     with pytest.raises(RecipeError, match="holds string"):
         rules.column(pa.table({"uri": ["a"]}), "uri")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -65,13 +67,13 @@ def test_edges_at_a_boundary_are_trimmed_and_the_head_of_the_file_is_dropped():
 def test_a_long_shot_becomes_whole_windows_and_a_rest():
     clips = spans([(0, 40 * FPS)], 40, trim_frames=0, head_s=0, duration_max_s=16)
     assert [c.span.duration_s for c in clips] == pytest.approx([16, 16, 8])
-    assert all(a.span.stop == b.span.first for a, b in zip(clips, clips[1:]))
+    assert all(a.span.stop == b.span.first for a, b in itertools.pairwise(clips))
 
 
 def test_clips_cover_each_shot_but_for_the_trims_and_none_spans_two():
     rng = np.random.default_rng(3)
     edges = [0, *sorted(rng.choice(np.arange(1, 960), 12, replace=False).tolist()), 960]
-    shots = list(zip(edges, edges[1:]))
+    shots = list(itertools.pairwise(edges))
     for clip in spans(shots, 40, trim_frames=3, head_s=1):
         first, stop = shots[clip.shot]
         assert first <= clip.span.first < clip.span.stop <= stop

@@ -189,7 +189,10 @@ def _sets(clips: pa.Table, recipe: Recipe) -> dict[str, pa.Table]:
     for name in recipe.curriculum.sets:
         inside = np.array([name in sets for sets in clips["sets"].to_pylist()], dtype=bool)
         mine = clips.filter(pa.array(inside))
-        columns = {f.name: mine[f.name].cast(f.type) for f in manifest.SET if f.name in mine.column_names}
+        columns = {
+            f.name: mine[f.name].cast(f.type) if f.name in mine.column_names else pa.nulls(mine.num_rows, f.type)
+            for f in manifest.SET
+        }
         columns["weight"] = pa.array(np.ones(mine.num_rows), pa.float32())
         tables[f"sets/{name}"] = pa.table(columns).select(manifest.SET.names)
     return tables

@@ -14,10 +14,15 @@ def caption(**changes) -> str:
     return captioning.compose({**ROW, **changes})
 
 
-def test_the_camera_motion_stands_in_front_where_it_is_certain():
-    assert caption().startswith("Pan left. ")
-    assert "pan" not in caption(camera_motion_conf=0.3).lower()
-    assert "pan" not in caption(camera_motion=None, camera_motion_conf=None).lower()
+def test_the_camera_motion_is_left_to_its_own_columns():
+    assert "pan" not in caption().lower()
+    assert captioning.sure_camera(ROW) == "pan left"
+    assert captioning.sure_camera({**ROW, "camera_motion_conf": 0.3}) is None
+    assert captioning.sure_camera({**ROW, "camera_motion": None, "camera_motion_conf": None}) is None
+
+
+def test_the_rate_of_a_bucket_is_said_as_a_token():
+    assert captioning.fps_token(128, 8.0) == "FPS-16" and captioning.fps_token(256, 10.67) == "FPS-24"
 
 
 def test_a_caption_says_what_was_measured():
@@ -38,6 +43,6 @@ def test_extreme_measurements_have_a_word():
 
 
 def test_every_clip_has_one_caption_that_names_its_author():
-    made = captioning.build("composed")([ROW, {**ROW, "clip_id": "b"}])
+    made = captioning.ComposedCaptioner()([ROW, {**ROW, "clip_id": "b"}])
     assert [c.clip_id for c in made] == ["a", "b"]
     assert all(c.model == "composed" and c.text and c.error is None for c in made)

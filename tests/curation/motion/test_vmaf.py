@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import av
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ def filter_scores(pictures: list[np.ndarray]) -> np.ndarray:
     graph = av.filter.Graph()
     source = graph.add_buffer(width=width, height=height, format="yuv420p", time_base="1/25")
     steps = [source, graph.add("vmafmotion"), graph.add("buffersink")]
-    for one, other in zip(steps, steps[1:]):
+    for one, other in itertools.pairwise(steps):
         one.link_to(other)
     graph.configure()
     scores = []
@@ -36,7 +38,7 @@ def filter_scores(pictures: list[np.ndarray]) -> np.ndarray:
 
 def our_scores(pictures: list[np.ndarray]) -> np.ndarray:
     blurred = [vmaf.blur(picture) for picture in pictures]
-    return np.array([vmaf.difference(now, then) for then, now in zip(blurred, blurred[1:])])
+    return np.array([vmaf.difference(now, then) for then, now in itertools.pairwise(blurred)])
 
 
 def read(path) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -1,0 +1,315 @@
+"""The training loop that both models share: one optimizer step after another, and what must survive a kill.
+
+A model brings `backward(batch, step)`, which leaves gradients of the global batch's mean loss, and `validate()`.
+Everything else is here: clipping, learning rate, moving average, log, validation, checkpoints, stopping. A step's
+numbers depend on (recipe, data, step) alone, so a run that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model import checkpoint as checkpoints
+from model.checkpoint import Checkpoint
+from model.data import Batch, Loader
+from model.parallel import Place, mean_over_ranks
+from model.steps import Backward
+from model.train_recipe import Optimizer, Stage, TrainRecipe
+
+EMA_RAMP = 10  # the average's decay is at most (1 + n) / (10 + n) after n steps, so that short runs have one too
+PROGRESS = 1e-3  # by how much, relatively, a validation loss must fall to count as progress
+HALF = 0.5  # what the learning rate is multiplied with on a plateau (3.1.5)
+
+Say = Callable[[str], None]
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on: one sentence."""
+
+
+@dataclass
+class Progress:
+    """Where a training is, and the plateau schedule's memory. Saved with every checkpoint."""
+
+    step: int = 0  # optimizer steps of all stages
+    stage: int = 0
+    stage_step: int = 0  # optimizer steps of this stage
+    factor: float = 1.0  # what plateaus have made of the learning rate
+    best: float | None = None  # lowest validation loss of this stage
+    waited: int = 0  # validations since then
+
+
+class Trained:
+    """A model with its optimizer and its moving average. Build it after sharding."""
+
+    def __init__(self, model: nn.Module, options: Optimizer) -> None:
+        self.model, self.options = model, options
+        fused = next(model.parameters()).is_cuda
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=0.0, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay,
+            fused=fused,
+        )  # fmt: skip
+        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def step(self, lr: float, number: int) -> Tensor:
+        """One clipped step at `lr`; `number`: steps done before. Returns the gradient's norm before clipping."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip, error_if_nonfinite=False)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        if not math.isfinite(float(norm)):
+            return norm
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._average(min(self.options.ema, (1 + number) / (EMA_RAMP + number)))
+        return norm
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        now = self.model.state_dict()
+        learned = {name for name, _ in self.model.named_parameters()}
+        for name, value in self.ema.items():
+            old, new = _local(value), _local(now[name])
+            if name in learned:
+                old.lerp_(new, 1 - decay)
+            else:
+                old.copy_(new)  # buffers are measured, not learned
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+        optimizer = get_optimizer_state_dict(self.model, self.optimizer)
+        return {"model": self.model.state_dict(), "ema": self.ema, "optimizer": optimizer}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`, after the checkpoint was loaded into it."""
+        from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
+
+        self.model.load_state_dict(state["model"])
+        set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"])
+
+
+def _local(value: Tensor) -> Tensor:
+    return value.to_local() if hasattr(value, "to_local") else value
+
+
+def learning_rate(stage: Stage, step: int, factor: float) -> float:
+    """The rate at `step` of the stage (0 is the first): linear warm-up, then constant, halved or cosine to 0."""
+    rate = stage.lr * min(1.0, (step + 1) / (stage.warmup + 1))
+    if stage.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return rate * (factor if stage.schedule == "plateau" else 1.0)
+
+
+def note_validation(progress: Progress, stage: Stage, loss: float) -> bool:
+    """Record a validation loss; True where it is the one after which the rate is halved (schedule `plateau`)."""
+    if progress.best is None or loss < progress.best * (1 - PROGRESS):
+        progress.best, progress.waited = loss, 0
+        return False
+    progress.waited += 1
+    if stage.schedule != "plateau" or progress.waited < stage.patience:
+        return False
+    progress.factor, progress.waited = progress.factor * HALF, 0
+    return True
+
+
+# ---- a session -----------------------------------------------------------------------------------------------------
+
+
+class Session:
+    """One `rushes train`, from start or resume to its end: output folder, log, checkpoints, stop signal."""
+
+    def __init__(self, recipe: TrainRecipe, output: str, place: Place, say: Say) -> None:
+        self.recipe, self.place, self.say = recipe, place, say if place.leads else lambda _: None
+        self.output = Path(output)
+        self.stopping = False
+        self.facts: dict[str, Any] = {}  # what checkpoints say beside progress: model, config, data, tae
+        found = checkpoints.published(self.output)
+        self.resumed: Checkpoint | None = checkpoints.open_checkpoint(found[-1]) if found else None
+        fields = Progress.__dataclass_fields__
+        self.progress = Progress(**{k: self.resumed.meta[k] for k in fields}) if self.resumed else Progress()
+        if place.leads:
+            try:
+                (self.output / "checkpoints").mkdir(parents=True, exist_ok=True)
+                (self.output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+            except OSError as error:
+                raise TrainingError(f"{output} cannot be written: {error}.") from error
+            _cut_log(self.output / "log.jsonl", self.progress.step)
+        self._board = _tensorboard(self.output) if place.leads else None
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """One line of log.jsonl; numbers go to TensorBoard too where it is installed."""
+        if not self.place.leads:
+            return
+        with open(self.output / "log.jsonl", "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        for name, value in entry.items() if self._board else ():
+            if isinstance(value, float | int) and name != "step":
+                self._board.add_scalar(name, value, entry["step"])
+
+    def save(self, trained: dict[str, Trained]) -> None:
+        """Publish a checkpoint of this step."""
+        state = {name: one.state() for name, one in trained.items()}
+        first = state.pop(next(iter(state)))
+        meta = {**self.facts, **asdict(self.progress)}
+        checkpoints.save(self.output / "checkpoints", {**first, **state}, meta, self.recipe.keep)
+
+    def restore(self, trained: dict[str, Trained]) -> None:
+        """Everything that the last checkpoint holds; the models must have its sizes. Raises CheckpointError."""
+        state = {name: one.state() for name, one in trained.items()}
+        name = next(iter(state))
+        first = state.pop(name)
+        checkpoints.load(self.resumed, {**first, **state})
+        for key, one in trained.items():
+            one.restore(first if key == name else state[key])
+
+    def run_stage(
+        self,
+        stage: Stage,
+        loader: Loader,
+        trained: dict[str, Trained],
+        backward: Backward,
+        validate: Callable[[], float | None],
+        flops: Callable[[Batch], float] | None = None,
+        peak: float | None = None,
+    ) -> bool:
+        """The steps of a stage that are left; False where a signal ended it (a checkpoint was saved).
+
+        trained: the model first; others (a discriminator) take part in steps that leave them gradients.
+        flops(batch): of one training step of this rank; peak: of its device, FLOP/s. Raises TrainingError on a loss
+        or a gradient that is not finite, and leaves the last checkpoint as it was.
+        """
+        progress = self.progress
+        before = time.perf_counter()
+        for batch in loader.batches(range(progress.stage_step, stage.steps)):
+            waited = time.perf_counter() - before
+            lr = learning_rate(stage, progress.stage_step, progress.factor)
+            terms, norm = self._step(batch, trained, backward, lr)
+            progress.step, progress.stage_step = progress.step + 1, progress.stage_step + 1
+            took = time.perf_counter() - before
+            entry: dict[str, Any] = {"step": progress.step, "stage": stage.name, **terms, "gradient": norm, "lr": lr}
+            entry |= {"shape": str(batch.shape), "step_s": round(took, 4), "data_wait_s": round(waited, 4)}
+            entry["mfu"] = round(flops(batch) / took / peak, 4) if flops and peak else None
+            if self.place.device.type == "cuda":
+                entry["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+            if any(sample.failed for sample in batch.samples):
+                entry["undecodable"] = [text for sample in batch.samples for text in sample.failed]
+            last = progress.stage_step == stage.steps
+            if last or progress.stage_step % stage.validate_every == 0:
+                entry["validation"] = self._validate(stage, trained, validate)
+                self.say(_line(entry))
+            self.log(entry)
+            if last or self.stopping or progress.stage_step % stage.save_every == 0:
+                self.save(trained)
+            if self.stopping and not last:
+                return False
+            before = time.perf_counter()
+        return not self.stopping
+
+    def _step(
+        self, batch: Batch, trained: dict[str, Trained], backward: Backward, lr: float
+    ) -> tuple[dict[str, float], float]:
+        terms = backward(batch, self.progress.stage_step)
+        told = torch.stack(
+            [*(v.float() for v in terms.values()), torch.tensor(float(self.stopping)).to(self.place.device)]
+        )
+        *values, stop = mean_over_ranks(told).tolist()
+        self.stopping = stop > 0  # a signal to one rank stops all of them at the same step
+        means = dict(zip(terms, values))
+        if not math.isfinite(means["loss"]):
+            raise TrainingError(self._not_finite("loss", means["loss"], batch))
+        norm = 0.0
+        for one in trained.values():
+            if any(p.grad is not None for p in one.model.parameters()):
+                norm_here = float(one.step(lr, self.progress.step))
+                if not math.isfinite(norm_here):
+                    raise TrainingError(self._not_finite("gradient", norm_here, batch))
+                norm = norm or norm_here
+        return means, norm
+
+    def _not_finite(self, what: str, value: float, batch: Batch) -> str:
+        found = checkpoints.published(self.output)
+        kept = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written yet"
+        clips = ", ".join(sample.clip_id for sample in batch.samples)
+        return (
+            f"The {what} is {value} at step {self.progress.step + 1} (clips {clips}); {kept}: "
+            "lower the learning rate or the gradient clip, and start the same command again."
+        )
+
+    def _validate(
+        self, stage: Stage, trained: dict[str, Trained], validate: Callable[[], float | None]
+    ) -> float | None:
+        model = next(iter(trained.values())).model
+        model.eval()
+        with torch.no_grad():
+            loss = validate()
+        model.train()
+        if loss is not None and note_validation(self.progress, stage, loss):
+            self.say(f"No progress in {stage.patience} validations: the learning rate is halved.")
+        return loss
+
+
+@contextmanager
+def stop_on_signal(session: Session) -> Iterator[None]:
+    """SIGTERM and Ctrl-C let the step end, save, and leave; where signals can be caught (the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        session.stopping = True
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop what a killed run wrote after its last checkpoint: those steps are done again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # killed in the middle of a line
+            continue
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _tensorboard(output: Path) -> Any | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(output / "tensorboard"))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    validation = "none" if entry["validation"] is None else f"{entry['validation']:.5f}"
+    return (
+        f"{entry['stage']:>16} step {entry['step']:>7}  loss {entry['loss']:.5f}  validation {validation}  "
+        f"lr {entry['lr']:.2e}  {entry['step_s']:.2f} s/step, {entry['data_wait_s']:.2f} s of it waiting for data"
+    )

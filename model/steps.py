@@ -1,0 +1,191 @@
+"""What one training step computes: a batch in, gradients of the global batch's mean loss left in the model.
+
+All chance (noise, time, dropped text) is drawn per clip from (seed, stage, step, place in the global batch): any
+number of ranks and any micro-batch sees the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.data import Batch, Sample, mix
+from model.dit import DiT
+from model.flow import Process, training_loss
+from model.losses import TAELossConfig, hinge_discriminator_loss, tae_loss
+from model.parallel import average_gradients, mean_over_ranks, synchronize_gradients
+from model.tae import SPACE_FACTOR, TAE, latent_frames
+from model.text import TextEncoder, prompt
+from model.train_recipe import Stage, TrainRecipe
+
+GREY = 127.5  # uint8 to [-1, 1]
+LATENT_MOMENTUM = 0.01  # of the running statistics of the latents, per step
+VARIANCE_FLOOR = 1e-12  # under the square root of a channel's variance
+SEED_BITS = (1 << 63) - 1  # of a torch generator
+VALIDATION_SEED, NOISE_SEED = 101, 102  # keep apart what is drawn for what
+
+Backward = Callable[[Batch, int], dict[str, Tensor]]
+
+
+def to_video(frames: Any, device: torch.device | str) -> Tensor:
+    """uint8 [B, T, H, W, 3] (numpy) -> float32 [B, 3, T, H, W] in [-1, 1] on the device."""
+    video = torch.from_numpy(frames).to(device, non_blocking=True)
+    return video.permute(0, 4, 1, 2, 3).float().div_(GREY).sub_(1.0)
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on `numbers` alone."""
+    return torch.Generator().manual_seed(mix(*numbers) & SEED_BITS)
+
+
+def micro_batches(batch: Batch, size: int) -> list[tuple[tuple[int, ...], tuple[Sample, ...]]]:
+    """(places in the global batch, samples) of each forward pass, all of the same size."""
+    starts = range(0, len(batch.samples), size)
+    return [(batch.places[i : i + size], batch.samples[i : i + size]) for i in starts]
+
+
+def precision(recipe: TrainRecipe, device: torch.device) -> Any:
+    """The context of a forward pass: bfloat16 where the recipe says so."""
+    if recipe.precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+# ---- the autoencoder -----------------------------------------------------------------------------------------------
+
+
+def tae_backward(
+    recipe: TrainRecipe,
+    stage: Stage,
+    model: TAE,
+    weights: TAELossConfig,
+    perceptual: nn.Module | None = None,
+    rival: nn.Module | None = None,
+) -> Backward:
+    """The function that leaves in `model` (and the discriminator) the gradients of a global batch's mean loss."""
+    device, number_of = model.latent_mean.device, recipe.stages.index(stage)
+
+    def backward(batch: Batch, step: int) -> dict[str, Tensor]:
+        parts = micro_batches(batch, stage.micro_batch)
+        totals: dict[str, Tensor] = {}
+        moments = torch.zeros(2, model.config.latent_channels, device=device)
+        for places, samples in parts:
+            video = to_video(Batch(step, batch.shape, places, samples).frames, device)
+            shape = (
+                model.config.latent_channels,
+                latent_frames(video.shape[2]),
+                *(n // SPACE_FACTOR for n in video.shape[3:]),
+            )
+            noise = torch.stack(
+                [torch.randn(shape, generator=generator(recipe.seed, NOISE_SEED, number_of, step, p)) for p in places]
+            )
+            with precision(recipe, device):
+                made, posterior, latent = model(video, noise.to(device))
+                if rival is not None:
+                    rival.requires_grad_(False)
+                loss, terms = tae_loss(
+                    weights, video, made, posterior, latent, step, perceptual, rival, model.last_layer
+                )  # fmt: skip
+            (loss / len(parts)).backward()
+            if rival is not None:
+                rival.requires_grad_(True)
+                if step >= weights.adversarial_start:
+                    with precision(recipe, device):
+                        rivalry = hinge_discriminator_loss(rival(video), rival(made.detach()))
+                    (rivalry / len(parts)).backward()
+                    terms["discriminator"] = rivalry.detach()
+            mean = posterior.mean.detach().float()
+            moments += torch.stack([mean.mean((0, 2, 3, 4)), mean.square().mean((0, 2, 3, 4))]) / len(parts)
+            for name, value in {"loss": loss.detach(), **terms}.items():
+                totals[name] = totals.get(name, 0.0) + value / len(parts)
+        for one in (model, rival):
+            if one is not None:
+                average_gradients(one)
+        note_latents(model, mean_over_ranks(moments), step)
+        return totals
+
+    return backward
+
+
+@torch.no_grad()
+def note_latents(model: TAE, moments: Tensor, step: int) -> None:
+    """Running mean and deviation per channel of the latents, in the model's buffers. moments: [2, C], E x and E x^2."""
+    pace = max(LATENT_MOMENTUM, 1 / (step + 1))
+    mean, square = model.latent_mean, model.latent_std.square() + model.latent_mean.square()
+    square = torch.lerp(square, moments[1], pace)
+    model.latent_mean.copy_(torch.lerp(mean, moments[0], pace))
+    model.latent_std.copy_((square - model.latent_mean.square()).clamp(min=VARIANCE_FLOOR).sqrt())
+
+
+# ---- the transformer -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def latents_of(frozen: TAE, samples: Sequence[Sample]) -> Tensor:
+    """[B, C, ceil(T / 8), H / 8, W / 8]: normalised posterior means, encoded tile by tile."""
+    parts = [frozen.encode_tiled(to_video(s.frames[None], frozen.latent_mean.device)).mean for s in samples]
+    return frozen.normalize(torch.cat(parts))
+
+
+def prompts_of(samples: Sequence[Sample], images: bool) -> list[str]:
+    """Captions with the frame rate in front; a single frame has none."""
+    return [prompt(s.caption, None if images else s.rate) for s in samples]
+
+
+def dit_backward(
+    recipe: TrainRecipe, stage: Stage, model: DiT, frozen: TAE, encoder: TextEncoder, process: Process
+) -> Backward:
+    """The function that leaves in `model` the gradients of a global batch's mean loss."""
+    device, number_of = frozen.latent_mean.device, recipe.stages.index(stage)
+
+    def backward(batch: Batch, step: int) -> dict[str, Tensor]:
+        parts = micro_batches(batch, stage.micro_batch)
+        total = torch.zeros((), device=device)
+        for number, (places, samples) in enumerate(parts):
+            synchronize_gradients(model, number == len(parts) - 1)
+            data = latents_of(frozen, samples)
+            makers = [generator(recipe.seed, NOISE_SEED, number_of, step, place) for place in places]
+            noise = torch.stack([torch.randn(data.shape[1:], generator=g) for g in makers]).to(device)
+            time = torch.cat([process.sample_time(1, g) for g in makers]).to(device)
+            drop = torch.cat([torch.rand(1, generator=g) < recipe.text.drop for g in makers]).to(device)
+            text, mask = _text(encoder, prompts_of(samples, batch.shape.frames == 1), device)
+
+            def predict(x: Tensor, t: Tensor, text=text, mask=mask, drop=drop) -> Tensor:
+                return model(x, t, text, mask, drop)
+
+            with precision(recipe, device):
+                loss = training_loss(predict, process, data, noise, time)
+            (loss / len(parts)).backward()
+            total += loss.detach() / len(parts)
+        return {"loss": total}
+
+    return backward
+
+
+def dit_validation(
+    recipe: TrainRecipe, model: DiT, frozen: TAE, encoder: TextEncoder, process: Process
+) -> Callable[[Batch], Tensor]:
+    """Loss of a batch of one clip at fixed draws of noise and time, with its text."""
+    device, draws = frozen.latent_mean.device, recipe.data.validation_draws
+
+    def check(batch: Batch) -> Tensor:
+        data = latents_of(frozen, batch.samples).expand(draws, -1, -1, -1, -1)
+        maker = generator(recipe.seed, VALIDATION_SEED, batch.step)
+        noise = torch.randn(data.shape, generator=maker).to(device)
+        time = process.sample_time(draws, maker).to(device)
+        text, mask = _text(encoder, prompts_of(batch.samples, batch.shape.frames == 1) * draws, device)
+        with precision(recipe, device):
+            return training_loss(lambda x, t: model(x, t, text, mask), process, data, noise, time)
+
+    return check
+
+
+def _text(
+    encoder: TextEncoder, prompts: list[str], device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    features = encoder.encode(prompts)
+    return {encoder.name: features.tokens.to(device)}, {encoder.name: features.mask.to(device)}

@@ -1,0 +1,219 @@
+"""One training recipe is one reproducible training: YAML in, validated, stages as data.
+
+A stage says which set is read, at which shapes, how many steps at which learning rate. Published values are Movie
+Gen's Table 3; what the paper does not print (weight decay, EMA, warm-up) says so beside the field.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+class TrainRecipeError(ValueError):
+    """A training recipe that cannot be used as written: one sentence that names the key and the fix."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Stage(Section):
+    """A part of a training with its own data, shapes and learning rate."""
+
+    name: str
+    set: str = Field("pretrain-256", description="the manifest's set that is read: sets/NAME")
+    steps: int = Field(1000, ge=1, description="optimizer steps of this stage")
+    batch: int = Field(8, ge=1, description="clips of a global batch, all ranks together")
+    micro_batch: int = Field(8, ge=1, description="clips per rank in one forward pass; the rest is accumulated")
+    lr: float = Field(1e-4, gt=0, description="learning rate after the warm-up (Table 3: 1e-4, 6e-5, 1e-5)")
+    schedule: Literal["constant", "plateau", "cosine"] = Field(
+        "plateau", description="plateau: halved when the validation loss stands still (3.1.5); cosine: to 0 (3.3)"
+    )
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up (not published)")
+    patience: int = Field(3, ge=1, description="plateau: validations without progress before the rate is halved")
+    image_every: int | None = Field(
+        None, ge=1, description="every n-th batch holds single frames: 1 = images only, 4 = 1:3 (3.1.1), 11 = 1:10"
+    )
+    frames_max: int | None = Field(None, ge=1, description="at most so many frames of a clip; null: the bucket's")
+    resolution: int | None = Field(None, ge=16, description="pixels, square root of the area; null: the set's")
+    buckets: tuple[str, ...] | None = Field(None, description="only these buckets; null: all")
+    small_buckets: Literal["stop", "leave_out"] = Field("stop", description="with fewer clips than a batch")
+    grid: tuple[int, int, int] | None = Field(
+        None, description="DiT: the position tables grow to so many tokens (t, h, w) when the stage begins"
+    )
+    validate_every: int = Field(500, ge=1, description="steps between validations")
+    save_every: int = Field(500, ge=1, description="steps between checkpoints")
+
+
+class Data(Section):
+    workers: int = Field(2, ge=0, description="decoding threads of a rank")
+    prefetch: int = Field(2, ge=1, description="batches decoded ahead")
+    errors_max: int = Field(16, ge=0, description="clips that may fail to decode before the run stops")
+    validation_set: str = "validation"
+    validation_clips: int = Field(64, ge=1, description="at most so many clips are validated on")
+    validation_draws: int = Field(4, ge=1, description="DiT: noise levels per validated clip")
+
+
+class Optimizer(Section):
+    """AdamW; none of these is published."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights per step")
+
+
+class Text(Section):
+    """The text encoder of the DiT (model/text.py)."""
+
+    encoder: Literal["bytes", "ul2", "byt5", "clip"] = "bytes"
+    source: str | None = Field(None, description="ul2, byt5: a local folder or a hub id")
+    width: int = Field(256, ge=2, description="bytes: width of a feature")
+    max_tokens: int = Field(256, ge=1, description="tokens a prompt is cut to (bytes, ul2, byt5)")
+    drop: float = Field(0.1, ge=0, le=1, description="share of clips trained without text, for guidance")
+
+
+class TAELoss(Section):
+    """Weights of the TAE's loss (model/losses.py); 0 switches a term off."""
+
+    l1: float = Field(1.0, ge=0)
+    kl: float = Field(1e-6, ge=0)
+    perceptual: float = Field(0.0, ge=0, description="LPIPS; needs vgg and lpips below")
+    opl: float = Field(1e5, ge=0, description="outlier penalty (3.1.1: 1e5)")
+    opl_r: float = Field(3.0, gt=0)
+    adversarial: float = Field(0.0, ge=0, description="hinge loss against a 3D patch discriminator")
+    adversarial_start: int = Field(50_001, ge=0, description="step from which it takes part")
+    vgg: str | None = Field(None, description="file of torchvision's VGG16 weights")
+    lpips: str | None = Field(None, description="file of the lpips package's linear weights")
+
+
+class TrainRecipe(Section):
+    """All that decides what is trained and how."""
+
+    name: str = "unnamed"
+    model: Literal["tae", "dit"]
+    size: str = Field("tiny", description="a name in TAE_SIZES or DIT_SIZES")
+    options: dict[str, Any] = Field(default_factory=dict, description="fields of the size that are changed")
+    process: Literal["flow", "diffusion"] = "flow"
+    seed: int = Field(0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = Field(False, description="recompute activations of a block in the backward pass")
+    compile: bool = Field(False, description="torch.compile, block by block (DiT)")
+    keep: int = Field(3, ge=1, description="checkpoints kept on disk")
+    init_from: str | None = Field(None, description="a checkpoint whose weights are started from")
+    image_autoencoder: str | None = Field(
+        None, description="TAE: a diffusers AutoencoderKL in safetensors that it is inflated from"
+    )
+    data: Data = Data()
+    optimizer: Optimizer = Optimizer()
+    text: Text = Text()
+    loss: TAELoss = TAELoss()
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> TrainRecipe:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the stages' names must differ, not {names}")
+        return self
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+
+
+def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:
+    """A shipped recipe by name, or a YAML file by path, with `key=value` overrides.
+
+    Keys are dotted; a stage is named by its name or by `all`: `stages.all.batch=4`, `optimizer.clip=0.5`.
+    Raises TrainRecipeError.
+    """
+    path = RECIPE_FOLDER / f"{name_or_path}.yaml"
+    path = path if path.exists() else Path(name_or_path).expanduser()
+    if not path.is_file():
+        near = difflib.get_close_matches(name_or_path, shipped(), n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
+        raise TrainRecipeError(f"There is no training recipe '{name_or_path}'; {hint}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainRecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise TrainRecipeError(f"Recipe {path} must be a mapping, not a {type(data).__name__}.")
+    return build({"name": path.stem, **data}, overrides)
+
+
+def build(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:
+    """A recipe from nested dictionaries (not changed) and `key=value` overrides, read as YAML."""
+    data = yaml.safe_load(yaml.safe_dump(data))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise TrainRecipeError(f"--set wants key=value, for example --set stages.all.batch=4, not '{override}'.")
+        try:
+            _assign(data, key.strip(), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise TrainRecipeError(f"--set {key.strip()}: '{text}' is not a YAML value.") from error
+    try:
+        return TrainRecipe.model_validate(data)
+    except ValidationError as error:
+        raise TrainRecipeError(_sentence(error)) from error
+
+
+def _assign(data: dict[str, Any], key: str, value: Any) -> None:
+    first, *rest = key.split(".")
+    if first == "stages" and len(rest) >= 2:
+        stages = [s for s in data.get("stages", []) if rest[0] in ("all", s.get("name"))]
+        if not stages:
+            names = ", ".join(str(s.get("name")) for s in data.get("stages", []))
+            raise TrainRecipeError(f"The recipe has no stage '{rest[0]}'; stages: {names}, or all.")
+        for stage in stages:
+            stage[".".join(rest[1:])] = value
+        return
+    here = data
+    for name in (first, *rest)[:-1]:
+        here = here.setdefault(name, {})
+        if not isinstance(here, dict):
+            raise TrainRecipeError(_unknown(key))
+    here[(first, *rest)[-1]] = value
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += _keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _unknown(key: str) -> str:
+    keys = _keys(TrainRecipe) + [f"stages.all.{name}" for name in Stage.model_fields]
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else f" Sections: {', '.join(TrainRecipe.model_fields)}."
+    return f"The training recipe has no key '{key}'.{hint}"
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join("all" if isinstance(part, int) else str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown(key)
+    if first["type"] == "missing":
+        return f"The training recipe lacks the key '{key}'."
+    wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"Training recipe key '{key}': {first['input']!r} will not do; it {wants}."

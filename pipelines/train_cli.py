@@ -1,0 +1,195 @@
+"""`rushes train`, `sample`, `average` and `evaluate`: the command line of model/. torch is imported by a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from model.train_recipe import TrainRecipe
+
+Runs = Annotated[list[str], typer.Argument(help="One or more curated runs, whose sets the recipe's stages name.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", help="Checkpoints, log and recipe go there; the same folder again goes on.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; stages.all.KEY or stages.NAME.KEY."),
+]
+Tae = Annotated[str, typer.Option("--tae", help="Output of `rushes train tae`, or one of its checkpoints.")]
+
+app = typer.Typer(no_args_is_help=True, help="Train the autoencoder (tae) or the transformer (dit) on curated sets.")
+
+
+def register(commands: typer.Typer) -> None:
+    """Put the commands beside those of curation."""
+    commands.add_typer(app, name="train")
+    commands.command()(sample)
+    commands.command()(average)
+    commands.command()(evaluate)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What a person can act on is a sentence and exit code 2. Needs the extra `train`."""
+    from pipelines.cli import fail
+
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        fail("training needs torch, which is not installed: pip install 'rushes[train]'")
+    from curation.manifest import ManifestError
+    from model.checkpoint import CheckpointError
+    from model.data import DataError
+    from model.loop import TrainingError
+    from model.text import TextEncoderError
+    from model.train_recipe import TrainRecipeError
+
+    try:
+        yield
+    except (CheckpointError, DataError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError) as error:
+        fail(str(error))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _end(finished: bool, output: str) -> None:
+    _say(f"Finished: {output}/checkpoints" if finished else "Stopped and saved; the same command goes on from here.")
+
+
+@app.command()
+def tae(
+    runs: Runs,
+    output: Output,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="tae-tiny, tae-moviegen, or a YAML file.")] = "tae-tiny",
+    set_: Overrides = None,
+) -> None:
+    """Train the temporal autoencoder: video to latents of 1/8 in time, height and width.
+
+    Example:  rushes train tae runs/demo -o runs/tae --set stages.all.steps=200
+
+    On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train tae ...
+    """
+    with sentences():
+        from model.train import train_tae
+        from model.train_recipe import load
+
+        _end(train_tae(_of(load(recipe, set_ or []), "tae"), runs, output, _say), output)
+
+
+@app.command()
+def dit(
+    runs: Runs,
+    output: Output,
+    tae: Tae,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="dit-tiny, dit-moviegen, or a YAML file.")] = "dit-tiny",
+    set_: Overrides = None,
+) -> None:
+    """Train the transformer by flow matching, stage by stage, on latents that the TAE makes while it goes.
+
+    Example:  rushes train dit runs/demo --tae runs/tae -o runs/dit --set stages.joint-256.steps=100
+
+    On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train dit ...
+    """
+    with sentences():
+        from model.train import train_dit
+        from model.train_recipe import load
+
+        _end(train_dit(_of(load(recipe, set_ or []), "dit"), runs, output, tae, _say), output)
+
+
+def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:
+    from model.train_recipe import TrainRecipeError
+
+    if recipe.model != model:
+        raise TrainRecipeError(f"The recipe '{recipe.name}' trains a {recipe.model}: rushes train {recipe.model}.")
+    return recipe
+
+
+def sample(
+    dit: Annotated[str, typer.Option("--dit", help="Output of `rushes train dit`, or one of its checkpoints.")],
+    tae: Tae,
+    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="A video for each; may be repeated.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the mp4 files.")] = "samples",
+    frames: Annotated[int, typer.Option(help="Length in frames; 256 is 16 s.", min=1)] = 16,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 16.")] = "128x80",
+    steps: Annotated[int, typer.Option(help="Sampling steps; the paper's 50.", min=2)] = 50,
+    guidance: Annotated[float, typer.Option(help="Weight of the text; the paper's 7.5. 1: none.")] = 7.5,
+    seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
+    fps: Annotated[float, typer.Option(help="Frames per second, said to the model and written.", min=1)] = 16,
+) -> None:
+    """Videos for prompts, as mp4.
+
+    Example:  rushes sample --dit runs/dit --tae runs/tae -p "A slow pan over a forest." --size 128x80 --frames 16
+    """
+    from pipelines.cli import fail
+
+    wide, _, high = size.partition("x")
+    if not (wide.isdigit() and high.isdigit()) or int(wide) % 16 or int(high) % 16 or not int(wide) * int(high):
+        fail(f"--size wants WIDTHxHEIGHT, multiples of 16, for example 128x80, not '{size}'.")
+    with sentences():
+        from model.flow import PROCESSES
+        from model.sample import load_dit, sample_video, write_mp4
+        from model.train import load_tae, text_encoder
+        from model.train_recipe import Text
+
+        device = _device()
+        decoder, mark = load_tae(tae, device)
+        model, meta = load_dit(dit, mark)
+        encoder, process = text_encoder(Text(**meta["text"]), device), PROCESSES[meta["process"]]()
+        for number, text in enumerate(prompt):
+            video = sample_video(
+                model.to(device), decoder, encoder, text, frames, int(high), int(wide), steps, guidance, seed,
+                process, fps if frames > 1 else None,
+            )  # fmt: skip
+            _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
+
+
+def average(
+    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoints, or outputs of trainings (their newest).")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Where the averaged checkpoint is written.")],
+    weight: Annotated[list[float] | None, typer.Option("--weight", help="One per checkpoint; default: equal.")] = None,
+) -> None:
+    """Average the weights of several trainings of one model, as the paper does after fine-tuning.
+
+    Example:  rushes average runs/finetune-a runs/finetune-b -o runs/averaged
+    """
+    with sentences():
+        from model.average import average as run_average
+
+        _say(f"Averaged {len(checkpoints)} checkpoints: {run_average(checkpoints, output, weight)}")
+
+
+def evaluate(
+    runs: Runs,
+    tae: Tae,
+    set_name: Annotated[str, typer.Option("--set-name", help="Which set of the runs.")] = "validation",
+    clips: Annotated[int, typer.Option(help="At most so many clips.", min=1)] = 16,
+    frames_max: Annotated[int, typer.Option(help="At most so many frames of each.", min=1)] = 32,
+    resolution: Annotated[int | None, typer.Option(help="Square root of the area, pixels; default: the set's.")] = None,
+) -> None:
+    """PSNR and SSIM of an autoencoder's reconstructions, beside the baseline of each clip's mean frame.
+
+    Example:  rushes evaluate runs/demo --tae runs/tae --resolution 96 --frames-max 16
+    """
+    with sentences():
+        from model.data import DataOptions
+        from model.evaluate import evaluate_tae
+        from model.train import load_tae
+
+        options = DataOptions(set_name, 1, 0, frames_max, resolution)
+        found = evaluate_tae(load_tae(tae, _device())[0], runs, options, clips)
+        _say(f"{found.clips} clips of sets/{set_name}")
+        _say(f"PSNR {found.psnr:.2f} dB (each clip's mean frame: {found.baseline_psnr:.2f} dB), SSIM {found.ssim:.4f}")
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,128 @@
+"""Checkpoints: whole or not there, readable by any number of ranks, and refused where they do not belong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.distributed.checkpoint as dcp  # noqa: E402
+
+from model import checkpoint as checkpoints  # noqa: E402
+from model.average import average  # noqa: E402
+from model.checkpoint import CheckpointError  # noqa: E402
+from model.train import load_tae, train_dit, train_tae  # noqa: E402
+from tests.model.small_run import dit_recipe, losses, on_ranks, tae_recipe  # noqa: E402
+
+torch.set_num_threads(1)
+SAME = 1e-5
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def state(value: float = 1.0) -> dict:
+    return {"model": {"w": torch.full((4, 2), value)}, "ema": {"w": torch.full((4, 2), value)}}
+
+
+def meta(step: int, **more) -> dict:
+    return {"step": step, "model": "tae", "config": {"width": 2}, **more}
+
+
+def test_killed_on_two_ranks_and_resumed_on_one_a_run_has_the_losses_of_an_unbroken_one(small_run, small_tae, tmp_path):
+    assert train_dit(dit_recipe(), [small_run], str(tmp_path / "whole"), small_tae, quiet)
+    killed = tmp_path / "killed"
+    ended = on_ranks(2, "train", small_run, small_tae, killed, 5)
+    assert set(ended) == {-signal.SIGKILL}
+    assert checkpoints.open_checkpoint(killed).step == 4  # saved every second step, killed after the fifth
+    two_ranks = losses(killed)
+    assert train_dit(dit_recipe(), [small_run], str(killed), small_tae, quiet)
+    whole, resumed = losses(tmp_path / "whole"), losses(killed)
+    assert set(whole) == set(resumed) == set(range(1, 7)) and set(two_ranks) == set(range(1, 6))
+    for step, loss in whole.items():
+        assert resumed[step] == pytest.approx(loss, abs=SAME)
+        assert two_ranks.get(step, loss) == pytest.approx(loss, abs=SAME)
+    ends = [checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path / name)) for name in ("whole", "killed")]
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=SAME) for name in ends[0])
+
+
+def test_the_newest_are_kept_and_what_was_written_comes_back(tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path, state(step), meta(step), keep=2)
+    assert [path.name for path in checkpoints.published(tmp_path)] == ["step-00000002", "step-00000003"]
+    into = state(0.0)
+    checkpoints.load(checkpoints.open_checkpoint(tmp_path), into)
+    assert torch.equal(into["model"]["w"], torch.full((4, 2), 3.0))
+
+
+def test_a_checkpoint_that_was_not_finished_is_not_listed_and_goes_with_the_next_save(tmp_path):
+    checkpoints.save(tmp_path, state(), meta(1), keep=3)
+    (tmp_path / ".step-00000002.tmp").mkdir()
+    (tmp_path / ".step-00000002.tmp" / "__0_0.distcp").write_bytes(b"half")
+    assert checkpoints.open_checkpoint(tmp_path).step == 1
+    checkpoints.save(tmp_path, state(), meta(2), keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    checkpoints.save(tmp_path, state(5.0), meta(1), keep=1)
+
+    def full(*_, checkpoint_id, **__):
+        checkpoint_id.mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(dcp, "save", full)
+    with pytest.raises(CheckpointError, match="No space is left to save"):
+        checkpoints.save(tmp_path, state(6.0), meta(2), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert float(checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path))["w"][0, 0]) == 5.0
+
+
+def test_a_checkpoint_of_another_size_is_a_sentence(small_run, small_tae, tmp_path):
+    train_dit(dit_recipe(steps=1), [small_run], str(tmp_path), small_tae, quiet)
+    with pytest.raises(CheckpointError, match="of another size: its dim is 32, the recipe's is 64"):
+        train_dit(dit_recipe("options.dim=64", steps=2), [small_run], str(tmp_path), small_tae, quiet)
+    with pytest.raises(CheckpointError, match="is a checkpoint of a dit, not of a tae"):
+        load_tae(str(tmp_path))
+    wrong = {"ema": {**checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path)), "final.bias": torch.ones(3)}}
+    with pytest.raises(CheckpointError, match=r"'ema.final.bias' is \[64\] there and \[3\] here"):
+        checkpoints.load(checkpoints.open_checkpoint(tmp_path), wrong)
+
+
+def test_a_transformer_does_not_go_on_with_latents_of_another_tae(small_run, small_tae, tmp_path):
+    train_dit(dit_recipe(steps=1), [small_run], str(tmp_path / "dit"), small_tae, quiet)
+    train_tae(tae_recipe("seed=9", steps=1), [small_run], str(tmp_path / "tae"), quiet)
+    with pytest.raises(CheckpointError, match="trained on latents of another TAE"):
+        train_dit(dit_recipe(steps=2), [small_run], str(tmp_path / "dit"), str(tmp_path / "tae"), quiet)
+
+
+def test_no_checkpoint_and_a_damaged_one_are_sentences(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        checkpoints.open_checkpoint(tmp_path / "nothing")
+    saved = checkpoints.save(tmp_path, state(), meta(1), keep=1)
+    (saved / "meta.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"meta\.json is damaged"):
+        checkpoints.open_checkpoint(tmp_path)
+
+
+def test_an_average_is_the_weighted_mean_of_the_moving_averages(tmp_path):
+    for name, value in (("a", 1.0), ("b", 5.0)):
+        checkpoints.save(tmp_path / name, state(value), meta(3), keep=1)
+    inputs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    average(inputs, str(tmp_path / "mean"))
+    average(inputs, str(tmp_path / "mostly"), weights=[3, 1])
+    found = [checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path / n))["w"] for n in ("mean", "mostly")]
+    assert torch.equal(found[0], torch.full((4, 2), 3.0)) and torch.equal(found[1], torch.full((4, 2), 2.0))
+    assert json.loads((checkpoints.open_checkpoint(tmp_path / "mean").path / "meta.json").read_text())["averaged"]
+
+
+def test_models_of_different_sizes_are_not_averaged(tmp_path):
+    checkpoints.save(tmp_path / "a", state(), meta(1), keep=1)
+    checkpoints.save(tmp_path / "b", state(), meta(1, config={"width": 3}), keep=1)
+    with pytest.raises(CheckpointError, match="of another size: its width is 3"):
+        average([str(tmp_path / "a"), str(tmp_path / "b")], str(tmp_path / "mean"))

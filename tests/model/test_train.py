@@ -1,0 +1,203 @@
+"""Training: it learns, it stops and goes on without a trace, and what is wrong is a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import av  # noqa: E402
+from scipy.ndimage import gaussian_filter  # noqa: E402
+
+from model import checkpoint as checkpoints  # noqa: E402
+from model import train  # noqa: E402
+from model.data import DataError, DataOptions  # noqa: E402
+from model.evaluate import evaluate_tae, psnr, ssim  # noqa: E402
+from model.loop import Progress, Session, TrainingError, learning_rate, note_validation  # noqa: E402
+from model.sample import load_dit, sample_video, write_mp4  # noqa: E402
+from model.train_recipe import Stage, TrainRecipeError, load, shipped  # noqa: E402
+from tests.model.small_run import CLIPS, dit_recipe, film_run, losses, make_run, row, tae_recipe  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def entries(output) -> list[dict]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_autoencoder_learns_and_knows_its_latents(small_run, tmp_path):
+    assert train.train_tae(tae_recipe(steps=40, lr=5e-3, validate_every=20), [small_run], str(tmp_path), quiet)
+    validations = [entry["validation"] for entry in entries(tmp_path) if "validation" in entry]
+    assert validations[-1] < 0.8 * losses(tmp_path)[1]
+    model, _ = train.load_tae(str(tmp_path))
+    assert (model.latent_std != 1).all() and (model.latent_std > 0).all()
+    found = evaluate_tae(model, [small_run], DataOptions("validation", 1, 0, 8, 32, workers=0), limit=2)
+    assert found.clips == 2 and 5 < found.psnr < 60 and -1 <= found.ssim <= 1
+
+
+def test_the_discriminator_takes_part_from_its_step_on(small_run, tmp_path):
+    recipe = tae_recipe("loss.adversarial=0.5", "loss.adversarial_start=1", steps=2, resolution=None)
+    assert train.train_tae(recipe, [small_run], str(tmp_path), quiet)
+    first, second = entries(tmp_path)
+    assert "discriminator" not in first and second["discriminator"] > 0 and second["adversarial_scale"] > 0
+
+
+def test_a_smaller_micro_batch_changes_no_loss(small_run, small_tae, tmp_path):
+    for micro in (4, 1):
+        assert train.train_dit(dit_recipe(micro_batch=micro), [small_run], str(tmp_path / str(micro)), small_tae, quiet)
+    whole, parts = losses(tmp_path / "4"), losses(tmp_path / "1")
+    assert len(whole) == 6 and len(set(whole.values())) == 6
+    assert all(parts[step] == pytest.approx(loss, abs=1e-5) for step, loss in whole.items())
+
+
+def test_sigterm_saves_and_the_same_command_goes_on_with_the_same_losses(small_run, small_tae, tmp_path, monkeypatch):
+    assert train.train_dit(dit_recipe(), [small_run], str(tmp_path / "whole"), small_tae, quiet)
+    one_step, output = Session._step, tmp_path / "stopped"
+
+    def disturbed(self, *arguments):
+        if self.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return one_step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_step", disturbed)
+        assert train.train_dit(dit_recipe(save_every=100), [small_run], str(output), small_tae, quiet) is False
+    assert checkpoints.open_checkpoint(output).step == 3
+    assert train.train_dit(dit_recipe(save_every=100), [small_run], str(output), small_tae, quiet)
+    assert losses(output) == losses(tmp_path / "whole")
+
+
+def test_a_loss_that_is_not_a_number_stops_with_a_sentence_and_keeps_the_last_checkpoint(
+    small_run, small_tae, tmp_path, monkeypatch
+):
+    make = train.dit_backward
+
+    def poisoned(*arguments):
+        backward = make(*arguments)
+
+        def step_of(batch, step):
+            terms = backward(batch, step)
+            return {"loss": terms["loss"] * math.nan} if step == 3 else terms
+
+        return step_of
+
+    monkeypatch.setattr(train, "dit_backward", poisoned)
+    with pytest.raises(TrainingError, match=r"loss is nan at step 4 .*last good checkpoint is .*step-00000002"):
+        train.train_dit(dit_recipe(), [small_run], str(tmp_path), small_tae, quiet)
+    weights = checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path))
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_positions_grow_from_stage_to_stage_and_a_finished_training_stays_finished(small_run, small_tae, tmp_path):
+    stages = [
+        dit_recipe(steps=2, image_every=1, name="images").stages[0],
+        dit_recipe(steps=2, grid=(1, 3, 4)).stages[0],
+    ]
+    recipe = dit_recipe().model_copy(update={"stages": tuple(stages)})
+    for _ in range(2):
+        assert train.train_dit(recipe, [small_run], str(tmp_path), small_tae, quiet)
+    assert [entry["stage"] for entry in entries(tmp_path)] == ["images", "images", "one", "one"]
+    assert entries(tmp_path)[0]["shape"].endswith("x1") and entries(tmp_path)[2]["shape"].endswith("x8")
+    assert checkpoints.open_checkpoint(tmp_path).meta["config"]["grid"] == [1, 3, 4]
+
+
+def test_a_sample_is_a_video_of_the_size_asked_for(small_run, small_tae, tmp_path):
+    recipe = dit_recipe(steps=1)
+    train.train_dit(recipe, [small_run], str(tmp_path / "dit"), small_tae, quiet)
+    tae, mark = train.load_tae(small_tae)
+    dit, meta = load_dit(str(tmp_path / "dit"), mark)
+    encoder = train.text_encoder(type(recipe.text)(**meta["text"]))
+    videos = [sample_video(dit, tae, encoder, "A clip.", 9, 32, 48, steps=2, seed=seed) for seed in (0, 0, 1)]
+    assert np.array_equal(videos[0], videos[1]) and not np.array_equal(videos[0], videos[2])
+    with av.open(str(write_mp4(tmp_path / "out" / "a.mp4", videos[0], fps=16))) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(32, 48, 3)] * 9
+    with pytest.raises(checkpoints.CheckpointError, match="another TAE"):
+        load_dit(str(tmp_path / "dit"), "0" * 16)
+
+
+def test_without_clips_to_validate_on_the_loss_is_null_and_a_sentence_says_why(small_tae, tmp_path):
+    film_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", [row(n, "film.mp4") for n in range(4)])
+    said: list[str] = []
+    assert train.train_dit(dit_recipe(steps=1), [run], str(tmp_path / "dit"), small_tae, said.append)
+    assert entries(tmp_path / "dit")[0]["validation"] is None
+    assert any("no validation loss" in text and "'validation' has no clips" in text for text in said)
+
+
+def test_the_buckets_are_printed_before_the_first_step(small_run, small_tae, tmp_path):
+    said: list[str] = []
+    train.train_dit(dit_recipe(steps=1), [small_run], str(tmp_path), small_tae, said.append)
+    table = next(index for index, text in enumerate(said) if "48x16x8" in text)
+    assert str(CLIPS) in said[table] and table < next(i for i, text in enumerate(said) if " step " in text)
+
+
+def test_a_batch_that_does_not_divide_is_a_sentence(small_run, small_tae, tmp_path):
+    with pytest.raises(DataError, match="batch of 4 clips does not divide into 1 ranks with micro-batches of 3"):
+        train.train_dit(dit_recipe(micro_batch=3), [small_run], str(tmp_path), small_tae, quiet)
+
+
+def test_the_rate_warms_up_halves_on_a_plateau_and_follows_a_cosine():
+    stage = Stage(name="s", steps=100, lr=1.0, warmup=3, schedule="plateau", patience=2)
+    assert [learning_rate(stage, step, 1.0) for step in (0, 1, 3, 50)] == [0.25, 0.5, 1.0, 1.0]
+    progress, halved = Progress(), []
+    for loss in (1.0, 0.9, 0.9, 0.9, 0.95, 0.5, 0.5, 0.5):
+        halved.append(note_validation(progress, stage, loss))
+    assert halved == [False, False, False, True, False, False, False, True]
+    assert progress.factor == 0.25 and learning_rate(stage, 50, progress.factor) == 0.25
+    cosine = Stage(name="s", steps=100, lr=1.0, schedule="cosine")
+    assert learning_rate(cosine, 0, 0.25) == 1.0 and learning_rate(cosine, 50, 1.0) == pytest.approx(0.5)
+    assert learning_rate(cosine, 99, 1.0) < 1e-3
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_shipped_recipes_are_valid(name):
+    assert load(name).name == name
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("stages.all.step=3", r"no key 'stages.all.step'.*'stages.all.steps'"),
+        ("stages.nowhere.steps=3", "no stage 'nowhere'; stages: joint, or all"),
+        ("optimizer.clip=-1", r"key 'optimizer.clip': -1 will not do"),
+        ("size", "wants key=value"),
+    ],
+)
+def test_a_wrong_key_is_a_sentence(override, words):
+    with pytest.raises(TrainRecipeError, match=words):
+        load("tae-tiny", [override])
+
+
+def test_an_unknown_size_is_a_sentence(small_run, tmp_path):
+    with pytest.raises(TrainRecipeError, match="no size 'huge' of the tae; sizes: tiny, base"):
+        train.train_tae(tae_recipe("size=huge"), [small_run], str(tmp_path), quiet)
+
+
+def test_psnr_and_ssim_are_the_textbooks():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 256, (2, 24, 30, 3), dtype=np.uint8)
+    made = np.clip(truth.astype(int) + random.integers(-30, 31, truth.shape), 0, 255).astype(np.uint8)
+    error = np.mean((truth / 255 - made / 255) ** 2)
+    assert psnr(truth, made) == pytest.approx(-10 * math.log10(error)) and psnr(truth, truth) == math.inf
+    assert ssim(truth, truth) == pytest.approx(1.0)
+
+    def blur(x):  # an 11 x 11 window: 5 pixels to each side, of which the image's inside is kept
+        return gaussian_filter(x, (0, 1.5, 1.5, 0), truncate=5 / 1.5)[:, 5:-5, 5:-5]
+
+    x, y = truth.astype(float), made.astype(float)
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    c1, c2 = 6.5025, 58.5225
+    expected = ((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean()
+    assert ssim(truth, made) == pytest.approx(expected, abs=1e-6)
