@@ -22,6 +22,7 @@ from curation.look import matrix
 from curation.recipe import Recipe
 
 VALIDATION = "validation"
+VALIDATION_FAR = 2.0  # times the share asked for above which the share held out is said aloud
 
 
 def quality_rank(clips: pa.Table) -> np.ndarray:
@@ -165,6 +166,11 @@ def curriculum(clips: pa.Table, recipe: Recipe) -> tuple[dict[str, np.ndarray], 
     )
     warnings = [sentence] if sentence else []
     out = np.isin(sources, sorted(held)) if held else np.zeros(len(rows), bool)
+    if len(out) and out.mean() > VALIDATION_FAR * recipe.curriculum.validation:
+        warnings.append(
+            f"validation holds {int(out.sum())} of {len(out)} clips ({out.mean():.0%}, "
+            f"{recipe.curriculum.validation:.0%} asked for): whole sources are held out, and there are few."
+        )
     train = rows[~out]
     people = rules.column(clips, "human_score")[train] >= recipe.content.people_min
     table = clips.take(pa.array(train))

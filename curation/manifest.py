@@ -344,6 +344,8 @@ def lock(root: str) -> Iterator[None]:
         return
     import fcntl
 
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ManifestError(f"{root} is a file, not a folder; choose another output.")
     with named_errors(root):
         os.makedirs(path, exist_ok=True)
         handle = open(f"{path}/.lock", "w")  # noqa: SIM115 - held for the whole run

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,14 @@ class Scenes(Section):
     duration_max_s: float = knob(16.0, "analyze", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
     clips_per_source: int | None = knob(None, "judge", "at most so many clips of one source (paper: 1-2)", ge=1)
     duration_min_s: float | None = knob(4.0, "judge", "shortest clip, seconds (3.2.1)", ge=0)
+
+    @model_validator(mode="after")
+    def _durations(self) -> Scenes:
+        if self.duration_min_s is not None and self.duration_min_s > self.duration_max_s:
+            raise ValueError(
+                f"duration_min_s={self.duration_min_s:g} lies above duration_max_s={self.duration_max_s:g}"
+            )
+        return self
 
 
 class Visual(Section):
@@ -335,6 +344,10 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
     path = RECIPE_FOLDER / f"{name_or_path}.yaml"
     if not path.exists():
         path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        raise RecipeError(
+            f"The recipe '{name_or_path}' is a folder; name a YAML file or one of: {', '.join(shipped())}."
+        )
     if not path.is_file():
         near = difflib.get_close_matches(name_or_path, shipped(), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
@@ -408,7 +421,7 @@ def _sentence(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return _unknown_key(key)
-    wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if isinstance(first["input"], dict):  # keys that do not go together: the sentence names them
-        return f"Recipe section '{key}': {wants}."
+    if first["type"] == "value_error":
+        return f"Recipe section '{key}': {first['msg'].removeprefix('Value error, ')}."
+    wants = re.sub(r" or instance of \w+", "", first["msg"].removeprefix("Input ")).replace("dictionary", "mapping")
     return f"Recipe key '{key}': {first['input']!r} will not do; it {wants}."

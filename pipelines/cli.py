@@ -57,12 +57,13 @@ def curate(
     Example:  rushes curate --recipe cpu --input ~/footage --output runs/first --set motion.vmaf_min=1.5
     """
     from curation import recipe as recipes
-    from curation.video.source import list_inputs
+    from curation.video.inputs import list_inputs
 
     resolved = recipes.load(recipe, set_ or [])
     if dry_run:
         uris = list_inputs(input)
-        console.print(f"{len(uris)} inputs with recipe '{resolved.name}' ({resolved.full_hash()}) into {output}:")
+        named = f"recipe '{resolved.name}' ({resolved.full_hash()})"
+        console.print(f"{len(uris)} input{'s' * (len(uris) != 1)} with {named} into {output}:")
         for uri in uris[:10]:
             console.print(f"  {uri}", highlight=False, markup=False)
         if len(uris) > 10:
@@ -202,7 +203,7 @@ def main() -> None:
     """Entry point: errors that a person can act on are sentences on stderr with exit code 2, never tracebacks."""
     from curation.manifest import ManifestError
     from curation.recipe import RecipeError
-    from curation.video.source import InputError
+    from curation.video.inputs import InputError
 
     try:
         app(standalone_mode=True)

@@ -27,6 +27,7 @@ from curation.recipe import Engine
 OBJECT_STORE_BYTES = 100 << 20  # tables of signals only
 REACHABLE_S = 10.0  # a cluster that takes no connection within this time is not there; Ray itself waits minutes
 LOW_MEMORY = "running low on memory"  # Ray's words where its memory monitor has ended a worker
+NODES_EVERY_S = 10.0  # how often, while nothing ends, it is asked whether any node is alive, seconds
 POLL_S = 1.0  # how often hanging tasks are looked for, seconds
 
 
@@ -106,6 +107,7 @@ class Pool:
         self._waiting: list[Task] = []
         self._running: dict[Any, tuple[Task, Any, float]] = {}
         self._numbers = itertools.count()
+        self._nodes_seen = time.monotonic()
 
     def submit(
         self, stage: str, key: str, *args: Any, order: tuple[float, ...] = (), timeout_s: float = 3600.0
@@ -124,11 +126,22 @@ class Pool:
             for ref in done:
                 yield from self._finish(ref)
             yield from self._overdue()
+            if not done:
+                self._look_for_nodes()
 
     def close(self) -> None:
         for actor in [*self._idle, *(actor for _, actor, _ in self._running.values())]:
             self._ray.kill(actor)
         self._idle, self._running = [], {}
+
+    def _look_for_nodes(self) -> None:
+        """Raises StopRun once no node of the cluster is left: nothing that is waited for can come then."""
+        now = time.monotonic()
+        if now - self._nodes_seen < NODES_EVERY_S:
+            return
+        self._nodes_seen = now
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise StopRun("Ray's node on this machine died; start the same command again, what was done is kept.")
 
     def _start(self, task: Task, actor: Any) -> None:
         task.tried += 1

@@ -26,7 +26,8 @@ from curation.manifest import Run, join
 from curation.meter import custom_columns
 from curation.recipe import Recipe, RecipeError
 from curation.video.cut import CutClip
-from curation.video.source import Source, list_inputs
+from curation.video.inputs import list_inputs
+from curation.video.source import Source
 from pipelines import engine
 from pipelines.captioning import caption_all
 from pipelines.captioning import check as check_captioning

@@ -75,7 +75,7 @@ class VllmServer:
 
     def command(self) -> list[str]:
         recipe, model = self._recipe, self._model
-        pictures = {"video": 1} if recipe.send == "video" else {"image": recipe.frames}
+        pictures = {"video": 1, "image": 0} if recipe.send == "video" else {"image": recipe.frames, "video": 0}
         return [
             recipe.vllm_command, "serve", os.path.expanduser(model.path or model.name),
             "--served-model-name", model.name, "--host", self._host, "--port", str(self._port),

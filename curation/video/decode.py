@@ -210,6 +210,11 @@ def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
 
 
+def _codec_name(stream: Any) -> str:
+    """The codec's own name (av1), not its decoder's (libdav1d)."""
+    return getattr(stream.codec_context.codec, "canonical_name", None) or stream.codec_context.name
+
+
 def stream_info(container: Any, stream: Any, first: av.VideoFrame) -> StreamInfo:
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or NO_RATE
     duration = None
@@ -221,7 +226,7 @@ def stream_info(container: Any, stream: Any, first: av.VideoFrame) -> StreamInfo
     sar = sar or stream.sample_aspect_ratio
     return StreamInfo(
         width=first.width, height=first.height, fps=float(rate), rotation=round(first.rotation / 90) * 90 % 360,
-        sar=Fraction(sar) if sar and sar > 0 else Fraction(1), codec=stream.codec_context.name,
+        sar=Fraction(sar) if sar and sar > 0 else Fraction(1), codec=_codec_name(stream),
         pix_fmt=first.format.name, interlaced=bool(first.interlaced_frame), duration_s=duration,
         start_s=float(first.time or 0.0),
     )  # fmt: skip

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.video.source import InputError, clip_id, fingerprint, list_inputs
+from curation.video.decode import probe
+from curation.video.inputs import InputError, list_inputs
+from curation.video.source import clip_id, fingerprint
 
 
 @pytest.fixture
@@ -79,3 +83,40 @@ def test_a_large_file_is_named_by_its_size_and_samples_of_it(tmp_path):
 def test_a_clips_name_is_its_source_and_span():
     assert clip_id("s", 1.0, 2.0) == clip_id("s", 1.0 + 1e-9, 2.0) != clip_id("s", 1.0, 2.1)
     assert len(clip_id("s", 1.0, 2.0)) == 20
+
+
+def test_links_that_lead_in_circles_are_followed_once(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.mp4").write_bytes(b"x")
+    for name in ("one", "two"):
+        (tmp_path / "deep" / name).symlink_to("..")
+    assert len(list_inputs([str(tmp_path)])) == 1
+
+
+def test_what_a_run_made_is_no_input_when_it_lies_among_the_footage(tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    media = tmp_path / "run" / "media" / "ab"
+    media.mkdir(parents=True)
+    (media / "clip.mp4").write_bytes(b"y")
+    assert len(list_inputs([str(tmp_path)])) == 2  # an ordinary folder that happens to be called media
+    (tmp_path / "run" / ".lock").write_text("")
+    for ways in ([str(tmp_path)], [f"{tmp_path}/**/*.mp4"]):
+        assert names(list_inputs(ways), tmp_path) == ["film.mp4"]
+
+
+def test_a_name_that_is_not_utf8_costs_no_other_file_its_place(tmp_path):
+    (tmp_path / "good.mp4").write_bytes(b"x")
+    with open(os.fsencode(tmp_path) + b"/bad\xff.mp4", "wb") as file:
+        file.write(b"x")
+    found = list_inputs([str(tmp_path)])
+    assert [os.path.basename(uri) for uri in found] == [r"bad\xff.mp4", "good.mp4"]
+    assert "not valid UTF-8" in (probe(found[0]).error or "")
+
+
+def test_a_table_without_a_uri_column_is_a_sentence_that_names_its_columns(tmp_path):
+    (tmp_path / "list.csv").write_text("id,path\n1,a.mp4\n")
+    with pytest.raises(InputError, match="no column 'uri'; columns: id, path"):
+        list_inputs([str(tmp_path / "list.csv")])
+    (tmp_path / "semicolons.csv").write_text("id;uri\n1;a.mp4\n")
+    with pytest.raises(InputError, match="no column 'uri'"):
+        list_inputs([str(tmp_path / "semicolons.csv")])

@@ -29,8 +29,8 @@ def train(run: str, tae: str, output: str, kill_after: str) -> None:
 
 
 def gradients(file: str) -> None:
-    """Loss and gradients of the sharded transformer, each rank with its half of the batch; rank 0 writes them."""
-    from model.parallel import joined, mean_over_ranks, shard
+    """Loss and gradients of a sharded and of a replicated transformer, each rank with its half of the batch."""
+    from model.parallel import average_gradients, joined, mean_over_ranks, shard
     from tests.model.test_parallel import batch_of, loss_of, small_dit
 
     with joined() as place:
@@ -39,9 +39,13 @@ def gradients(file: str) -> None:
         loss = loss_of(model, batch_of(place.rank, place.world))
         loss.backward()
         full = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
+        replica = small_dit()
+        loss_of(replica, batch_of(place.rank, place.world)).backward()
+        average_gradients(replica)
+        own = {name: p.grad for name, p in replica.named_parameters()}
         mean = mean_over_ranks(loss.detach())
         if place.leads:
-            torch.save({"loss": mean, "gradients": full}, file)
+            torch.save({"loss": mean, "gradients": full, "replicated": own}, file)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def single() -> tuple:
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def test_two_sharded_ranks_have_the_loss_and_the_gradients_of_one_process(tmp_path):
+def test_two_ranks_sharded_or_replicated_have_the_loss_and_the_gradients_of_one_process(tmp_path):
     assert on_ranks(2, "gradients", tmp_path / "found.pt") == [0, 0]
     found = torch.load(tmp_path / "found.pt")
     loss, gradients = single()
@@ -58,6 +58,7 @@ def test_two_sharded_ranks_have_the_loss_and_the_gradients_of_one_process(tmp_pa
     for name, gradient in gradients.items():
         assert gradient.abs().max() > 0, name
         assert torch.allclose(found["gradients"][name], gradient, atol=1e-5, rtol=0), name
+        assert torch.allclose(found["replicated"][name], gradient, atol=1e-5, rtol=0), name
 
 
 def test_recomputed_activations_change_no_gradient():

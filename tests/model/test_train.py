@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 import av  # noqa: E402
 from scipy.ndimage import gaussian_filter  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 from model import checkpoint as checkpoints  # noqa: E402
 from model import train  # noqa: E402
@@ -22,6 +23,7 @@ from model.evaluate import evaluate_tae, psnr, ssim  # noqa: E402
 from model.loop import Progress, Session, TrainingError, learning_rate, note_validation  # noqa: E402
 from model.sample import load_dit, sample_video, write_mp4  # noqa: E402
 from model.train_recipe import Stage, TrainRecipeError, load, shipped  # noqa: E402
+from pipelines.cli import app  # noqa: E402
 from tests.model.small_run import CLIPS, dit_recipe, film_run, losses, make_run, row, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)
@@ -36,7 +38,7 @@ def entries(output) -> list[dict]:
 
 
 def test_the_autoencoder_learns_and_knows_its_latents(small_run, tmp_path):
-    assert train.train_tae(tae_recipe(steps=40, lr=5e-3, validate_every=20), [small_run], str(tmp_path), quiet)
+    assert train.train_tae(tae_recipe(steps=30, lr=5e-3, validate_every=30), [small_run], str(tmp_path), quiet)
     validations = [entry["validation"] for entry in entries(tmp_path) if "validation" in entry]
     assert validations[-1] < 0.8 * losses(tmp_path)[1]
     model, _ = train.load_tae(str(tmp_path))
@@ -169,7 +171,7 @@ def test_the_shipped_recipes_are_valid(name):
     "override, words",
     [
         ("stages.all.step=3", r"no key 'stages.all.step'.*'stages.all.steps'"),
-        ("stages.nowhere.steps=3", "no stage 'nowhere'; stages: joint, or all"),
+        ("stages.nowhere.steps=3", "no stage 'nowhere'; stages: images, joint, or all"),
         ("optimizer.clip=-1", r"key 'optimizer.clip': -1 will not do"),
         ("size", "wants key=value"),
     ],
@@ -177,6 +179,21 @@ def test_the_shipped_recipes_are_valid(name):
 def test_a_wrong_key_is_a_sentence(override, words):
     with pytest.raises(TrainRecipeError, match=words):
         load("tae-tiny", [override])
+
+
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        (["train", "tae", "nowhere", "-o", "out"], "holds no published run"),
+        (["train", "tae", "nowhere", "-o", "out", "-r", "dit-tiny"], "trains a dit: rushes train dit"),
+        (["train", "dit", "nowhere", "-o", "out", "--tae", "none"], "none holds no checkpoint"),
+        (["sample", "--dit", "a", "--tae", "b", "-p", "x", "--size", "100x80"], "wants WIDTHxHEIGHT, multiples of 16"),
+    ],
+)
+def test_a_wrong_command_is_a_sentence_and_exit_code_2(command, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and words in " ".join(result.stderr.split())
 
 
 def test_an_unknown_size_is_a_sentence(small_run, tmp_path):
