@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curation.manifest import ManifestError
+from curation.manifest import ManifestError, lock
 from model import checkpoint as checkpoints
 from model.data import Batch, DataError, DataOptions, Loader, mix
 from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, resize_positions, token_count
@@ -97,6 +98,11 @@ class Validation:
         return total / count
 
 
+def _held(output: str, place: Place) -> AbstractContextManager[None]:
+    """The output's lock, held by rank 0: two trainings never write to one folder."""
+    return lock(output) if place.leads else nullcontext()
+
+
 def _begin(session: Session, roots: Sequence[str], facts: dict[str, Any], config: dict[str, Any]) -> None:
     """Check what is resumed against what is asked for, and note it for the checkpoints to come."""
     session.facts = {**facts, "config": config, "recipe": session.recipe.name, "runs": list(roots)}
@@ -141,7 +147,7 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
     """
     config: TAEConfig = configured(TAE_SIZES, recipe)
     weights = TAELossConfig(**recipe.loss.model_dump(exclude={"vgg", "lpips"}))
-    with joined() as place:
+    with joined() as place, _held(output, place):
         session = Session(recipe, output, place, say)
         _begin(session, roots, {"model": "tae"}, asdict(config))
         perceptual = _perceptual(recipe, place)
@@ -236,7 +242,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
     tae: a checkpoint of a TAE, or a training's output. Raises CheckpointError also where a resumed run belongs to
     another autoencoder, TextEncoderError where the encoder's weights are missing.
     """
-    with joined() as place:
+    with joined() as place, _held(output, place):
         frozen, mark = load_tae(tae, place.device)
         encoder = text_encoder(recipe.text, place.device)
         widths = {"text_widths": {encoder.name: encoder.width}, "latent_channels": frozen.config.latent_channels}

@@ -16,6 +16,7 @@ import av  # noqa: E402
 from scipy.ndimage import gaussian_filter  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
+from curation.manifest import ManifestError, lock  # noqa: E402
 from model import checkpoint as checkpoints  # noqa: E402
 from model import train  # noqa: E402
 from model.data import DataError, DataOptions  # noqa: E402
@@ -142,6 +143,11 @@ def test_the_buckets_are_printed_before_the_first_step(small_run, small_tae, tmp
     train.train_dit(dit_recipe(steps=1), [small_run], str(tmp_path), small_tae, said.append)
     table = next(index for index, text in enumerate(said) if "48x16x8" in text)
     assert str(CLIPS) in said[table] and table < next(i for i, text in enumerate(said) if " step " in text)
+
+
+def test_two_trainings_do_not_write_to_one_folder(small_run, tmp_path):
+    with lock(str(tmp_path)), pytest.raises(ManifestError, match="Another rushes process is writing"):
+        train.train_tae(tae_recipe(steps=1), [small_run], str(tmp_path), quiet)
 
 
 def test_a_batch_that_does_not_divide_is_a_sentence(small_run, small_tae, tmp_path):
