@@ -105,8 +105,9 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(refused, bunny_video, tm
 
 def test_an_output_that_cannot_be_written_is_refused(refused, bunny_video, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    for out in ("/proc/run", tmp_path / "file", tmp_path / "file" / "below"):
+    for out in ("/proc/run", tmp_path / "file" / "below"):
         assert "cannot be written" in refused("curate", "-r", "demo", "-i", bunny_video, "-o", out)
+    assert "is a file, not a folder" in refused("curate", "-r", "demo", "-i", bunny_video, "-o", tmp_path / "file")
     assert "pyarrow.fs" in refused("curate", "-r", "demo", "-i", bunny_video, "-o", "nosuch://bucket/run")
 
 
@@ -122,7 +123,7 @@ def test_a_folder_without_a_run_is_answered_by_every_command_that_reads_one(refu
 
 def test_a_dry_run_names_the_inputs_and_writes_nothing(rushes, bunny_video, tmp_path):
     code, said, _ = rushes("curate", "-r", "demo", "-i", bunny_video, "-o", tmp_path / "run", "--dry-run")
-    assert code == 0 and "1 inputs" in said and "bunny.mp4" in said.replace("\n", "")
+    assert code == 0 and "1 input with" in said and "bunny.mp4" in said.replace("\n", "")
     assert not (tmp_path / "run").exists()
 
 
