@@ -108,13 +108,21 @@ class Endpoints:
         self._waiting = 0
 
     async def __aenter__(self) -> Endpoints:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
         timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(CONNECT_S, self._timeout_s))
-        self._http = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
+
+        def session(**options: Any) -> aiohttp.ClientSession:
+            connector = aiohttp.TCPConnector(limit=0, **options)
+            return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
+
+        self._lasting = session(keepalive_timeout=IDLE_S)
+        # A server that does not name the request it answers gets a connection for each: a second copy of an answer
+        # could otherwise be read as the next one's.
+        self._single = session(force_close=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.close()
+        await self._lasting.close()
+        await self._single.close()
 
     async def ask(self, clip_id: str, body: dict[str, Any]) -> Answer:
         """One answer to one body, or Unanswered; ServersDown where nobody gets any."""
@@ -180,7 +188,8 @@ class Endpoints:
         request_id = f"{clip_id}-{self._nonce}-{next(self._numbers)}"
         sent = {"X-Request-Id": request_id, "Content-Type": "application/json"}
         try:
-            response = await self._http.post(f"{server.url}/chat/completions", data=content, headers=sent)
+            http = self._lasting if server.echoes else self._single
+            response = await http.post(f"{server.url}/chat/completions", data=content, headers=sent)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _Busy(f"takes no connection ({plain(error)})") from error
         try:
@@ -191,8 +200,6 @@ class Endpoints:
         except BaseException:
             response.close()  # with its connection: nothing left on it is ever read as another's answer
             raise
-        if not server.echoes:
-            response.close()
         return answer
 
 
