@@ -141,12 +141,37 @@ class SpaceTimeConv(nn.Module):
         return self.temporal(x, frames)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm over a frame that keeps type and channels_last.
+
+    torch's CUDA kernel (2.13) answers in NCHW, and under autocast in float32: two transpositions and twice the memory
+    around every convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":  # whose kernel keeps them
+            return super().forward(x)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """[N, C, H, W] in channels_last -> the same. Moments in float32, E x^2 - (E x)^2, without a copy of x in it."""
+    n, c, h, w = x.shape
+    y = x.permute(0, 2, 3, 1).reshape(n, h * w, groups, c // groups)
+    mean = y.mean((1, 3), keepdim=True, dtype=torch.float32)
+    norm = torch.linalg.vector_norm(y, dim=(1, 3), keepdim=True, dtype=torch.float32)
+    variance = (norm.square() / (h * w * c // groups) - mean.square()).clamp(min=0)
+    scale = (variance + eps).rsqrt() * weight.view(groups, -1)  # [N, 1, groups, C / groups]
+    out = torch.addcmul(bias.view(groups, -1) - mean * scale, y, scale).to(x.dtype)
+    return out.reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+
 class ResnetBlock(nn.Module):
     def __init__(self, config: TAEConfig, cin: int, cout: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(config.norm_groups, cin, eps=NORM_EPS)
+        self.norm1 = GroupNorm(config.norm_groups, cin, eps=NORM_EPS)
         self.conv1 = SpaceTimeConv(cin, cout, config.volume)
-        self.norm2 = nn.GroupNorm(config.norm_groups, cout, eps=NORM_EPS)
+        self.norm2 = GroupNorm(config.norm_groups, cout, eps=NORM_EPS)
         self.conv2 = SpaceTimeConv(cout, cout, config.volume)
         self.conv_shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else None
 
@@ -168,7 +193,7 @@ class Attention(nn.Module):
     def __init__(self, config: TAEConfig, channels: int, over: str):
         super().__init__()
         self.over = over
-        self.group_norm = nn.GroupNorm(config.norm_groups, channels, eps=NORM_EPS)
+        self.group_norm = GroupNorm(config.norm_groups, channels, eps=NORM_EPS)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])  # a list for the name "to_out.0"
 
@@ -260,7 +285,7 @@ class Encoder(nn.Module):
             for i, c in enumerate(chans)
         )
         self.mid_block = MidBlock(config, chans[-1])
-        self.conv_norm_out = nn.GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
+        self.conv_norm_out = GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
         self.conv_out = SpaceTimeConv(chans[-1], 2 * config.latent_channels, config.volume)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
@@ -284,7 +309,7 @@ class Decoder(nn.Module):
             Level(config, chans[max(i - 1, 0)], c, config.layers_per_block + 1, up=i < TIME_LEVELS)
             for i, c in enumerate(chans)
         )
-        self.conv_norm_out = nn.GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
+        self.conv_norm_out = GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
         self.conv_out = SpaceTimeConv(chans[-1], config.video_channels, config.volume)
 
     def forward(self, z: Tensor, frames: int) -> Tensor:

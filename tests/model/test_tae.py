@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from model.losses import TAELossConfig, tae_loss  # noqa: E402
@@ -18,6 +19,7 @@ from model.tae import (  # noqa: E402
     SpaceTimeConv,
     TAEConfig,
     TemporalConv,
+    group_norm,
     latent_frames,
 )
 from tests.model.image_autoencoder import EXACT, pair  # noqa: E402
@@ -131,6 +133,24 @@ def test_activations_stay_in_channels_last():
     with torch.no_grad():
         model(torch.randn(1, 3, 9, 16, 16))
     assert wrong == []
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 5, 7), (1, 16, 1, 1)])
+def test_the_norm_of_gpus_is_the_group_norm_and_keeps_layout_and_type(shape):
+    torch.manual_seed(0)
+    x = (torch.randn(shape) + 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.randn(shape[1], requires_grad=True), torch.randn(shape[1], requires_grad=True)
+    pull, results = torch.randn(shape), []
+    for norm in (group_norm, F.group_norm):
+        out = norm(x, 4, weight, bias, 1e-6)
+        results.append((out, *torch.autograd.grad((out * pull).sum(), (x, weight, bias))))
+    assert all(torch.allclose(mine, torchs, atol=1e-4, rtol=1e-4) for mine, torchs in zip(*results))
+    half = x.detach().bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = group_norm(half, 4, weight, bias, 1e-6)
+    assert out.dtype == torch.bfloat16 and out.is_contiguous(memory_format=torch.channels_last)
+    expected = F.group_norm(half.float(), 4, weight, bias, 1e-6)
+    assert torch.allclose(out.float(), expected, rtol=2**-7, atol=1e-5)  # bfloat16 has 8 bits
 
 
 def test_the_posterior_samples_with_the_noise_it_is_given():
