@@ -162,12 +162,13 @@ def paces(tae: TAE, shape: Shape) -> tuple[float, float]:
     video = torch.zeros(1, tae.config.video_channels, frames, shape.height, shape.width, device=device)
     latent = tae.encode(video).mean
     runs = (lambda: tae.encode(video)), (lambda: tae.decode(latent, frames))
-    return tuple(frames / _seconds(run, device) for run in runs)
+    return tuple(frames / seconds(run, device) for run in runs)
 
 
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
+def seconds(run: Callable[[], object], device: torch.device, repeats: int = PACES) -> float:
+    """Median wall time of `run`, the device's work included, after one run to warm up."""
     taken = []
-    for _ in range(PACES + 1):
+    for _ in range(repeats + 1):
         began = time.perf_counter()
         run()
         if device.type == "cuda":
