@@ -140,9 +140,12 @@ class Block(nn.Module):
         changes = (self.modulation + time).to(x.dtype).unsqueeze(2).unbind(1)  # six of [B, 1, dim]
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = changes
         x = x + positions
-        x = x + gate_a * self.self_attention(self.self_norm(x) * (1 + scale_a) + shift_a)
-        x = x + self.cross_attention(self.cross_norm(x), text, text_mask)
-        return x + gate_f * self.ffn(self.ffn_norm(x) * (1 + scale_f) + shift_f)
+        # Norms answer in float32 under CUDA's autocast: back to half precision once, not once in each projection.
+        y = (self.self_norm(x) * (1 + scale_a) + shift_a).to(x.dtype)
+        x = x + gate_a * self.self_attention(y)
+        x = x + self.cross_attention(self.cross_norm(x).to(x.dtype), text, text_mask)
+        y = (self.ffn_norm(x) * (1 + scale_f) + shift_f).to(x.dtype)
+        return x + gate_f * self.ffn(y)
 
 
 class TimeEmbedding(nn.Module):
@@ -245,7 +248,7 @@ class DiT(nn.Module):
         x = self.patch(patchify(latent, self.config.patch))  # [B, N, dim]
         positions = self.positions(grid).to(x.dtype)  # [1, N, dim]
         context, mask = self.text(text, text_mask, drop_text)  # [B, L, dim], [B, L]
-        mask = mask[:, None, None, :]
+        context, mask = context.to(x.dtype), mask[:, None, None, :]
         time = self.time(t)  # [B, dim]
         changes = self.modulation(F.silu(time)).unflatten(-1, (MODULATIONS, -1))  # [B, 6, dim]
 

@@ -150,7 +150,7 @@ class Session:
             except OSError as error:
                 raise TrainingError(f"{output} cannot be written: {error}.") from error
             _cut_log(self.output / "log.jsonl", self.progress.step)
-        self._board = _tensorboard(self.output) if place.leads else None
+        self._board = _tensorboard(self.output, self.progress.step) if place.leads else None
 
     def log(self, entry: dict[str, Any]) -> None:
         """One line of log.jsonl; numbers go to TensorBoard too where it is installed."""
@@ -163,7 +163,9 @@ class Session:
                 self._board.add_scalar(name, value, entry["step"])
 
     def save(self, trained: dict[str, Trained]) -> None:
-        """Publish a checkpoint of this step."""
+        """Publish a checkpoint of this step, and let TensorBoard see what was logged until here."""
+        if self._board:
+            self._board.flush()
         state = {name: one.state() for name, one in trained.items()}
         first = state.pop(next(iter(state)))
         meta = {**self.facts, **asdict(self.progress)}
@@ -299,12 +301,12 @@ def _cut_log(path: Path, step: int) -> None:
     os.replace(temporary, path)
 
 
-def _tensorboard(output: Path) -> Any | None:
+def _tensorboard(output: Path, step: int) -> Any | None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(output / "tensorboard"))
+    return SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)  # as `_cut_log`
 
 
 def _line(entry: dict[str, Any]) -> str:

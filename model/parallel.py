@@ -8,10 +8,9 @@ averaged. Both give the loss and the gradients of one process with the same glob
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -57,11 +56,19 @@ def prepare_blocks(blocks: Iterable[nn.Module], checkpointing: bool, compiled: b
     """Per block, in place and before `shard`: activations recomputed in the backward pass; compiled by torch."""
     for block in blocks:
         if checkpointing:
-            from torch.utils.checkpoint import checkpoint
-
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = _recomputed(block.forward)
         if compiled:
             block.compile()
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of our own around torch's checkpoint, which torch.compile traces; torch's alone it leaves eager."""
+    from torch.utils.checkpoint import checkpoint
+
+    def recomputed(*inputs: Tensor) -> Tensor:
+        return checkpoint(forward, *inputs, use_reentrant=False)
+
+    return recomputed
 
 
 def shard(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:

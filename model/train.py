@@ -22,11 +22,12 @@ from model import checkpoint as checkpoints
 from model.data import Batch, DataError, DataOptions, Loader, mix
 from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, resize_positions, token_count
 from model.flow import PROCESSES
+from model.inflate import inflate
 from model.loop import Say, Session, Trained, TrainingError, stop_on_signal
 from model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
 from model.parallel import Place, joined, mean_over_ranks, peak_flops, prepare_blocks, shard
 from model.steps import VALIDATION_SEED, dit_backward, dit_validation, tae_backward, to_video
-from model.tae import TAE, TAE_SIZES, TAEConfig, inflate
+from model.tae import TAE, TAE_SIZES, TAEConfig
 from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder
 from model.train_recipe import Stage, Text, TrainRecipe, TrainRecipeError
 

@@ -45,13 +45,15 @@ def sentences() -> Iterator[None]:
     from curation.manifest import ManifestError
     from model.checkpoint import CheckpointError
     from model.data import DataError
+    from model.features import FeaturesError
     from model.loop import TrainingError
     from model.text import TextEncoderError
     from model.train_recipe import TrainRecipeError
 
+    known = CheckpointError, DataError, FeaturesError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError
     try:
         yield
-    except (CheckpointError, DataError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError) as error:
+    except known as error:
         fail(str(error))
 
 
@@ -168,25 +170,48 @@ def average(
 
 def evaluate(
     runs: Runs,
-    tae: Tae,
+    tae: Annotated[list[str], typer.Option("--tae", help="A trained TAE; several are rows side by side.")],
+    dit: Annotated[
+        list[str] | None, typer.Option("--dit", help="A DiT of that TAE: its samples are judged; may be repeated.")
+    ] = None,
     set_name: Annotated[str, typer.Option("--set-name", help="Which set of the runs.")] = "validation",
     clips: Annotated[int, typer.Option(help="At most so many clips.", min=1)] = 16,
     frames_max: Annotated[int, typer.Option(help="At most so many frames of each.", min=1)] = 32,
-    resolution: Annotated[int | None, typer.Option(help="Square root of the area, pixels; default: the set's.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Square root of the area, pixels; default: the set's.", min=16)
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="FID's extractor: a TorchScript file, open_clip:NAME/TAG, or random-conv.")
+    ] = "random-conv",
+    steps: Annotated[int, typer.Option(help="DiT: sampling steps.", min=2)] = 50,
+    guidance: Annotated[float, typer.Option(help="DiT: weight of the text.")] = 7.5,
+    seed: Annotated[int, typer.Option(help="DiT: of the first clip's noise.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """PSNR and SSIM of an autoencoder's reconstructions, beside the baseline of each clip's mean frame.
+    """Autoencoders by PSNR, SSIM and FID of what they reproduce; transformers by the FID of their samples.
 
-    Example:  rushes evaluate runs/demo --tae runs/tae --resolution 96 --frames-max 16
+    Example:  rushes evaluate runs/demo --tae runs/tae-2.5d --tae runs/tae-3d --resolution 96 --frames-max 16
     """
+    from pipelines.cli import console, fail
+
+    if dit and len(tae) > 1:
+        fail(f"--dit is judged with the one TAE it was trained with; {len(tae)} were given with --tae.")
     with sentences():
+        import json
+
         from model.data import DataOptions
-        from model.evaluate import evaluate_tae
-        from model.train import load_tae
+        from pipelines import evaluation
 
         options = DataOptions(set_name, 1, 0, frames_max, resolution)
-        found = evaluate_tae(load_tae(tae, _device())[0], runs, options, clips)
-        _say(f"{found.clips} clips of sets/{set_name}")
-        _say(f"PSNR {found.psnr:.2f} dB (each clip's mean frame: {found.baseline_psnr:.2f} dB), SSIM {found.ssim:.4f}")
+        setting = evaluation.Setting(runs, options, clips, features, _device())
+        if dit:
+            report = evaluation.compare_dits(setting, tae[0], dit, steps, guidance, seed)
+        else:
+            report = evaluation.compare_taes(setting, tae)
+        if json_:
+            print(json.dumps(report, indent=1))
+        else:
+            evaluation.show(report, console)
 
 
 def _device() -> str:

@@ -222,6 +222,19 @@ def test_the_block_compiles_as_one_graph():
     assert torch.allclose(block(*args, mask), model.blocks[0](*args, mask), atol=1e-6)
 
 
+def test_projections_get_half_precision_where_norms_answer_in_float32():
+    """As under CUDA's autocast; a projection that is given float32 makes and keeps a copy of its own."""
+    model, (latent, t, text, masks), seen = awake(), inputs(), []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.RMSNorm | torch.nn.LayerNorm):
+            module.register_forward_hook(lambda module, args, out: out.float())
+        elif isinstance(module, torch.nn.Linear) and name.startswith("blocks"):
+            module.register_forward_hook(lambda module, args, out, name=name: seen.append((name, args[0].dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(latent, t, text, masks)
+    assert len(seen) == 11 * 2 and {kind for _, kind in seen} == {torch.bfloat16}, seen
+
+
 def test_counted_flops_are_those_of_the_formula():
     model, (latent, t, text, masks) = awake(), inputs(batch=1)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

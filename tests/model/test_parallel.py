@@ -61,6 +61,27 @@ def test_two_ranks_sharded_or_replicated_have_the_loss_and_the_gradients_of_one_
         assert torch.allclose(found["replicated"][name], gradient, atol=1e-5, rtol=0), name
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_compile_once_for_all_of_them_and_change_nothing(checkpointing, monkeypatch):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    backend = CompileCounterWithBackend("aot_eager")
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend=backend, fullgraph=True)
+    )
+    torch._dynamo.reset()
+    loss, gradients = single()
+    model = small_dit()
+    prepare_blocks(model.blocks, checkpointing, compiled=True)
+    again = loss_of(model, batch_of(0, 1))
+    again.backward()
+    assert backend.frame_count == 1  # of two blocks
+    assert torch.allclose(again, loss, atol=1e-6)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
+
+
 def test_recomputed_activations_change_no_gradient():
     loss, gradients = single()
     model = small_dit()
