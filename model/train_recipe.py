@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+CLIP_CONTEXT = 77  # tokens that public CLIP text towers were trained on; Movie Gen's own reads 256
 
 
 class TrainRecipeError(ValueError):
@@ -71,14 +72,49 @@ class Optimizer(Section):
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights per step")
 
 
-class Text(Section):
-    """The text encoder of the DiT (model/text.py)."""
+class BytesText(Section):
+    """An encoder without weights. `quoted` reads what stands in quotation marks alone, as the paper's ByT5 does."""
 
-    encoder: Literal["bytes", "ul2", "byt5", "clip"] = "bytes"
-    source: str | None = Field(None, description="ul2, byt5: a local folder or a hub id")
-    width: int = Field(256, ge=2, description="bytes: width of a feature")
-    max_tokens: int = Field(256, ge=1, description="tokens a prompt is cut to (bytes, ul2, byt5)")
+    name: Literal["bytes", "quoted"]
+    width: int = Field(256, ge=2, multiple_of=2, description="width of a feature")
+    max_tokens: int = Field(256, ge=1, description="bytes a prompt is cut to")
+
+
+class T5Text(Section):
+    """UL2, and ByT5 for what stands in quotation marks (sec 3.1.3), by transformers."""
+
+    name: Literal["ul2", "byt5"]
+    source: str | None = Field(None, description="a local folder or a hub id; null: google/ul2, google/byt5-small")
+    max_tokens: int = Field(512, ge=1, description="tokens a prompt is cut to")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the encoder's weights")
+
+
+class ClipText(Section):
+    """The text tower of a CLIP model, by open_clip. The paper's reads 256 tokens, public ones 77."""
+
+    name: Literal["clip"]
+    model: str = Field("ViT-bigG-14-quickgelu", description="an open_clip model")
+    pretrained: str | None = Field("metaclip_fullcc", description="its weights: a tag or a file; null: random ones")
+
+    @property
+    def max_tokens(self) -> int:
+        return CLIP_CONTEXT
+
+
+class Text(Section):
+    """The text encoders of the DiT, side by side (model/text.py)."""
+
+    encoders: tuple[Annotated[BytesText | T5Text | ClipText, Field(discriminator="name")], ...] = Field(
+        (BytesText(name="bytes"),), min_length=1, description="bytes, quoted, ul2, byt5, clip; each at most once"
+    )
     drop: float = Field(0.1, ge=0, le=1, description="share of clips trained without text, for guidance")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Text:
+        names = [encoder.name for encoder in self.encoders]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a text encoder can be named once, not {names}")
+        return self
 
 
 class TAELoss(Section):

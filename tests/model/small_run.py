@@ -56,7 +56,7 @@ STAGE = {"name": "one", "steps": 6, "batch": 4, "micro_batch": 4, "lr": 1e-3, "f
 def dit_recipe(*overrides: str, **stage: Any) -> TrainRecipe:
     """A transformer of one layer."""
     options = {"layers": 1, "dim": 32, "ffn": 48, "heads": 2, "grid": [1, 2, 2]}
-    text = {"width": 16, "max_tokens": 24}
+    text = {"encoders": [{"name": "bytes", "width": 16, "max_tokens": 24}]}
     data = {"model": "dit", "options": options, "text": text, "data": {"workers": 0, "errors_max": 3}}
     return build({**data, "stages": [{**STAGE, **stage}]}, overrides)
 
