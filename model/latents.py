@@ -347,7 +347,9 @@ def read_encoded(clip: Clip, shape: Shape, part: int, widths: dict[str, int], dt
     return EncodedSample(frames, clip.caption, clip.rate, clip.clip_id, latent=value, text=text)
 
 
-def _tensor(data: bytes, dtype: torch.dtype) -> Tensor:
+def _tensor(data: bytes | None, dtype: torch.dtype) -> Tensor:
+    if data is None:
+        raise ValueError("the clip was not encoded")
     return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
 
