@@ -101,6 +101,9 @@ class ClipText(Section):
         return CLIP_CONTEXT
 
 
+ENCODERS = {"bytes": BytesText, "quoted": BytesText, "ul2": T5Text, "byt5": T5Text, "clip": ClipText}
+
+
 class Text(Section):
     """The text encoders of the DiT, side by side (model/text.py)."""
 
@@ -113,7 +116,7 @@ class Text(Section):
     def _names_differ(self) -> Text:
         names = [encoder.name for encoder in self.encoders]
         if len(set(names)) < len(names):
-            raise ValueError(f"a text encoder can be named once, not {names}")
+            raise ValueError(f"names an encoder twice: {', '.join(names)}")
         return self
 
 
@@ -173,7 +176,8 @@ def shipped() -> list[str]:
 def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:
     """A shipped recipe by name, or a YAML file by path, with `key=value` overrides.
 
-    Keys are dotted; a stage is named by its name or by `all`: `stages.all.batch=4`, `optimizer.clip=0.5`.
+    Keys are dotted; a stage or a text encoder is named by its name or by `all`: `stages.all.batch=4`,
+    `text.encoders.ul2.source=/weights/ul2`, `optimizer.clip=0.5`.
     Raises TrainRecipeError.
     """
     path = RECIPE_FOLDER / f"{name_or_path}.yaml"
@@ -209,21 +213,28 @@ def build(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> 
 
 
 def _assign(data: dict[str, Any], key: str, value: Any) -> None:
-    first, *rest = key.split(".")
-    if first == "stages" and len(rest) >= 2:
-        stages = [s for s in data.get("stages", []) if rest[0] in ("all", s.get("name"))]
-        if not stages:
-            names = ", ".join(str(s.get("name")) for s in data.get("stages", []))
-            raise TrainRecipeError(f"The recipe has no stage '{rest[0]}'; stages: {names}, or all.")
-        for stage in stages:
-            stage[".".join(rest[1:])] = value
-        return
-    here = data
-    for name in (first, *rest)[:-1]:
-        here = here.setdefault(name, {})
-        if not isinstance(here, dict):
+    *path, last = key.split(".")
+    places: list[Any] = [data]
+    for name in path:
+        places = [inner for place in places for inner in _below(place, name, key)]
+    for place in places:
+        if not isinstance(place, dict):
             raise TrainRecipeError(_unknown(key))
-    here[(first, *rest)[-1]] = value
+        place[last] = value
+
+
+def _below(place: Any, name: str, key: str) -> list[Any]:
+    """What `name` stands for in `place`: a section, or the entries of a list (stages, encoders) with that name."""
+    if isinstance(place, list):
+        chosen = [entry for entry in place if isinstance(entry, dict) and name in ("all", entry.get("name"))]
+        if not chosen:
+            what = "stage" if key.startswith("stages.") else "text encoder"
+            names = ", ".join(str(entry.get("name")) for entry in place)
+            raise TrainRecipeError(f"The recipe has no {what} '{name}'; {what}s: {names}, or all.")
+        return chosen
+    if not isinstance(place, dict):
+        raise TrainRecipeError(_unknown(key))
+    return [place.setdefault(name, {})]
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -239,6 +250,8 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def _unknown(key: str) -> str:
     keys = _keys(TrainRecipe) + [f"stages.all.{name}" for name in Stage.model_fields]
+    for name, encoder in ENCODERS.items():
+        keys += [f"text.encoders.{name}.{field}" for field in encoder.model_fields]
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else f" Sections: {', '.join(TrainRecipe.model_fields)}."
     return f"The training recipe has no key '{key}'.{hint}"
@@ -246,10 +259,14 @@ def _unknown(key: str) -> str:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join("all" if isinstance(part, int) else str(part) for part in first["loc"])
+    by_name = first["loc"][:2] == ("text", "encoders")  # pydantic puts an encoder's name behind its number
+    parts = [part for part in first["loc"] if not (by_name and isinstance(part, int))]
+    key = ".".join("all" if isinstance(part, int) else str(part) for part in parts)
+    if first["type"].startswith("union_tag"):
+        return f"Training recipe key '{key}': {first['input']!r} must have a name of {', '.join(ENCODERS)}."
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "missing":
         return f"The training recipe lacks the key '{key}'."
-    wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid tuple", "list")
     return f"Training recipe key '{key}': {first['input']!r} will not do; it {wants}."
