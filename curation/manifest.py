@@ -189,10 +189,13 @@ def write_table(uri: str, table: pa.Table) -> None:
         _write(fs, path, sink.getvalue())
 
 
-def write_batches(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """One Parquet file from batches, a row group each, atomically and with one batch in memory at a time."""
+def write_batches(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], **options: Any) -> None:
+    """One Parquet file from batches, a row group each, atomically and with one batch in memory at a time.
+
+    options: of pyarrow's ParquetWriter.
+    """
     fs, path = resolve(uri)
-    with named_errors(uri), _whole_file(fs, path) as stream, pq.ParquetWriter(stream, schema) as writer:
+    with named_errors(uri), _whole_file(fs, path) as stream, pq.ParquetWriter(stream, schema, **options) as writer:
         for batch in batches:
             writer.write_batch(batch)
 

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -423,11 +423,14 @@ class Loader:
             at = self.plan.replacement(number, int(places[place]), attempt)
             row = self.buckets[number].rows[self.plan.rows(number, epoch, np.array([at]))[0]]
             try:
-                clip = self.table[int(row)]
-                times = sample_times(clip, shape.frames, unit(self.options.seed, 3, step, place))
-                frames = read_clip(clip.uri, times, shape.height, shape.width)
+                sample = self._read(self.table[int(row)], shape, unit(self.options.seed, 3, step, place))
             except ClipError as error:
                 failed.append(str(error))
                 continue
-            return Sample(frames, clip.caption, clip.rate, clip.clip_id, tuple(failed))
+            return replace(sample, failed=tuple(failed))
         raise DataError(f"No clip of the bucket {shape} could be decoded in {len(failed)} attempts; {failed[-1]}")
+
+    def _read(self, clip: Clip, shape: Shape, luck: float) -> Sample:
+        """One clip's part in a batch; `luck` in [0, 1) places it. Raises ClipError."""
+        times = sample_times(clip, shape.frames, luck)
+        return Sample(read_clip(clip.uri, times, shape.height, shape.width), clip.caption, clip.rate, clip.clip_id)

@@ -18,7 +18,7 @@ from model.data import SIDE_STEP
 from model.dit import DiT, DiTConfig
 from model.flow import GUIDANCE, PROCESSES, SAMPLING_STEPS, Process, guided, sample
 from model.tae import SPACE_FACTOR, TAE, latent_frames
-from model.text import TextEncoder, prompt
+from model.text import TextEncoders, prompt
 
 CRF = 18  # x264's quality of what is written: visually close to the frames
 FPS = 16  # sec 3.1: what a clip of 16 s is trained at
@@ -46,7 +46,7 @@ def load_dit(where: str, tae_mark: str | None = None) -> tuple[DiT, dict[str, An
 def sample_video(
     dit: DiT,
     tae: TAE,
-    encoder: TextEncoder,
+    encoders: TextEncoders,
     text: str,
     frames: int,
     height: int,
@@ -69,8 +69,9 @@ def sample_video(
     process = PROCESSES["flow"]() if process is None else process
     shape = (1, tae.config.latent_channels, latent_frames(frames), height // SPACE_FACTOR, width // SPACE_FACTOR)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
-    features = encoder.encode([prompt(text, fps)])
-    tokens, mask = {encoder.name: features.tokens.to(device)}, {encoder.name: features.mask.to(device)}
+    features = encoders.encode([prompt(text, fps)])
+    tokens = {name: found.tokens.to(device) for name, found in features.items()}
+    mask = {name: found.mask.to(device) for name, found in features.items()}
 
     def predict(drop: bool) -> Callable[[Tensor, Tensor], Tensor]:
         dropped = torch.full((1,), drop, device=device)

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from model.data import Batch, Sample, mix
+from model.data import Batch, Clip, Sample, mix
 from model.dit import DiT
 from model.flow import Process, training_loss
 from model.losses import TAELossConfig, hinge_discriminator_loss, tae_loss
 from model.parallel import average_gradients, mean_over_ranks, synchronize_gradients
 from model.tae import SPACE_FACTOR, TAE, latent_frames
-from model.text import TextEncoder, prompt
+from model.text import TextEncoders, prompt
 from model.train_recipe import Stage, TrainRecipe
+
+if TYPE_CHECKING:
+    from model.latents import EncodedSample
 
 GREY = 127.5  # uint8 to [-1, 1]
 LATENT_MOMENTUM = 0.01  # of the running statistics of the latents, per step
@@ -124,68 +130,108 @@ def note_latents(model: TAE, moments: Tensor, step: int) -> None:
 # ---- the transformer -----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What the transformer learns from: a normalised latent [B, C, T, H, W], and what it is told.
+
+    text: encoder's name -> [B, L, width]; masks: name -> [B, L] bool, true where a token is real.
+    """
+
+    latent: Tensor
+    text: dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+
+MakeInputs = Callable[[Sequence[Sample], bool], Inputs]  # of samples; true: they are single frames
+
+
+def inputs_from_videos(frozen: TAE, encoders: TextEncoders) -> MakeInputs:
+    """Frames through the frozen autoencoder, prompts through the frozen text encoders, while the training goes."""
+    device = frozen.latent_mean.device
+
+    @torch.no_grad()
+    def make(samples: Sequence[Sample], images: bool) -> Inputs:
+        latent = torch.cat([latent_of(frozen, sample.frames) for sample in samples])
+        features = encoders.encode(prompts_of(samples, images))
+        text = {name: found.tokens.to(device) for name, found in features.items()}
+        masks = {name: found.mask.to(device) for name, found in features.items()}
+        return Inputs(frozen.normalize(latent), text, masks)
+
+    return make
+
+
+def inputs_from_latents(frozen: TAE) -> MakeInputs:
+    """Latents and features that `rushes encode` stored; of the autoencoder the statistics alone are used."""
+    device = frozen.latent_mean.device
+
+    def make(samples: Sequence[EncodedSample], images: bool) -> Inputs:
+        latent = torch.stack([sample.latent for sample in samples]).to(device).float()
+        text, masks = {}, {}
+        for name in samples[0].text:
+            parts = [sample.text[name] for sample in samples]
+            text[name] = pad_sequence(parts, batch_first=True).to(device).float()
+            lengths = torch.tensor([len(part) for part in parts], device=device)
+            masks[name] = torch.arange(text[name].shape[1], device=device) < lengths[:, None]
+        return Inputs(frozen.normalize(latent), text, masks)
+
+    return make
+
+
 @torch.no_grad()
-def latents_of(frozen: TAE, samples: Sequence[Sample]) -> Tensor:
-    """[B, C, ceil(T / 8), H / 8, W / 8]: normalised posterior means, encoded tile by tile."""
-    parts = [frozen.encode_tiled(to_video(s.frames[None], frozen.latent_mean.device)).mean for s in samples]
-    return frozen.normalize(torch.cat(parts))
+def latent_of(frozen: TAE, frames: np.ndarray) -> Tensor:
+    """uint8 [T, H, W, 3] -> [1, C, ceil(T / 8), H / 8, W / 8]: the posterior's mean, encoded tile by tile."""
+    return frozen.encode_tiled(to_video(frames[None], frozen.latent_mean.device)).mean
 
 
-def prompts_of(samples: Sequence[Sample], images: bool) -> list[str]:
-    """Captions with the frame rate in front; a single frame has none."""
+def prompts_of(samples: Sequence[Sample | Clip], images: bool) -> list[str]:
+    """Captions with the frame rate in front; a single frame has none.
+
+    A set's caption begins with the camera's motion where that is sure (docs/captioning.md), so none is added here.
+    """
     return [prompt(s.caption, None if images else s.rate) for s in samples]
 
 
-def dit_backward(
-    recipe: TrainRecipe, stage: Stage, model: DiT, frozen: TAE, encoder: TextEncoder, process: Process
-) -> Backward:
+def dit_backward(recipe: TrainRecipe, stage: Stage, model: DiT, inputs: MakeInputs, process: Process) -> Backward:
     """The function that leaves in `model` the gradients of a global batch's mean loss."""
-    device, number_of = frozen.latent_mean.device, recipe.stages.index(stage)
+    number_of = recipe.stages.index(stage)
 
     def backward(batch: Batch, step: int) -> dict[str, Tensor]:
         parts = micro_batches(batch, stage.micro_batch)
-        total = torch.zeros((), device=device)
+        losses = []
         for number, (places, samples) in enumerate(parts):
             synchronize_gradients(model, number == len(parts) - 1)
-            data = latents_of(frozen, samples)
+            data = inputs(samples, batch.shape.frames == 1)
+            shape, device = data.latent.shape[1:], data.latent.device
             makers = [generator(recipe.seed, NOISE_SEED, number_of, step, place) for place in places]
-            noise = torch.stack([torch.randn(data.shape[1:], generator=g) for g in makers]).to(device)
+            noise = torch.stack([torch.randn(shape, generator=g) for g in makers]).to(device)
             time = torch.cat([process.sample_time(1, g) for g in makers]).to(device)
             drop = torch.cat([torch.rand(1, generator=g) < recipe.text.drop for g in makers]).to(device)
-            text, mask = _text(encoder, prompts_of(samples, batch.shape.frames == 1), device)
 
-            def predict(x: Tensor, t: Tensor, text=text, mask=mask, drop=drop) -> Tensor:
-                return model(x, t, text, mask, drop)
+            def predict(x: Tensor, t: Tensor, data=data, drop=drop) -> Tensor:
+                return model(x, t, data.text, data.masks, drop)
 
             with precision(recipe, device):
-                loss = training_loss(predict, process, data, noise, time)
+                loss = training_loss(predict, process, data.latent, noise, time)
             (loss / len(parts)).backward()
-            total += loss.detach() / len(parts)
-        return {"loss": total}
+            losses.append(loss.detach())
+        return {"loss": torch.stack(losses).mean()}
 
     return backward
 
 
-def dit_validation(
-    recipe: TrainRecipe, model: DiT, frozen: TAE, encoder: TextEncoder, process: Process
-) -> Callable[[Batch], Tensor]:
+def dit_validation(recipe: TrainRecipe, model: DiT, inputs: MakeInputs, process: Process) -> Callable[[Batch], Tensor]:
     """Loss of a batch of one clip at fixed draws of noise and time, with its text."""
-    device, draws = frozen.latent_mean.device, recipe.data.validation_draws
+    draws = recipe.data.validation_draws
 
     def check(batch: Batch) -> Tensor:
-        data = latents_of(frozen, batch.samples).expand(draws, -1, -1, -1, -1)
+        one = inputs(batch.samples, batch.shape.frames == 1)
+        data = one.latent.expand(draws, -1, -1, -1, -1)
         maker = generator(recipe.seed, VALIDATION_SEED, batch.step)
-        noise = torch.randn(data.shape, generator=maker).to(device)
-        time = process.sample_time(draws, maker).to(device)
-        text, mask = _text(encoder, prompts_of(batch.samples, batch.shape.frames == 1) * draws, device)
-        with precision(recipe, device):
-            return training_loss(lambda x, t: model(x, t, text, mask), process, data, noise, time)
+        noise = torch.randn(data.shape, generator=maker).to(data.device)
+        time = process.sample_time(draws, maker).to(data.device)
+        text = {name: value.expand(draws, -1, -1) for name, value in one.text.items()}
+        masks = {name: value.expand(draws, -1) for name, value in one.masks.items()}
+        with precision(recipe, data.device):
+            return training_loss(lambda x, t: model(x, t, text, masks), process, data, noise, time)
 
     return check
-
-
-def _text(
-    encoder: TextEncoder, prompts: list[str], device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    features = encoder.encode(prompts)
-    return {encoder.name: features.tokens.to(device)}, {encoder.name: features.mask.to(device)}

@@ -2,7 +2,8 @@
 
 An encoder is frozen and answers `TextFeatures`: [B, L, width] and a mask. Three look at one prompt from three sides:
 UL2 reads its meaning, ByT5 the letters of what stands in quotation marks (text to be drawn), CLIP what it looks
-like. `TextProjector`, which is trained, brings each to the model's width and puts them one behind the other.
+like. `TextEncoders` asks them all; `TextProjector`, which is trained, brings each to the model's width and puts them
+one behind the other.
 
 `ByteEncoder` needs no weights. It knows bytes and their places and no language: enough to tell captions apart in a
 demo or a test. It is never a silent substitute: a recipe asks for it by its name.
@@ -23,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”|«([^»]+)»')
-CLIP_CONTEXT = 77  # tokens that public CLIP text towers were trained on; Movie Gen's own reads 256
 POSITION_PERIOD = 10_000.0  # of the sinusoids of Vaswani 2017
 
 
@@ -72,13 +72,14 @@ def quoted(text: str) -> str:
 class ByteEncoder:
     """UTF-8 bytes as frozen random vectors plus sinusoidal positions. Offline and deterministic on every machine.
 
-    The vectors are read from SHAKE-256 of the name, uniform with variance 1, so no library's generator matters.
+    The vectors are read from SHAKE-256 of the width, uniform with variance 1, so no library's generator matters.
+    quoted_only: of what stands in quotation marks and nothing else, the offline counterpart of the paper's ByT5.
     """
 
-    def __init__(self, width: int = 256, max_tokens: int = 256, name: str = "bytes"):
+    def __init__(self, width: int = 256, max_tokens: int = 256, name: str = "bytes", quoted_only: bool = False):
         if width % 2:
             raise ValueError(f"sinusoidal positions need an even width, not {width}")
-        self.name, self.width, self.max_tokens = name, width, max_tokens
+        self.name, self.width, self.max_tokens, self.quoted_only = name, width, max_tokens, quoted_only
         stream = hashlib.shake_256(f"rushes byte encoder, width {width}".encode()).digest(4 * 256 * width)
         integers = torch.frombuffer(bytearray(stream), dtype=torch.int32).double()
         unit = integers / 2**31  # [-1, 1), variance 1/3
@@ -87,7 +88,8 @@ class ByteEncoder:
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """Bytes beyond `max_tokens` are cut off."""
-        rows = [list(text.encode())[: self.max_tokens] for text in prompts]
+        texts = [quoted(text) for text in prompts] if self.quoted_only else prompts
+        rows = [list(text.encode())[: self.max_tokens] for text in texts]
         length = max(map(len, rows), default=0)
         ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.long)
         ids = ids.view(len(rows), length)
@@ -177,6 +179,17 @@ class CLIPEncoder:
         places = torch.arange(tokens.shape[1], device=tokens.device)
         mask = places[None] <= last[:, None]
         return TextFeatures(tokens * mask[..., None], mask)
+
+
+class TextEncoders:
+    """Several encoders that read the same prompts side by side, by name. widths: name -> width of its features."""
+
+    def __init__(self, encoders: Sequence[TextEncoder]):
+        self.encoders = tuple(encoders)
+        self.widths = {encoder.name: encoder.width for encoder in self.encoders}
+
+    def encode(self, prompts: Sequence[str]) -> dict[str, TextFeatures]:
+        return {encoder.name: encoder.encode(prompts) for encoder in self.encoders}
 
 
 def _needs(module: str, encoder: str) -> ModuleType | Any:

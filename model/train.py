@@ -23,13 +23,23 @@ from model.data import Batch, DataError, DataOptions, Loader, mix
 from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, resize_positions, token_count
 from model.flow import PROCESSES
 from model.inflate import inflate
+from model.latents import encodings, loader_class, require_encoded, videos_only
 from model.loop import Say, Session, Trained, TrainingError, stop_on_signal
 from model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
 from model.parallel import Place, joined, mean_over_ranks, peak_flops, prepare_blocks, shard
-from model.steps import VALIDATION_SEED, dit_backward, dit_validation, tae_backward, to_video
+from model.steps import (
+    VALIDATION_SEED,
+    MakeInputs,
+    dit_backward,
+    dit_validation,
+    inputs_from_latents,
+    inputs_from_videos,
+    tae_backward,
+    to_video,
+)
 from model.tae import TAE, TAE_SIZES, TAEConfig
-from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder
-from model.train_recipe import Stage, Text, TrainRecipe, TrainRecipeError
+from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
+from model.train_recipe import BytesText, ClipText, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
 
 TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
 STAGE_SEED = 103  # keeps the stages' batches apart
@@ -61,7 +71,7 @@ def loader_of(roots: Sequence[str], recipe: TrainRecipe, index: int, rank: int, 
         stage.set, stage.batch, mix(recipe.seed, STAGE_SEED, index), frames_max(stage), stage.resolution,
         stage.image_every, stage.buckets, stage.small_buckets, data.errors_max, data.workers, data.prefetch,
     )  # fmt: skip
-    return Loader(roots, options, rank, world)
+    return loader_class(roots)(roots, options, rank, world)
 
 
 def frames_max(stage: Stage) -> int | None:
@@ -79,7 +89,7 @@ class Validation:
             None, None, "stop", data.errors_max, data.workers, data.prefetch,
         )  # fmt: skip
         try:
-            self.loader = Loader(roots, options)
+            self.loader = loader_class(roots)(roots, options)
         except (DataError, ManifestError) as error:
             session.say(f"There is no validation loss, so no plateau is seen: {str(error).splitlines()[-1]}")
             return
@@ -149,6 +159,7 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
     config: TAEConfig = configured(TAE_SIZES, recipe)
     weights = TAELossConfig(**recipe.loss.model_dump(exclude={"vgg", "lpips"}))
     with joined() as place, _held(output, place):
+        videos_only(roots)
         session = Session(recipe, output, place, say)
         _begin(session, roots, {"model": "tae"}, asdict(config))
         perceptual = _perceptual(recipe, place)
@@ -227,30 +238,36 @@ def load_tae(where: str, device: torch.device | str = "cpu") -> tuple[TAE, str]:
     return model.eval().requires_grad_(False).to(device), checkpoints.fingerprint(model)
 
 
-def text_encoder(text: Text, device: torch.device | str = "cpu") -> TextEncoder:
-    """The encoder that the recipe names. Raises TextEncoderError where its weights or its library are missing."""
-    if text.encoder == "bytes":
-        return ByteEncoder(text.width, text.max_tokens)
-    if text.encoder == "clip":
-        return CLIPEncoder(device=str(device))
-    source = text.source or {"ul2": "google/ul2", "byt5": "google/byt5-small"}[text.encoder]
-    return T5Encoder(source, text.encoder, text.max_tokens, text.encoder == "byt5", str(device))
+def text_encoders(text: Text, device: torch.device | str = "cpu") -> TextEncoders:
+    """The encoders that the recipe names. Raises TextEncoderError where weights or a library are missing."""
+    return TextEncoders([_text_encoder(choice, str(device)) for choice in text.encoders])
+
+
+def _text_encoder(choice: BytesText | T5Text | ClipText, device: str) -> TextEncoder:
+    if choice.name in ("bytes", "quoted"):
+        return ByteEncoder(choice.width, choice.max_tokens, choice.name, choice.name == "quoted")
+    if choice.name == "clip":
+        return CLIPEncoder(choice.model, choice.pretrained, device=device)
+    source = choice.source or {"ul2": "google/ul2", "byt5": "google/byt5-small"}[choice.name]
+    dtype = getattr(torch, choice.precision)
+    return T5Encoder(source, choice.name, choice.max_tokens, choice.name == "byt5", device, dtype)
 
 
 def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, say: Say = print) -> bool:
-    """Train the transformer on latents that the autoencoder at `tae` makes while it goes; as `train_tae` otherwise.
+    """Train the transformer on latents: those of encoded runs, or made by the autoencoder at `tae` while it goes.
 
-    tae: a checkpoint of a TAE, or a training's output. Raises CheckpointError also where a resumed run belongs to
-    another autoencoder, TextEncoderError where the encoder's weights are missing.
+    tae: a checkpoint of a TAE, or a training's output. Otherwise as `train_tae`. Raises CheckpointError also where a
+    resumed run belongs to another autoencoder, TextEncoderError where an encoder's weights are missing, DataError
+    where encoded runs are of another autoencoder, other text encoders or other shapes.
     """
     with joined() as place, _held(output, place):
-        frozen, mark = load_tae(tae, place.device)
-        encoder = text_encoder(recipe.text, place.device)
-        widths = {"text_widths": {encoder.name: encoder.width}, "latent_channels": frozen.config.latent_channels}
+        frozen, mark = load_tae(tae)
+        inputs, text_widths = _inputs(recipe, roots, frozen, mark, place)
+        widths = {"text_widths": text_widths, "latent_channels": frozen.config.latent_channels}
         config: DiTConfig = configured(DIT_SIZES, recipe, **widths)
         process = PROCESSES[recipe.process]()
         session = Session(recipe, output, place, say)
-        facts = {"model": "dit", "tae": mark, "text": recipe.text.model_dump(), "process": recipe.process}
+        facts = {"model": "dit", "tae": mark, "text": recipe.text.model_dump(mode="json"), "process": recipe.process}
         _begin(session, roots, facts, asdict(config))
         if session.resumed is not None and session.resumed.meta.get("tae") != mark:
             raise checkpoints.CheckpointError(
@@ -264,15 +281,27 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
             trained = {"dit": _dit_model(session, config, stage)}
             model = trained["dit"].model
             session.facts["config"] = asdict(model.config)
-            backward = dit_backward(recipe, stage, model, frozen, encoder, process)
+            backward = dit_backward(recipe, stage, model, inputs, process)
             validation = Validation(roots, recipe, stage, session)
-            check = partial(validation.mean, dit_validation(recipe, model, frozen, encoder, process))
-            flops, peak = _flops_of(model.config, encoder), peak_flops(place.device)
+            check = partial(validation.mean, dit_validation(recipe, model, inputs, process))
+            flops, peak = _flops_of(model.config, recipe.text), peak_flops(place.device)
             with stop_on_signal(session):
                 if not session.run_stage(stage, loader, trained, backward, check, flops, peak):
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)
     return True
+
+
+def _inputs(
+    recipe: TrainRecipe, roots: Sequence[str], frozen: TAE, mark: str, place: Place
+) -> tuple[MakeInputs, dict[str, int]]:
+    """What makes the transformer's inputs, and the widths of the text features."""
+    if encodings(roots):
+        widths = require_encoded(roots, recipe, mark)
+        del frozen.encoder, frozen.decoder  # the latents' statistics are all that is needed
+        return inputs_from_latents(frozen.to(place.device)), widths
+    encoders = text_encoders(recipe.text, place.device)
+    return inputs_from_videos(frozen.to(place.device), encoders), encoders.widths
 
 
 def _dit_model(session: Session, config: DiTConfig, stage: Stage) -> Trained:
@@ -300,8 +329,8 @@ def _dit_model(session: Session, config: DiTConfig, stage: Stage) -> Trained:
     return trained
 
 
-def _flops_of(config: DiTConfig, encoder: TextEncoder) -> Callable[[Batch], float]:
-    length = getattr(encoder, "max_tokens", None) or 77
+def _flops_of(config: DiTConfig, text: Text) -> Callable[[Batch], float]:
+    length = sum(encoder.max_tokens for encoder in text.encoders)
 
     def flops(batch: Batch) -> float:
         shape = batch.shape

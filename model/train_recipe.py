@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+CLIP_CONTEXT = 77  # tokens that public CLIP text towers were trained on; Movie Gen's own reads 256
 
 
 class TrainRecipeError(ValueError):
@@ -71,14 +72,52 @@ class Optimizer(Section):
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights per step")
 
 
-class Text(Section):
-    """The text encoder of the DiT (model/text.py)."""
+class BytesText(Section):
+    """An encoder without weights. `quoted` reads what stands in quotation marks alone, as the paper's ByT5 does."""
 
-    encoder: Literal["bytes", "ul2", "byt5", "clip"] = "bytes"
-    source: str | None = Field(None, description="ul2, byt5: a local folder or a hub id")
-    width: int = Field(256, ge=2, description="bytes: width of a feature")
-    max_tokens: int = Field(256, ge=1, description="tokens a prompt is cut to (bytes, ul2, byt5)")
+    name: Literal["bytes", "quoted"]
+    width: int = Field(256, ge=2, multiple_of=2, description="width of a feature")
+    max_tokens: int = Field(256, ge=1, description="bytes a prompt is cut to")
+
+
+class T5Text(Section):
+    """UL2, and ByT5 for what stands in quotation marks (sec 3.1.3), by transformers."""
+
+    name: Literal["ul2", "byt5"]
+    source: str | None = Field(None, description="a local folder or a hub id; null: google/ul2, google/byt5-small")
+    max_tokens: int = Field(512, ge=1, description="tokens a prompt is cut to")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the encoder's weights")
+
+
+class ClipText(Section):
+    """The text tower of a CLIP model, by open_clip. The paper's reads 256 tokens, public ones 77."""
+
+    name: Literal["clip"]
+    model: str = Field("ViT-bigG-14-quickgelu", description="an open_clip model")
+    pretrained: str | None = Field("metaclip_fullcc", description="its weights: a tag or a file; null: random ones")
+
+    @property
+    def max_tokens(self) -> int:
+        return CLIP_CONTEXT
+
+
+ENCODERS = {"bytes": BytesText, "quoted": BytesText, "ul2": T5Text, "byt5": T5Text, "clip": ClipText}
+
+
+class Text(Section):
+    """The text encoders of the DiT, side by side (model/text.py)."""
+
+    encoders: tuple[Annotated[BytesText | T5Text | ClipText, Field(discriminator="name")], ...] = Field(
+        (BytesText(name="bytes"),), min_length=1, description="bytes, quoted, ul2, byt5, clip; each at most once"
+    )
     drop: float = Field(0.1, ge=0, le=1, description="share of clips trained without text, for guidance")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Text:
+        names = [encoder.name for encoder in self.encoders]
+        if len(set(names)) < len(names):
+            raise ValueError(f"names an encoder twice: {', '.join(names)}")
+        return self
 
 
 class TAELoss(Section):
@@ -137,7 +176,8 @@ def shipped() -> list[str]:
 def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:
     """A shipped recipe by name, or a YAML file by path, with `key=value` overrides.
 
-    Keys are dotted; a stage is named by its name or by `all`: `stages.all.batch=4`, `optimizer.clip=0.5`.
+    Keys are dotted; a stage or a text encoder is named by its name or by `all`: `stages.all.batch=4`,
+    `text.encoders.ul2.source=/weights/ul2`, `optimizer.clip=0.5`.
     Raises TrainRecipeError.
     """
     path = RECIPE_FOLDER / f"{name_or_path}.yaml"
@@ -173,21 +213,28 @@ def build(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> 
 
 
 def _assign(data: dict[str, Any], key: str, value: Any) -> None:
-    first, *rest = key.split(".")
-    if first == "stages" and len(rest) >= 2:
-        stages = [s for s in data.get("stages", []) if rest[0] in ("all", s.get("name"))]
-        if not stages:
-            names = ", ".join(str(s.get("name")) for s in data.get("stages", []))
-            raise TrainRecipeError(f"The recipe has no stage '{rest[0]}'; stages: {names}, or all.")
-        for stage in stages:
-            stage[".".join(rest[1:])] = value
-        return
-    here = data
-    for name in (first, *rest)[:-1]:
-        here = here.setdefault(name, {})
-        if not isinstance(here, dict):
+    *path, last = key.split(".")
+    places: list[Any] = [data]
+    for name in path:
+        places = [inner for place in places for inner in _below(place, name, key)]
+    for place in places:
+        if not isinstance(place, dict):
             raise TrainRecipeError(_unknown(key))
-    here[(first, *rest)[-1]] = value
+        place[last] = value
+
+
+def _below(place: Any, name: str, key: str) -> list[Any]:
+    """What `name` stands for in `place`: a section, or the entries of a list (stages, encoders) with that name."""
+    if isinstance(place, list):
+        chosen = [entry for entry in place if isinstance(entry, dict) and name in ("all", entry.get("name"))]
+        if not chosen:
+            what = "stage" if key.startswith("stages.") else "text encoder"
+            names = ", ".join(str(entry.get("name")) for entry in place)
+            raise TrainRecipeError(f"The recipe has no {what} '{name}'; {what}s: {names}, or all.")
+        return chosen
+    if not isinstance(place, dict):
+        raise TrainRecipeError(_unknown(key))
+    return [place.setdefault(name, {})]
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -203,6 +250,8 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def _unknown(key: str) -> str:
     keys = _keys(TrainRecipe) + [f"stages.all.{name}" for name in Stage.model_fields]
+    for name, encoder in ENCODERS.items():
+        keys += [f"text.encoders.{name}.{field}" for field in encoder.model_fields]
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else f" Sections: {', '.join(TrainRecipe.model_fields)}."
     return f"The training recipe has no key '{key}'.{hint}"
@@ -210,10 +259,14 @@ def _unknown(key: str) -> str:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join("all" if isinstance(part, int) else str(part) for part in first["loc"])
+    by_name = first["loc"][:2] == ("text", "encoders")  # pydantic puts an encoder's name behind its number
+    parts = [part for part in first["loc"] if not (by_name and isinstance(part, int))]
+    key = ".".join("all" if isinstance(part, int) else str(part) for part in parts)
+    if first["type"].startswith("union_tag"):
+        return f"Training recipe key '{key}': {first['input']!r} must have a name of {', '.join(ENCODERS)}."
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "missing":
         return f"The training recipe lacks the key '{key}'."
-    wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid tuple", "list")
     return f"Training recipe key '{key}': {first['input']!r} will not do; it {wants}."

@@ -84,10 +84,23 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACHABLE_S).close()
 
 
-class Pool:
-    """`workers` actors built by `build()`; tasks are submitted at any time and come back as they end."""
+def gpus() -> float:
+    """GPUs of the cluster, after `start`."""
+    import ray
 
-    def __init__(self, build: Callable[[], Any], workers: int, attempts: int, stop_reason: Callable[..., str | None]):
+    return ray.cluster_resources().get("GPU", 0.0)
+
+
+class Pool:
+    """`workers` actors built by `build()`; tasks are submitted at any time and come back as they end.
+
+    cpus, gpus: that each actor holds; all actors together must fit the cluster.
+    """
+
+    def __init__(
+        self, build: Callable[[], Any], workers: int, attempts: int, stop_reason: Callable[..., str | None],
+        cpus: int = 1, gpus: float = 0.0,
+    ):  # fmt: skip
         import ray
 
         class Host:
@@ -100,8 +113,8 @@ class Pool:
                 return getattr(self._worker, stage)(*args)
 
         self._ray = ray
-        # One CPU each, and never more actors than CPUs: every actor can always be placed, so nothing waits for ever.
-        self._actor = ray.remote(num_cpus=1, max_restarts=0)(Host)
+        # Never more actors than there are CPUs for: every actor can always be placed, so nothing waits for ever.
+        self._actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Host)
         self._attempts, self._stop_reason = attempts, stop_reason
         self._idle = [self._actor.remote() for _ in range(workers)]
         self._waiting: list[Task] = []

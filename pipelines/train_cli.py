@@ -1,4 +1,4 @@
-"""`rushes train`, `sample`, `average` and `evaluate`: the command line of model/. torch is imported by a command."""
+"""`rushes train`, `encode`, `sample`, `average`, `evaluate`: the command line of model/. Commands import torch."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="Train the autoencoder (tae) or the
 def register(commands: typer.Typer) -> None:
     """Put the commands beside those of curation."""
     commands.add_typer(app, name="train")
+    commands.command()(encode)
     commands.command()(sample)
     commands.command()(average)
     commands.command()(evaluate)
@@ -114,6 +115,59 @@ def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:
     return recipe
 
 
+def encode(
+    runs: Runs,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Run folder of the latents; the same folder again goes on.")
+    ],
+    tae: Tae,
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", help="The DiT's recipe: its stages and text encoders say what is stored.")
+    ] = "dit-tiny",
+    set_: Overrides = None,
+    set_name: Annotated[
+        list[str] | None, typer.Option("--set-name", help="Only stages that read this set; may be repeated.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float16, bfloat16 or float32: of what is stored.")] = "float16",
+    parts: Annotated[int, typer.Option(help="Places from which longer clips are taken; 1: the middle.", min=1)] = 1,
+    stills: Annotated[int, typer.Option(help="Single frames of a clip for image batches.", min=1)] = 4,
+    gpus: Annotated[float, typer.Option(help="GPUs of a worker, 0.5 for two on one; 0: CPUs.", min=0)] = 0,
+    cpus: Annotated[int | None, typer.Option(help="CPUs to use; default: all.", min=1)] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster (auto, ray://host:10001); default: here.")] = None,
+    clips_per_file: Annotated[int, typer.Option(help="What a kill may cost a worker.", min=1)] = 32,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try clips again that failed before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stored, and stop.")] = False,
+) -> None:
+    """Store latents and text features of sets, so that `train dit` reads them instead of decoding.
+
+    Example:  rushes encode runs/demo --tae runs/tae --recipe dit-tiny -o runs/latents
+    """
+    from pipelines.cli import console, fail
+
+    with sentences():
+        from curation.recipe import Engine
+        from model.train import load_tae
+        from model.train_recipe import load
+        from pipelines import encode as job
+
+        if precision not in job.PRECISIONS:
+            fail(f"--precision is one of {', '.join(job.PRECISIONS)}, not '{precision}'.")
+        resolved = _of(load(recipe, set_ or []), "dit")
+        engine = Engine(address=address, num_cpus=cpus)
+        options = job.Options(precision, parts, stills, gpus, clips_per_file, retry_failed, engine)
+        if dry_run:
+            frozen, mark = load_tae(tae)
+            plans = job.plan_sets(resolved, runs, set_name or [])
+            settings = job.settings_of(resolved, mark, options)
+            console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
+            return
+        run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
+        for name, entry in run.record["encoding"]["sets"].items():
+            console.print(f"sets/{name}: {entry['encoded']} of {entry['rows']} clips", highlight=False)
+        for note in notes:
+            console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
 def sample(
     dit: Annotated[str, typer.Option("--dit", help="Output of `rushes train dit`, or one of its checkpoints.")],
     tae: Tae,
@@ -138,16 +192,16 @@ def sample(
     with sentences():
         from model.flow import PROCESSES
         from model.sample import load_dit, sample_video, write_mp4
-        from model.train import load_tae, text_encoder
+        from model.train import load_tae, text_encoders
         from model.train_recipe import Text
 
         device = _device()
         decoder, mark = load_tae(tae, device)
         model, meta = load_dit(dit, mark)
-        encoder, process = text_encoder(Text(**meta["text"]), device), PROCESSES[meta["process"]]()
+        encoders, process = text_encoders(Text(**meta["text"]), device), PROCESSES[meta["process"]]()
         for number, text in enumerate(prompt):
             video = sample_video(
-                model.to(device), decoder, encoder, text, frames, int(high), int(wide), steps, guidance, seed,
+                model.to(device), decoder, encoders, text, frames, int(high), int(wide), steps, guidance, seed,
                 process, fps if frames > 1 else None,
             )  # fmt: skip
             _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))

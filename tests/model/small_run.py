@@ -53,12 +53,22 @@ STAGE = {"name": "one", "steps": 6, "batch": 4, "micro_batch": 4, "lr": 1e-3, "f
          "validate_every": 3, "save_every": 2}  # fmt: skip
 
 
+WHOLE = {"name": "whole", "frames_max": None}
+PART = {"name": "part", "frames_max": 8, "image_every": 2}
+
+
 def dit_recipe(*overrides: str, **stage: Any) -> TrainRecipe:
     """A transformer of one layer."""
     options = {"layers": 1, "dim": 32, "ffn": 48, "heads": 2, "grid": [1, 2, 2]}
-    text = {"width": 16, "max_tokens": 24}
+    text = {"encoders": [{"name": "bytes", "width": 16, "max_tokens": 24}]}
     data = {"model": "dit", "options": options, "text": text, "data": {"workers": 0, "errors_max": 3}}
     return build({**data, "stages": [{**STAGE, **stage}]}, overrides)
+
+
+def two_views() -> TrainRecipe:
+    """What is encoded for the tests: clips read whole, then parts of them and every second batch of single frames."""
+    whole, part = (dit_recipe(**stage).stages[0] for stage in (WHOLE, PART))
+    return dit_recipe().model_copy(update={"stages": (whole, part)})
 
 
 def tae_recipe(*overrides: str, **stage: Any) -> TrainRecipe:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from model.data import Sample  # noqa: E402
+from model.dit import PAPER_TEXT  # noqa: E402
+from model.sample import load_dit, sample_video  # noqa: E402
+from model.steps import prompts_of  # noqa: E402
 from model.text import (  # noqa: E402
     ByteEncoder,
     CLIPEncoder,
     T5Encoder,
     TextEncoderError,
+    TextEncoders,
     TextProjector,
     prompt,
     quoted,
 )
+from model.train import load_tae, text_encoders, train_dit  # noqa: E402
+from model.train_recipe import Text, TrainRecipeError, load  # noqa: E402
+from tests.model.small_run import dit_recipe  # noqa: E402
 
 torch.set_num_threads(1)
 FIRST_BYTE = [-0.75662, 0.51233, 0.88591, 0.18699, -0.15915, 2.4391, 0.26473, -0.12956]  # of "a" at width 8
@@ -71,6 +80,67 @@ def test_short_prompts_are_padded_and_long_ones_cut():
     assert features.tokens.shape == (3, 4, 16)
     assert features.mask.sum(1).tolist() == [0, 2, 4]
     assert features.tokens[~features.mask].abs().max() == 0
+
+
+def test_encoders_side_by_side_read_the_same_prompts_each_in_its_way():
+    encoders = TextEncoders([ByteEncoder(16), ByteEncoder(8, name="quoted", quoted_only=True)])
+    found = encoders.encode(['A sign: "OPEN"', "A dog."])
+    assert encoders.widths == {"bytes": 16, "quoted": 8}
+    assert found["bytes"].mask.sum(1).tolist() == [14, 6] and found["quoted"].mask.sum(1).tolist() == [4, 0]
+    assert torch.equal(found["quoted"].tokens[:1], ByteEncoder(8).encode(["OPEN"]).tokens)
+
+
+def test_the_camera_motion_in_front_of_a_sets_caption_is_said_once():
+    sample = Sample(np.empty(0), "pan left. A dog runs.", 16.0, "clip")
+    assert prompts_of([sample], images=False) == ["FPS-16. pan left. A dog runs."]
+    assert prompts_of([sample], images=True) == ["pan left. A dog runs."]
+
+
+def test_the_published_recipe_reads_three_encoders_at_the_widths_that_the_model_expects():
+    recipe = load("dit-moviegen", ["text.encoders.ul2.source=/weights/ul2"])
+    assert [encoder.name for encoder in recipe.text.encoders] == list(PAPER_TEXT) == ["ul2", "byt5", "clip"]
+    assert recipe.text.encoders[0].source == "/weights/ul2" and recipe.text.encoders[1].source == "google/byt5-small"
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("text.encoders=[{name: t5}]", "must have a name of bytes, quoted, ul2, byt5, clip"),
+        ("text.encoders=[{width: 16}]", "must have a name of bytes, quoted, ul2, byt5, clip"),
+        ("text.encoders=[{name: bytes, widht: 16}]", "Did you mean 'text.encoders.bytes.width'"),
+        ("text.encoders=[{name: bytes}, {name: bytes}]", "names an encoder twice: bytes, bytes"),
+        ("text.encoders.ul2.source=a", "no text encoder 'ul2'; text encoders: bytes, or all"),
+        ("text.encoders.bytes.width=15", "15 will not do; it should be a multiple of 2"),
+    ],
+)
+def test_an_encoder_that_is_not_there_is_a_sentence(override, words):
+    with pytest.raises(TrainRecipeError, match=words):
+        load("dit-tiny", [override])
+
+
+TWO = "text.encoders=[{name: bytes, width: 16, max_tokens: 24}, {name: quoted, width: 8}]"
+
+
+def test_a_transformer_reads_several_encoders_and_sampling_builds_them_from_its_checkpoint(
+    small_run, small_tae, tmp_path
+):
+    assert train_dit(dit_recipe(TWO, steps=1), [small_run], str(tmp_path), small_tae, lambda _: None)
+    tae, mark = load_tae(small_tae)
+    dit, meta = load_dit(str(tmp_path), mark)
+    encoders = text_encoders(Text(**meta["text"]))
+    assert [entry["name"] for entry in meta["text"]["encoders"]] == ["bytes", "quoted"]
+    assert encoders.widths == dit.config.text_widths == {"bytes": 16, "quoted": 8}
+    assert sample_video(dit, tae, encoders, 'A sign "OPEN".', 1, 32, 32, steps=2).shape == (1, 32, 32, 3)
+
+
+def test_an_encoder_without_its_library_stops_a_training_before_the_first_step(
+    monkeypatch, small_run, small_tae, tmp_path
+):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    recipe = dit_recipe("text.encoders=[{name: bytes}, {name: ul2, source: /weights/ul2}]", steps=1)
+    with pytest.raises(TextEncoderError, match="transformers"):
+        train_dit(recipe, [small_run], str(tmp_path / "dit"), small_tae, lambda _: None)
+    assert not (tmp_path / "dit" / "checkpoints").exists()
 
 
 def test_no_prompts_and_empty_prompts_are_features_of_length_zero():

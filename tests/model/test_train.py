@@ -127,8 +127,8 @@ def test_a_sample_is_a_video_of_the_size_asked_for(small_run, small_tae, tmp_pat
     train.train_dit(recipe, [small_run], str(tmp_path / "dit"), small_tae, quiet)
     tae, mark = train.load_tae(small_tae)
     dit, meta = load_dit(str(tmp_path / "dit"), mark)
-    encoder = train.text_encoder(type(recipe.text)(**meta["text"]))
-    videos = [sample_video(dit, tae, encoder, "A clip.", 9, 32, 48, steps=2, seed=seed) for seed in (0, 0, 1)]
+    encoders = train.text_encoders(type(recipe.text)(**meta["text"]))
+    videos = [sample_video(dit, tae, encoders, "A clip.", 9, 32, 48, steps=2, seed=seed) for seed in (0, 0, 1)]
     assert np.array_equal(videos[0], videos[1]) and not np.array_equal(videos[0], videos[2])
     with av.open(str(write_mp4(tmp_path / "out" / "a.mp4", videos[0], fps=16))) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

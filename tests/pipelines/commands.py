@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tests.conftest import QUICK
 
+#: Ray's housekeeping agents do nothing for the run and end by themselves, about a minute after Ray.
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 WAIT_S = 120.0  # seconds after which a process that should have ended is taken to hang
 
 
@@ -50,6 +52,11 @@ def alive(processes: set[tuple[int, str]]) -> set[tuple[int, str]]:
     """Those that still run; one that has ended and only waits to be collected does not."""
     stats = ((process, _stat(process[0])) for process in processes)
     return {process for process, stat in stats if stat and stat[19] == process[1] and stat[0] not in "ZX"}
+
+
+def at_work(processes: set[tuple[int, str]]) -> list[str]:
+    """Command lines of those that still run, Ray's agents aside."""
+    return [words for pid, _ in alive(processes) if (words := command_line(pid)) and not words.startswith(AGENTS)]
 
 
 def command_line(pid: int) -> str:

@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 
 from curation.manifest import ManifestError, open_run
-from tests.pipelines.commands import alive, command_line, curate_command, descendants, finish, start, wait_until
+from tests.pipelines.commands import at_work, curate_command, descendants, finish, start, wait_until
 
 ORPHANS_GONE_S = 30.0  # seconds after which nothing of a killed run may work on
-#: Ray's housekeeping agents do nothing for the run and end by themselves, about a minute after Ray.
-AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 MOMENTS = {"analyze": "work/analyze/*.parquet", "look": "work/look/*.parquet", "cut": "media/*/*/*.mp4"}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
@@ -29,11 +27,6 @@ class Killed:
     opened: dict[str, str] = field(default_factory=dict)  # what a reader was told after each kill
     second: tuple[int, str, str] | None = None  # another run into the folder while the first was at work
     code: int | None = None
-
-
-def at_work(processes: set[tuple[int, str]]) -> list[str]:
-    """Command lines of those that still run, Ray's agents aside."""
-    return [words for pid, _ in alive(processes) if (words := command_line(pid)) and not words.startswith(AGENTS)]
 
 
 def records(root: Path) -> dict[Path, tuple[int, int]]:
