@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from curation.manifest import ManifestError, lock
 from model import checkpoint as checkpoints
 from model.data import Batch, DataError, DataOptions, Loader, mix
-from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, resize_positions, token_count
+from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, stretch, token_count
 from model.flow import PROCESSES
 from model.loop import Say, Session, Trained, TrainingError, stop_on_signal
 from model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from model.parallel import Place, joined, mean_over_ranks, peak_flops, prepare_blocks, shard
+from model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops
 from model.steps import VALIDATION_SEED, dit_backward, dit_validation, tae_backward, to_video
 from model.tae import TAE, TAE_SIZES, TAEConfig, inflate
 from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder
-from model.train_recipe import Stage, Text, TrainRecipe, TrainRecipeError
+from model.train_recipe import Parallel, Stage, Text, TrainRecipe, TrainRecipeError
 
 TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
 STAGE_SEED = 103  # keeps the stages' batches apart
@@ -88,8 +88,9 @@ class Validation:
         """Mean over the clips of `loss(batch of one clip)`; None where there is nothing to validate on."""
         if self.loader is None:
             return None
-        rounds = math.ceil(self.clips / self.place.world)  # equal on all ranks: a sharded model works in step
-        mine = [turn * self.place.world + self.place.rank for turn in range(rounds)]
+        rank, world = self.place.data_rank, self.place.data_world
+        rounds = math.ceil(self.clips / world)  # equal on all ranks: a sharded model works in step
+        mine = [turn * world + rank for turn in range(rounds)]
         told = torch.zeros(2, device=self.place.device)
         for number, batch in zip(mine, self.loader.batches([n % self.clips for n in mine])):
             value = loss(batch).float()
@@ -147,13 +148,15 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
     """
     config: TAEConfig = configured(TAE_SIZES, recipe)
     weights = TAELossConfig(**recipe.loss.model_dump(exclude={"vgg", "lpips"}))
+    if recipe.parallel != Parallel():
+        raise TrainRecipeError("Every rank holds a whole TAE: leave the section 'parallel' out of its recipe.")
     with joined() as place, _held(output, place):
         session = Session(recipe, output, place, say)
         _begin(session, roots, {"model": "tae"}, asdict(config))
         perceptual = _perceptual(recipe, place)
         while (index := _next_stage(session)) is not None:
             stage = recipe.stages[index]
-            loader = loader_of(roots, recipe, index, place.rank, place.world)
+            loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
             trained = _tae_models(session, config, weights)
             model, rival = trained["tae"].model, trained["rival"].model if "rival" in trained else None
@@ -242,7 +245,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
     tae: a checkpoint of a TAE, or a training's output. Raises CheckpointError also where a resumed run belongs to
     another autoencoder, TextEncoderError where the encoder's weights are missing.
     """
-    with joined() as place, _held(output, place):
+    with joined(recipe.parallel) as place, _held(output, place):
         frozen, mark = load_tae(tae, place.device)
         encoder = text_encoder(recipe.text, place.device)
         widths = {"text_widths": {encoder.name: encoder.width}, "latent_channels": frozen.config.latent_channels}
@@ -258,7 +261,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
             )
         while (index := _next_stage(session)) is not None:
             stage = recipe.stages[index]
-            loader = loader_of(roots, recipe, index, place.rank, place.world)
+            loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
             trained = {"dit": _dit_model(session, config, stage)}
             model = trained["dit"].model
@@ -267,6 +270,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
             validation = Validation(roots, recipe, stage, session)
             check = partial(validation.mean, dit_validation(recipe, model, frozen, encoder, process))
             flops, peak = _flops_of(model.config, encoder), peak_flops(place.device)
+            peak = peak * place.sharers if peak else None  # of the devices that share a batch
             with stop_on_signal(session):
                 if not session.run_stage(stage, loader, trained, backward, check, flops, peak):
                     return False
@@ -275,28 +279,39 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
 
 
 def _dit_model(session: Session, config: DiTConfig, stage: Stage) -> Trained:
-    """The transformer at this stage: fresh, from the stage before with grown positions, or as it was in its middle."""
+    """The transformer at this stage: fresh, from the stage before with grown positions, or as it was in its middle.
+
+    It is built without memory and sharded before a weight is made or read: no rank ever holds all of it.
+    """
     recipe, place, resumed = session.recipe, session.place, session.resumed
     middle = resumed is not None and session.progress.stage_step > 0
     start = resumed if resumed is not None else None
     if start is None and recipe.init_from:
         start = checkpoints.open_checkpoint(recipe.init_from)
         checkpoints.require(start, "dit", {k: v for k, v in asdict(config).items() if k != "grid"})
-    torch.manual_seed(recipe.seed)
-    model = DiT(replace(config, grid=tuple(start.meta["config"]["grid"])) if start else config)
-    if not middle:
-        if start is not None:
-            checkpoints.load_weights(start, model, averaged=resumed is None)
-        if stage.grid is not None:
-            resize_positions(model, stage.grid)
-    model.to(place.device)
-    prepare_blocks(model.blocks, recipe.checkpointing, recipe.compile)
-    if place.world > 1:
-        shard(model, torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32)
+    grid = tuple(start.meta["config"]["grid"]) if start else config.grid
+    grid = grid if middle or stage.grid is None else stage.grid
+    with torch.device("meta"):
+        model = DiT(replace(config, grid=grid))
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    parallelize(model, place, dtype, recipe.checkpointing, recipe.compile)
+    model.to_empty(device=place.device)
+    if start is None:
+        model.init_weights(recipe.seed, fill)
+    elif not middle:
+        _start_from(start, model, averaged=resumed is None)
     trained = Trained(model, recipe.optimizer)
     if middle:
         session.restore({"dit": trained})
     return trained
+
+
+def _start_from(start: checkpoints.Checkpoint, model: DiT, averaged: bool) -> None:
+    """A checkpoint's weights, each rank its own part; the position tables, which are small, are stretched."""
+    tables = {name: p for name, p in model.named_parameters() if name.startswith("positions.")}
+    checkpoints.load_weights(start, model, averaged, without=tables)
+    for name, table in checkpoints.read_weights(start, averaged, "positions.").items():
+        fill(tables[name], stretch(table, len(tables[name])))
 
 
 def _flops_of(config: DiTConfig, encoder: TextEncoder) -> Callable[[Batch], float]:
