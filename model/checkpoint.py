@@ -10,11 +10,12 @@ with a dot, which no reader looks at and the next save removes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from torch import Tensor, nn
 
 PREFIX = "step-"
 DIGITS = 8
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space, or none of this user's
+SHORT_WRITE = "unexpected pos"  # torch's words where a file took fewer bytes than it was given
 
 
 class CheckpointError(RuntimeError):
@@ -165,11 +168,27 @@ def _publish(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
 
 
 def _write_sentence(final: Path, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if "No space left" in text or getattr(error, "errno", None) == 28:
-        return f"No space is left to save {final}; free some and start the same command again: it goes on from the \
-last checkpoint."
-    return f"{final} cannot be saved: {text[:500]}"
+    causes = list(_causes(error))
+    if any(getattr(cause, "errno", None) in FULL or SHORT_WRITE in str(cause) for cause in causes):
+        return (
+            f"No space is left to save {final}; free some and start the same command again: it goes on from the last "
+            "checkpoint."
+        )
+    return f"{final} cannot be saved: {_one_line(causes[-1])}."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, the origin last; that of a failed save holds the ranks' errors."""
+    yield error
+    for failure, _ in getattr(error, "failures", {}).values():
+        yield from _causes(failure)
+    origin = error.__cause__ or error.__context__
+    if origin is not None:
+        yield from _causes(origin)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
@@ -192,7 +211,7 @@ def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     try:
         dcp.load(state, checkpoint_id=checkpoint.path, no_dist=not dist.is_initialized())
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-        raise CheckpointError(f"{checkpoint.path} cannot be read: {' '.join(str(error).split())[:500]}") from error
+        raise CheckpointError(f"{checkpoint.path} cannot be read: {_one_line(list(_causes(error))[-1])}.") from error
 
 
 def _flat(state: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -206,11 +206,17 @@ class Session:
         """One line of log.jsonl; numbers go to TensorBoard too where it is installed."""
         if not self.place.leads:
             return
-        with open(self.output / "log.jsonl", "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
-        for name, value in entry.items() if self._board else ():
-            if isinstance(value, float | int) and name != "step":
-                self._board.add_scalar(name, value, entry["step"])
+        try:
+            with open(self.output / "log.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+            for name, value in entry.items() if self._board else ():
+                if isinstance(value, float | int) and name != "step":
+                    self._board.add_scalar(name, value, entry["step"])
+        except OSError as error:
+            raise TrainingError(
+                f"The log of {self.output} cannot be written ({error}); mend that and start the same command again: it "
+                "goes on from the last checkpoint."
+            ) from error
 
     def save(self, trained: dict[str, Trained]) -> None:
         """Begin to write a checkpoint of this step; raises CheckpointError where the one before failed."""

@@ -28,6 +28,32 @@ def train(run: str, tae: str, output: str, kill_after: str, *overrides: str) -> 
     train_dit(dit_recipe(*overrides), [run], output, tae)
 
 
+def killed_saving(folder: str) -> None:
+    """A save that fails on one rank fails on both; the next is published; they are killed while one is written."""
+    from pathlib import Path
+
+    from model.checkpoint import CheckpointError, Saver
+    from model.parallel import joined
+
+    with joined() as place:
+        (no_folder := Path(folder) / "file").touch()
+        bad = Saver(folder if place.leads else no_folder, keep=3)
+        bad.save({"ema": {"w": torch.zeros(2)}}, {"step": 9})
+        try:
+            bad.finish()
+        except CheckpointError as error:
+            assert "cannot be saved" in str(error)
+        else:
+            raise SystemExit("a rank did not hear that the other could not save")
+        no_folder.unlink(missing_ok=True)
+        saver = Saver(folder, keep=3)
+        saver.save({"ema": {"w": torch.full((4, 2), 5.0)}}, {"step": 1})
+        saver.save({"ema": {"w": torch.zeros(64 << 20)}}, {"step": 2})
+        while not list(Path(folder).glob(".step-00000002.tmp/*.distcp")):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def layouts(file: str) -> None:
     """By layout: loss, norm, gradients, weights after one step and fresh weights of a DiT that the ranks share."""
     from model.loop import Trained
@@ -62,4 +88,4 @@ def layouts(file: str) -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "layouts": layouts}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "killed_saving": killed_saving, "layouts": layouts}[sys.argv[1]](*sys.argv[2:])
