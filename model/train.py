@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from curation.manifest import ManifestError, lock
 from model import checkpoint as checkpoints
 from model.data import Batch, DataError, DataOptions, Loader, mix
-from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, stretch, token_count
+from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, parameter_count, stretch, token_count
 from model.flow import PROCESSES
 from model.loop import Say, Session, Trained, TrainingError, stop_on_signal
 from model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops
+from model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops, ranks_of
 from model.steps import VALIDATION_SEED, dit_backward, dit_validation, tae_backward, to_video
 from model.tae import TAE, TAE_SIZES, TAEConfig, inflate
 from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder
@@ -135,6 +135,30 @@ def _next_stage(session: Session) -> int | None:
         progress.stage, progress.stage_step = progress.stage + 1, 0
         progress.factor, progress.best, progress.waited = 1.0, None, 0
     return progress.stage
+
+
+def describe(recipe: TrainRecipe, roots: Sequence[str], tae: str | None = None, ranks: int = 1) -> str:
+    """What a training would do: each stage's buckets, the model's parameters, and how the ranks share the work.
+
+    Nothing is written and no weight is made. tae: as in `train_dit`. Raises what the training would before its start.
+    """
+    lines = []
+    if tae is None:
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in TAE(configured(TAE_SIZES, recipe)).parameters())
+        sharing, data_ranks = "each with the whole model", ranks
+    else:
+        frozen, _ = load_tae(tae)
+        parameters = parameter_count(_dit_config(recipe, frozen, text_encoder(recipe.text)))
+        sides = dict(zip(("replicate", "shard", "context", "tensor"), ranks_of(recipe.parallel, ranks)))
+        sharing = " x ".join(f"{name} {count}" for name, count in sides.items())
+        data_ranks = sides["replicate"] * sides["shard"]
+    for index, stage in enumerate(recipe.stages):
+        loader = loader_of(roots, recipe, index, 0, data_ranks)
+        lines += [f"Stage {stage.name}: {stage.steps} steps of {stage.batch} clips from sets/{stage.set}"]
+        lines += [loader.description]
+    lines.append(f"{recipe.model} '{recipe.size}': {parameters:,} parameters")
+    return "\n".join([*lines, f"{ranks} rank{'s' * (ranks > 1)}: {sharing}"])
 
 
 # ---- the autoencoder -----------------------------------------------------------------------------------------------
@@ -248,8 +272,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
     with joined(recipe.parallel) as place, _held(output, place):
         frozen, mark = load_tae(tae, place.device)
         encoder = text_encoder(recipe.text, place.device)
-        widths = {"text_widths": {encoder.name: encoder.width}, "latent_channels": frozen.config.latent_channels}
-        config: DiTConfig = configured(DIT_SIZES, recipe, **widths)
+        config = _dit_config(recipe, frozen, encoder)
         process = PROCESSES[recipe.process]()
         session = Session(recipe, output, place, say)
         facts = {"model": "dit", "tae": mark, "text": recipe.text.model_dump(), "process": recipe.process}
@@ -276,6 +299,11 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)
     return True
+
+
+def _dit_config(recipe: TrainRecipe, frozen: TAE, encoder: TextEncoder) -> DiTConfig:
+    widths = {"text_widths": {encoder.name: encoder.width}, "latent_channels": frozen.config.latent_channels}
+    return configured(DIT_SIZES, recipe, **widths)
 
 
 def _dit_model(session: Session, config: DiTConfig, stage: Stage) -> Trained:

@@ -28,6 +28,15 @@ def train(run: str, tae: str, output: str, kill_after: str, *overrides: str) -> 
     train_dit(dit_recipe(*overrides), [run], output, tae)
 
 
+def train_tae(run: str, output: str) -> None:
+    """Train the small autoencoder against a discriminator."""
+    from model import train
+    from tests.model.small_run import tae_recipe
+    from tests.model.test_train import ADVERSARIAL, BATTLE
+
+    train.train_tae(tae_recipe(*ADVERSARIAL, **BATTLE), [run], output)
+
+
 def killed_saving(folder: str) -> None:
     """A save that fails on one rank fails on both; the next is published; they are killed while one is written."""
     from pathlib import Path
@@ -88,4 +97,6 @@ def layouts(file: str) -> None:
 
 
 if __name__ == "__main__":
-    {"train": train, "killed_saving": killed_saving, "layouts": layouts}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "train_tae": train_tae, "killed_saving": killed_saving, "layouts": layouts}[sys.argv[1]](
+        *sys.argv[2:]
+    )
