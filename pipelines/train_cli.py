@@ -20,6 +20,16 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; stages.all.KEY or stages.NAME.KEY."),
 ]
+Ray = Annotated[
+    str | None, typer.Option("--ray", help="Start the ranks on this Ray cluster: HOST:PORT, auto, or local.")
+]
+WorkerCount = Annotated[int, typer.Option("--workers", help="With --ray: how many ranks.", min=1)]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(help="With --ray: GPUs of a rank; default 1 where the cluster has any.", min=0)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be trained on what, and by which ranks, and stop.")
+]
 Tae = Annotated[str, typer.Option("--tae", help="Output of `rushes train tae`, or one of its checkpoints.")]
 
 app = typer.Typer(no_args_is_help=True, help="Train the autoencoder (tae) or the transformer (dit) on curated sets.")
@@ -72,18 +82,29 @@ def tae(
     output: Output,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="tae-tiny, tae-moviegen, or a YAML file.")] = "tae-tiny",
     set_: Overrides = None,
+    ray: Ray = None,
+    workers: WorkerCount = 1,
+    gpus_per_worker: GpusPerWorker = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train the temporal autoencoder: video to latents of 1/8 in time, height and width.
 
     Example:  rushes train tae runs/demo -o runs/tae --set stages.all.steps=200
 
     On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train tae ...
+    On a Ray cluster:  rushes train tae ... --ray HOST:PORT --workers 16
     """
     with sentences():
-        from model.train import train_tae
+        from model.train import describe, train_tae
         from model.train_recipe import load
 
-        _end(train_tae(_of(load(recipe, set_ or []), "tae"), runs, output, _say), output)
+        chosen = _of(load(recipe, set_ or []), "tae")
+        if dry_run:
+            _say(describe(chosen, runs, ranks=_ranks(ray, workers)))
+        elif ray:
+            _on_ray(ray, workers, gpus_per_worker, ["tae", *runs, "--output", output], chosen)
+        else:
+            _end(train_tae(chosen, runs, output, _say), output)
 
 
 @app.command()
@@ -93,18 +114,41 @@ def dit(
     tae: Tae,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="dit-tiny, dit-moviegen, or a YAML file.")] = "dit-tiny",
     set_: Overrides = None,
+    ray: Ray = None,
+    workers: WorkerCount = 1,
+    gpus_per_worker: GpusPerWorker = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train the transformer by flow matching, stage by stage, on latents that the TAE makes while it goes.
 
     Example:  rushes train dit runs/demo --tae runs/tae -o runs/dit --set stages.joint-256.steps=100
 
     On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train dit ...
+    On a Ray cluster:  rushes train dit ... --ray HOST:PORT --workers 16
     """
     with sentences():
-        from model.train import train_dit
+        from model.train import describe, train_dit
         from model.train_recipe import load
 
-        _end(train_dit(_of(load(recipe, set_ or []), "dit"), runs, output, tae, _say), output)
+        chosen = _of(load(recipe, set_ or []), "dit")
+        if dry_run:
+            _say(describe(chosen, runs, tae, _ranks(ray, workers)))
+        elif ray:
+            _on_ray(ray, workers, gpus_per_worker, ["dit", *runs, "--output", output, "--tae", tae], chosen)
+        else:
+            _end(train_dit(chosen, runs, output, tae, _say), output)
+
+
+def _ranks(ray: str | None, workers: int) -> int:
+    import os
+
+    return workers if ray else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _on_ray(address: str, workers: int, gpus: float | None, words: list[str], recipe: TrainRecipe) -> None:
+    from pipelines.train_ray import Workers, train_on_ray
+
+    train_on_ray(Workers(address, workers, gpus), words, recipe.to_yaml(), _say)
 
 
 def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:

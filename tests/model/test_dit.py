@@ -18,7 +18,7 @@ from model.dit import (  # noqa: E402
     forward_flops,
     parameter_count,
     patchify,
-    resize_positions,
+    stretch,
     token_count,
     token_grid,
     unpatchify,
@@ -123,20 +123,18 @@ def test_a_grid_beyond_the_tables_stretches_them():
     assert torch.allclose(rows[1], 0.75 * tables.h[0] + 0.25 * tables.h[1], atol=1e-5)
 
 
-def test_grown_positions_equal_the_stretched_ones():
+def test_grown_tables_give_the_positions_of_the_stretched_ones():
     model, grid = awake(), (4, 8, 12)
-    before = model.positions(grid)
-    resize_positions(model, grid)
-    assert torch.allclose(model.positions(grid), before, atol=1e-6)
-    assert model.config.grid == grid and [len(p) for p in model.positions.parameters()] == [4, 8, 12]
-    assert all(p.requires_grad and p.is_leaf for p in model.positions.parameters())
+    grown = DiT(replace(SMALL, grid=grid)).positions
+    with torch.no_grad():
+        for table, old in zip(grown.parameters(), model.positions.parameters()):
+            table.copy_(stretch(old, len(table)))
+    assert torch.allclose(grown(grid), model.positions(grid), atol=1e-6)
 
 
 def test_a_table_of_one_frame_grows_to_equal_frames():
-    model = awake(replace(SMALL, grid=(1, 4, 4)))
-    first = model.positions.t.detach().clone()
-    resize_positions(model, (32, 4, 4))
-    assert torch.equal(model.positions.t, first.expand(32, -1))
+    first = torch.randn(1, 32)
+    assert torch.equal(stretch(first, 32), first.expand(32, -1))
 
 
 def test_attention_looks_both_ways_in_time():
@@ -207,7 +205,10 @@ def test_a_model_built_on_the_meta_device_starts_like_any_other():
     with torch.device("meta"):
         model = DiT(SMALL)
     model.to_empty(device="cpu")
-    model.init_weights()
+    model.init_weights(3)
+    again = DiT(SMALL)
+    again.init_weights(3)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
     assert {name: p.shape for name, p in model.state_dict().items()} == {n: p.shape for n, p in expected.items()}
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert model.final.weight.abs().max() == 0 and model.blocks[0].cross_norm.weight.eq(1).all()

@@ -24,9 +24,10 @@ from model.loop import Progress, Session, TrainingError, learning_rate, note_val
 from model.sample import load_dit, sample_video, write_mp4  # noqa: E402
 from model.train_recipe import Stage, TrainRecipeError, load, shipped  # noqa: E402
 from pipelines.cli import app  # noqa: E402
-from tests.model.small_run import CLIPS, dit_recipe, film_run, losses, make_run, row, tae_recipe  # noqa: E402
+from tests.model.small_run import CLIPS, dit_recipe, film_run, losses, make_run, on_ranks, row, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)
+ADVERSARIAL, BATTLE = ("loss.adversarial=0.5", "loss.adversarial_start=1"), {"steps": 4, "resolution": None}
 
 
 def quiet(_: str) -> None:
@@ -57,10 +58,21 @@ def test_tensorboard_has_the_losses_of_the_log_and_no_step_twice(small_run, tmp_
 
 
 def test_the_discriminator_takes_part_from_its_step_on(small_run, tmp_path):
-    recipe = tae_recipe("loss.adversarial=0.5", "loss.adversarial_start=1", steps=2, resolution=None)
-    assert train.train_tae(recipe, [small_run], str(tmp_path), quiet)
-    first, second = entries(tmp_path)
-    assert "discriminator" not in first and second["discriminator"] > 0 and second["adversarial_scale"] > 0
+    assert train.train_tae(tae_recipe(*ADVERSARIAL, **BATTLE), [small_run], str(tmp_path), quiet)
+    first, second, third, _ = entries(tmp_path)
+    assert "discriminator" not in first and second["discriminator"] > 0
+    assert second["adversarial_scale"] == 0 and third["adversarial_scale"] > 0
+
+
+def test_the_adversarial_term_does_not_depend_on_how_a_batch_is_dealt_out(small_run, tmp_path):
+    assert train.train_tae(tae_recipe(*ADVERSARIAL, **BATTLE), [small_run], str(tmp_path / "one"), quiet)
+    micro = tae_recipe(*ADVERSARIAL, **{**BATTLE, "micro_batch": 1})
+    assert train.train_tae(micro, [small_run], str(tmp_path / "micro"), quiet)
+    assert on_ranks(2, "train_tae", small_run, tmp_path / "two") == [0, 0]
+    for one, *others in zip(*(entries(tmp_path / name) for name in ("one", "micro", "two"))):
+        for other in others:
+            for name in ("loss", "gradient", *(("adversarial_scale",) if one["step"] > 1 else ())):
+                assert other[name] == pytest.approx(one[name], rel=1e-4), (one["step"], name)
 
 
 def test_a_smaller_micro_batch_changes_no_loss(small_run, small_tae, tmp_path):
