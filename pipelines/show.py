@@ -35,7 +35,10 @@ NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matc
 
 
 def recipe_of(run: Run) -> Recipe:
-    """The resolved recipe of the run's commit record. Raises RecipeError where this release cannot read it."""
+    """The resolved recipe of a curated run. Raises RecipeError where this release cannot read it, ManifestError where
+    the run was not curated (latents, images)."""
+    if "recipe" not in run.record:
+        raise ManifestError(f"{run.root} is not a curated run; name the one that it was made from.")
     return build(run.record["recipe"]["resolved"])
 
 
