@@ -4,18 +4,19 @@
         *.distcp, .metadata          sharded tensors: any number of ranks can read what another number wrote
         meta.json                    what it is: model, config, step, stage, data, the TAE it belongs to
 
-A run that is killed while it saves leaves a folder whose name begins with a dot, which no reader looks at and the
-next save removes.
+They are written while the training goes on (`Saver`). A run that is killed meanwhile leaves a folder whose name begins
+with a dot, which no reader looks at and the next save removes.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.parallel import barrier
-
 PREFIX = "step-"
 DIGITS = 8
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space, or none of this user's
+SHORT_WRITE = "unexpected pos"  # torch's words where a file took fewer bytes than it was given
 
 
 class CheckpointError(RuntimeError):
@@ -67,42 +68,93 @@ def open_checkpoint(where: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{path}/meta.json is damaged: {error}.") from error
 
 
-def save(folder: str | os.PathLike[str], state: dict[str, Any], meta: dict[str, Any], keep: int) -> Path:
+def save(
+    folder: str | os.PathLike[str],
+    state: dict[str, Any],
+    meta: dict[str, Any],
+    keep: int,
+    group: dist.ProcessGroup | None = None,
+) -> Path:
     """Write a checkpoint of `meta["step"]` below `folder`, publish it, and remove all but the newest `keep`.
 
-    state: nested dictionaries of tensors (sharded or not); every rank calls this. The checkpoints published before
-    stay until the new one is. Raises CheckpointError where it cannot be written, a full disk included.
+    state: nested dictionaries of tensors (sharded or not); group: the ranks that hold it, each of which calls this;
+    None: this process alone. The checkpoints published before stay until the new one is. Raises CheckpointError where
+    it cannot be written, a full disk included.
     """
     import torch.distributed.checkpoint as dcp
 
     root, name = Path(folder), f"{PREFIX}{meta['step']:0{DIGITS}d}"
     temporary, final = root / f".{name}.tmp", root / name
-    leads = not dist.is_initialized() or dist.get_rank() == 0
-    if leads:
-        for stale in root.glob(f".{PREFIX}*"):
-            shutil.rmtree(stale, ignore_errors=True)
-    barrier()
+    leads = group is None or dist.get_rank(group) == 0
+    _quiet()
     try:
-        with _alone():
-            dcp.save(state, checkpoint_id=temporary, no_dist=not dist.is_initialized())
+        if leads:
+            for stale in root.glob(f".{PREFIX}*"):
+                shutil.rmtree(stale, ignore_errors=True)
+        if group is not None:
+            dist.barrier(group)
+        dcp.save(state, checkpoint_id=temporary, process_group=group, no_dist=group is None)
         if leads:
             _publish(temporary, final, meta)
+            for old in published(root)[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
+        sentence = _write_sentence(final, error)
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(_write_sentence(final, error)) from error
-    barrier()
-    if leads:
-        for old in published(root)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        raise CheckpointError(sentence) from error
     return final
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
+class Saver:
+    """Checkpoints that are written while the training goes on, one at a time; every rank saves at the same steps.
+
+    `save` waits for the copy of the state in the machine's memory and no longer; a thread writes it, with a process
+    group of its own, and publishes it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: int) -> None:
+        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+
+        cuda = torch.cuda.is_available()
+        self.folder, self.keep = folder, keep
+        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._stager = DefaultStager(StagingOptions(cuda, False, False, cuda))  # pinned memory, kept for the next save
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(self, state: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Begin a checkpoint, after the one in flight; raises CheckpointError, on all ranks, where that one failed."""
+        self.finish()
+        copy = self._stager.stage(state)
+        self._writing = self._thread.submit(save, self.folder, copy, meta, self.keep, self._group)
+
+    @property
+    def failed(self) -> bool:
+        """Whether this rank's part of the save has ended with an error, which `finish` raises."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+
+    def wait(self) -> None:
+        """Until this rank's part of the save has ended, well or not. The other ranks are not asked."""
+        if self._writing is not None:
+            wait([self._writing])
+
+    def finish(self) -> None:
+        """Until the save is published; all ranks at once. Raises CheckpointError on all of them where one failed."""
+        self.wait()
+        failed, written = self.failed, self._writing
+        self._writing = None
+        anywhere = torch.tensor(float(failed))
+        if self._group is not None:
+            dist.all_reduce(anywhere, group=self._group)
+        if failed:
+            written.result()
+        if anywhere:
+            raise CheckpointError("A checkpoint could not be saved; the rank that failed says why.")
+
+
+def _quiet() -> None:
     """A single process is what is meant: no warning says so at every save."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 
 def _publish(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
@@ -116,11 +168,27 @@ def _publish(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
 
 
 def _write_sentence(final: Path, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if "No space left" in text or getattr(error, "errno", None) == 28:
-        return f"No space is left to save {final}; free some and start the same command again: it goes on from the \
-last checkpoint."
-    return f"{final} cannot be saved: {text[:500]}"
+    causes = list(_causes(error))
+    if any(getattr(cause, "errno", None) in FULL or SHORT_WRITE in str(cause) for cause in causes):
+        return (
+            f"No space is left to save {final}; free some and start the same command again: it goes on from the last "
+            "checkpoint."
+        )
+    return f"{final} cannot be saved: {_one_line(causes[-1])}."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, the origin last; that of a failed save holds the ranks' errors."""
+    yield error
+    for failure, _ in getattr(error, "failures", {}).values():
+        yield from _causes(failure)
+    origin = error.__cause__ or error.__context__
+    if origin is not None:
+        yield from _causes(origin)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
@@ -139,11 +207,11 @@ def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"{checkpoint.path} is of another size: '{name}' is {list(size)} there and {list(tensor.shape)} here."
             )
+    _quiet()
     try:
-        with _alone():
-            dcp.load(state, checkpoint_id=checkpoint.path, no_dist=not dist.is_initialized())
+        dcp.load(state, checkpoint_id=checkpoint.path, no_dist=not dist.is_initialized())
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-        raise CheckpointError(f"{checkpoint.path} cannot be read: {' '.join(str(error).split())[:500]}") from error
+        raise CheckpointError(f"{checkpoint.path} cannot be read: {_one_line(list(_causes(error))[-1])}.") from error
 
 
 def _flat(state: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -169,12 +237,13 @@ def require(checkpoint: Checkpoint, model: str, config: dict[str, Any] | None = 
             )
 
 
-@torch.no_grad()
-def load_weights(checkpoint: Checkpoint, model: nn.Module, averaged: bool = True) -> None:
-    """The weights alone into a model of one process, in place: the moving average (EMA), or the raw ones."""
-    state = {"ema" if averaged else "model": model.state_dict()}
-    load(checkpoint, state)
-    model.load_state_dict(next(iter(state.values())))
+def load_weights(checkpoint: Checkpoint, model: nn.Module, averaged: bool = True, without: Container[str] = ()) -> None:
+    """The weights alone into a model, in place: the moving average (EMA), or the raw ones.
+
+    A sharded model reads its own parts. without: names of what is left as it is. Raises CheckpointError.
+    """
+    weights = {name: value for name, value in model.state_dict().items() if name not in without}
+    load(checkpoint, {"ema" if averaged else "model": weights})
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -188,16 +257,19 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """The moving-average weights of a checkpoint by name, on the CPU, without the model. Raises CheckpointError."""
+def read_weights(checkpoint: Checkpoint, averaged: bool = True, prefix: str = "") -> dict[str, Tensor]:
+    """The weights of a checkpoint whose names begin with `prefix`, by name, on the CPU, without the model.
+
+    averaged: the moving average (EMA), or the raw ones. Raises CheckpointError.
+    """
     import torch.distributed.checkpoint as dcp
 
-    prefix = "ema."
+    part = "ema" if averaged else "model"
     known = dcp.FileSystemReader(checkpoint.path).read_metadata().state_dict_metadata
-    state = {
-        name[len(prefix) :]: torch.empty(entry.size, dtype=entry.properties.dtype)
+    weights = {
+        name.removeprefix(f"{part}."): torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in known.items()
-        if name.startswith(prefix) and hasattr(entry, "size")
+        if name.startswith(f"{part}.{prefix}") and hasattr(entry, "size")
     }
-    load(checkpoint, {"ema": state})
-    return state
+    load(checkpoint, {part: weights})
+    return weights

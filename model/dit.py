@@ -4,8 +4,8 @@ What is unusual:
 - LLaMa3's block, with bidirectional attention: RMSNorm, SwiGLU, no biases in the block, no grouped queries. Between
   self-attention and feed-forward stands cross-attention to the text. No QK-norm by default (no source mentions one).
 - Positions are learned, one table each for t, h and w, summed, and added to the input of every layer (sec 3.1.3). A
-  grid inside the tables takes their first rows; a longer side stretches the table linearly. `resize_positions`
-  grows the tables between training stages.
+  grid inside the tables takes their first rows; a longer side stretches the table linearly.
+  `stretch` grows the tables between training stages.
 - Adaptive layer norm from one modulation network shared by all layers, plus a small table per layer (6 x dim). A
   modulation matrix per layer would add 6 dim^2 each: 10.9 B parameters at 30b, whose published size has no room.
 - Everything that joins the residual stream starts at zero: gates, the cross-attention's output, the last layer. The
@@ -18,9 +18,10 @@ What is unusual:
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -140,9 +141,12 @@ class Block(nn.Module):
         changes = (self.modulation + time).to(x.dtype).unsqueeze(2).unbind(1)  # six of [B, 1, dim]
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = changes
         x = x + positions
-        x = x + gate_a * self.self_attention(self.self_norm(x) * (1 + scale_a) + shift_a)
-        x = x + self.cross_attention(self.cross_norm(x), text, text_mask)
-        return x + gate_f * self.ffn(self.ffn_norm(x) * (1 + scale_f) + shift_f)
+        # Norms answer in float32 under CUDA's autocast: back to half precision once, not once in each projection.
+        y = (self.self_norm(x) * (1 + scale_a) + shift_a).to(x.dtype)
+        x = x + gate_a * self.self_attention(y)
+        x = x + self.cross_attention(self.cross_norm(x).to(x.dtype), text, text_mask)
+        y = (self.ffn_norm(x) * (1 + scale_f) + shift_f).to(x.dtype)
+        return x + gate_f * self.ffn(y)
 
 
 class TimeEmbedding(nn.Module):
@@ -182,7 +186,11 @@ def _rows(table: Tensor, length: int) -> Tensor:
 
 def stretch(table: Tensor, length: int) -> Tensor:
     """[n, dim] -> [length, dim], linear between rows; row i covers the span [i, i + 1) / n of the side before and
-    after, so a picture of twice the size keeps its positions. A table of one row is repeated."""
+    after, so a picture of twice the size keeps its positions. A table of one row is repeated.
+
+    Between stages (sec 3.1.5) height and width grow x2 at the first joint stage and x3 at 768 px; a table of one frame
+    becomes 32 equal rows.
+    """
     # In float32: half precision has no linear interpolation on every device.
     rows = F.interpolate(table.float().T.unsqueeze(0), size=length, mode="linear", align_corners=False)
     return rows.squeeze(0).T.to(table.dtype)
@@ -213,18 +221,25 @@ class DiT(nn.Module):
         self.init_weights()
 
     @torch.no_grad()
-    def init_weights(self) -> None:
-        """Normal(0, 0.02), and zero where a branch joins the residual stream. Draws from the global generator."""
+    def init_weights(self, seed: int | None = None, fill: Callable[[Tensor, Tensor], object] = Tensor.copy_) -> None:
+        """Normal(0, 0.02), and zero where a branch joins the residual stream; nothing on the meta device.
+
+        A weight depends on (seed, its name) and the kind of device; one is made at a time, and `fill(parameter,
+        whole)` puts it in its place: a sharded model takes a part. seed: None draws one from the global generator.
+        """
+        if self.final.weight.is_meta:
+            return
+        seed = int(torch.randint(1 << 62, ())) if seed is None else seed
+        branches = ("modulation.weight", "cross_attention.o.weight", "final.weight")
         for name, parameter in self.named_parameters():
+            whole = torch.zeros(parameter.shape, dtype=parameter.dtype, device=parameter.device)
             if name.endswith("norm.weight") or (name.startswith("text.norms") and name.endswith("weight")):
-                nn.init.ones_(parameter)
-            elif name.endswith("bias") or name.endswith("modulation"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.normal_(parameter, std=INIT_STD)
-        zero = [self.final, self.modulation, *(block.cross_attention.o for block in self.blocks)]
-        for layer in zero:
-            nn.init.zeros_(layer.weight)
+                whole.fill_(1.0)
+            elif not name.endswith(("bias", "modulation", *branches)):
+                digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+                maker = torch.Generator(parameter.device).manual_seed(int.from_bytes(digest[:8]) >> 1)
+                whole.normal_(std=INIT_STD, generator=maker)
+            fill(parameter, whole)
 
     def forward(
         self,
@@ -245,7 +260,7 @@ class DiT(nn.Module):
         x = self.patch(patchify(latent, self.config.patch))  # [B, N, dim]
         positions = self.positions(grid).to(x.dtype)  # [1, N, dim]
         context, mask = self.text(text, text_mask, drop_text)  # [B, L, dim], [B, L]
-        mask = mask[:, None, None, :]
+        context, mask = context.to(x.dtype), mask[:, None, None, :]
         time = self.time(t)  # [B, dim]
         changes = self.modulation(F.silu(time)).unflatten(-1, (MODULATIONS, -1))  # [B, 6, dim]
 
@@ -284,22 +299,6 @@ def token_grid(config: DiTConfig, latent_shape: Sequence[int]) -> tuple[int, int
         raise ValueError(f"a latent of {list(sides)} does not divide into patches of {list(config.patch)}")
     t, h, w = (side // patch for side, patch in zip(sides, config.patch))
     return t, h, w
-
-
-@torch.no_grad()
-def resize_positions(model: DiT, grid: tuple[int, int, int]) -> DiT:
-    """Stretches the position tables to `grid` = (t, h, w) tokens, in place, and returns the model.
-
-    Between stages (sec 3.1.5): height and width x2 at the first joint stage and x3 at 768 px; a table of one frame
-    becomes 32 equal rows. Before sharding and before the optimizer is made: the parameters are new objects.
-    """
-    tables = model.positions
-    for name, length in zip("thw", grid):
-        old = getattr(tables, name)
-        new = stretch(old, length) if len(old) != length else old.detach()
-        setattr(tables, name, nn.Parameter(new.contiguous()))
-    model.config = replace(model.config, grid=tuple(grid))
-    return model
 
 
 # ---- sizes and costs -----------------------------------------------------------------------------------------------

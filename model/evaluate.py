@@ -1,9 +1,16 @@
-"""How well an autoencoder reproduces a set: PSNR and SSIM, beside the baseline of showing each clip's mean frame."""
+"""How good models are, several side by side on the same clips: autoencoders by what they reproduce, transformers by
+what they sample.
+
+An autoencoder's PSNR says little alone, so two answers that know no video stand beside it: each clip's own mean frame,
+and one mean frame for all clips of a shape, the best that could be answered without looking.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,29 +18,60 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.data import DataOptions, Loader
+from model.data import Batch, DataOptions, Loader, Sample, Shape
+from model.dit import DiT
+from model.features import Extractor, Moments, frechet_distance
+from model.flow import Process
+from model.sample import sample_video, to_frames
 from model.steps import to_video
-from model.tae import TAE
+from model.tae import TAE, TILE_FRAMES
+from model.text import TextEncoder
 
 PEAK = 255.0  # of 8-bit pixels
 PSNR_MOST = 100.0  # dB that an exact copy (a still clip against its mean frame) counts in a mean
 WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian window, pixels (Wang 2004)
 K1, K2 = 0.01, 0.03  # SSIM's constants (Wang 2004)
+PACES = 3  # timed runs, after one to warm up
+
+Sampler = Callable[[Sample, Shape, int], np.ndarray]
+"""(clip, shape, number) -> uint8 [T, H, W, 3]: a video for the clip's caption, its noise chosen by the number."""
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Means over clips. psnr, baseline_psnr: dB, higher is better; ssim: up to 1."""
+class Reconstruction:
+    """Means over clips. psnr: dB, higher is better; ssim: up to 1; fid: 0 is best; pace: frames/s, both ways."""
 
-    clips: int
     psnr: float
     ssim: float
-    baseline_psnr: float
+    fid: float
+    encode_pace: float
+    decode_pace: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The clips that are evaluated on, and what answers without a model reach on them.
+
+    clip_mean_psnr: each clip against its own mean frame; set_mean_psnr: against the mean frame of all clips of its
+    shape; both dB, mean over clips. features: of all frames. pace_shape: what paces are measured on.
+    """
+
+    clips: int
+    features: Moments
+    clip_mean_psnr: float
+    set_mean_psnr: float
+    pace_shape: Shape
+
+
+# ---- pixels --------------------------------------------------------------------------------------------------------
 
 
 def psnr(truth: np.ndarray, made: np.ndarray) -> float:
     """10 log10(255^2 / mean squared error) over all of two uint8 arrays of one shape, dB; infinite where equal."""
-    error = float(np.mean((truth.astype(np.float64) - made.astype(np.float64)) ** 2))
+    return _decibels(float(np.mean((truth.astype(np.float64) - made.astype(np.float64)) ** 2)))
+
+
+def _decibels(error: float) -> float:
     return 10 * math.log10(PEAK**2 / error) if error else math.inf
 
 
@@ -57,27 +95,107 @@ def ssim(truth: np.ndarray, made: np.ndarray) -> float:
     return float(score.mean())
 
 
+# ---- the clips -----------------------------------------------------------------------------------------------------
+
+
+class Clips:
+    """At most `limit` clips of `sets/NAME` of the runs at the options' shapes, the same ones in the same order each
+    time they are gone through. options.batch must be 1. Raises DataError, ManifestError.
+    """
+
+    def __init__(self, roots: Sequence[str], options: DataOptions, limit: int) -> None:
+        self.loader = Loader(roots, options)
+        self.count = min(limit, sum(self.loader.plan.sizes))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.loader.batches(range(self.count))
+
+
+def survey(clips: Clips, extractor: Extractor) -> Truth:
+    """What is true of the clips, before any model: decodes them twice."""
+    features, means = Moments(), {}
+    for batch in clips:
+        frames = batch.frames[0]
+        features.add(extractor(frames))
+        count, mean = means.get(batch.shape, (0, np.float32(0)))
+        means[batch.shape] = count + 1, mean + (_still(frames) - mean) / (count + 1)
+    scores = []
+    for batch in clips:
+        frames = batch.frames[0]
+        stills = _still(frames), means[batch.shape][1]
+        scores.append([_decibels(float(np.mean((frames - still) ** 2, dtype=np.float64))) for still in stills])
+    own, whole = np.mean(np.minimum(scores, PSNR_MOST), axis=0)
+    return Truth(clips.count, features, float(own), float(whole), batch.shape)
+
+
+def _still(frames: np.ndarray) -> np.ndarray:
+    """The mean frame, float32 [H, W, 3], not rounded."""
+    return frames.mean(0, dtype=np.float64).astype(np.float32)
+
+
+# ---- autoencoders --------------------------------------------------------------------------------------------------
+
+
 @torch.no_grad()
 def reconstruct(tae: TAE, frames: np.ndarray) -> np.ndarray:
     """uint8 [T, H, W, 3] -> the same through the autoencoder, tile by tile."""
-    from model.sample import to_frames
-
     video = to_video(frames[None], tae.latent_mean.device)
     return to_frames(tae.decode_tiled(tae.encode_tiled(video).mean, len(frames)))
 
 
-def evaluate_tae(tae: TAE, roots: Sequence[str], options: DataOptions, limit: int) -> Evaluation:
-    """The autoencoder on at most `limit` clips of `sets/NAME` of the runs, at the options' shapes.
-
-    options.batch must be 1. Raises DataError, ManifestError.
-    """
-    loader = Loader(roots, options)
-    clips = min(limit, sum(loader.plan.sizes))
-    scores = []
-    for batch in loader.batches(range(clips)):
+def evaluate_tae(tae: TAE, clips: Clips, truth: Truth, extractor: Extractor) -> Reconstruction:
+    """The autoencoder on the clips; its pace on one tile of their last shape."""
+    scores, features = [], Moments()
+    for batch in clips:
         frames = batch.frames[0]
         made = reconstruct(tae, frames)
-        still = np.broadcast_to(frames.mean(0, keepdims=True).round().astype(np.uint8), frames.shape)
-        scores.append((psnr(frames, made), ssim(frames, made), psnr(frames, still)))
-    means = np.mean(np.minimum(scores, PSNR_MOST), axis=0)
-    return Evaluation(clips, *map(float, means))
+        scores.append((min(psnr(frames, made), PSNR_MOST), ssim(frames, made)))
+        features.add(extractor(made))
+    means = map(float, np.mean(scores, axis=0))
+    return Reconstruction(*means, frechet_distance(truth.features, features), *paces(tae, truth.pace_shape))
+
+
+@torch.no_grad()
+def paces(tae: TAE, shape: Shape) -> tuple[float, float]:
+    """Frames per second, encoded and decoded, of one video of the shape, one tile long at most: medians."""
+    device, frames = tae.latent_mean.device, min(shape.frames, TILE_FRAMES)
+    video = torch.zeros(1, tae.config.video_channels, frames, shape.height, shape.width, device=device)
+    latent = tae.encode(video).mean
+    runs = (lambda: tae.encode(video)), (lambda: tae.decode(latent, frames))
+    return tuple(frames / seconds(run, device) for run in runs)
+
+
+def seconds(run: Callable[[], object], device: torch.device, repeats: int = PACES) -> float:
+    """Median wall time of `run`, the device's work included, after one run to warm up."""
+    taken = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:])
+
+
+# ---- transformers --------------------------------------------------------------------------------------------------
+
+
+def sampler(
+    dit: DiT, tae: TAE, encoder: TextEncoder, process: Process, steps: int, guidance: float, seed: int
+) -> Sampler:
+    """Videos for captions as `rushes sample` makes them; clip number n starts from the noise of seed + n."""
+
+    def make(clip: Sample, shape: Shape, number: int) -> np.ndarray:
+        rate = clip.rate if shape.frames > 1 else None
+        sides = shape.frames, shape.height, shape.width
+        return sample_video(dit, tae, encoder, clip.caption, *sides, steps, guidance, seed + number, process, rate)
+
+    return make
+
+
+def evaluate_samples(make: Sampler, clips: Clips, truth: Truth, extractor: Extractor) -> float:
+    """FID between the clips and one video of the same shape for the caption of each."""
+    features = Moments()
+    for number, batch in enumerate(clips):
+        features.add(extractor(make(batch.samples[0], batch.shape, number)))
+    return frechet_distance(truth.features, features)

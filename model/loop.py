@@ -3,10 +3,15 @@
 A model brings `backward(batch, step)`, which leaves gradients of the global batch's mean loss, and `validate()`.
 Everything else is here: clipping, learning rate, moving average, log, validation, checkpoints, stopping. A step's
 numbers depend on (recipe, data, step) alone, so a run that was killed goes on as if it had not been.
+
+The host never waits for the step it has just handed to the device: it reads the numbers of the one before (`_Step`).
+Only where a validation, a checkpoint or the end asks for them are they read at once, so nothing that is kept is built
+on a step whose loss or gradient was not finite.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -20,18 +25,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from model import checkpoint as checkpoints
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, Saver
 from model.data import Batch, Loader
-from model.parallel import Place, mean_over_ranks
+from model.parallel import Place, by_mesh, clip_gradients, mean_over_ranks
 from model.steps import Backward
 from model.train_recipe import Optimizer, Stage, TrainRecipe
 
 EMA_RAMP = 10  # the average's decay is at most (1 + n) / (10 + n) after n steps, so that short runs have one too
 PROGRESS = 1e-3  # by how much, relatively, a validation loss must fall to count as progress
 HALF = 0.5  # what the learning rate is multiplied with on a plateau (3.1.5)
+
+BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)  # however the parameters are grouped
 
 Say = Callable[[str], None]
 
@@ -59,18 +72,15 @@ class Trained:
         self.model, self.options = model, options
         fused = next(model.parameters()).is_cuda
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=0.0, betas=(options.beta1, options.beta2), weight_decay=options.weight_decay,
-            fused=fused,
+            [{"params": group} for group in by_mesh(model.parameters())], lr=0.0, betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay, fused=fused,
         )  # fmt: skip
         self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def step(self, lr: float, number: int) -> Tensor:
-        """One clipped step at `lr`; `number`: steps done before. Returns the gradient's norm before clipping."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(parameters, self.options.clip, error_if_nonfinite=False)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if not math.isfinite(float(norm)):
-            return norm
+        """One clipped step at `lr`; `number`: steps done before. Returns the gradient's norm before clipping, on the
+        device: whether it is finite is the caller's to ask, before anything is kept."""
+        norm = clip_gradients([p for p in self.model.parameters() if p.grad is not None], self.options.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -91,17 +101,13 @@ class Trained:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
-        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
-
-        optimizer = get_optimizer_state_dict(self.model, self.optimizer)
+        optimizer = get_optimizer_state_dict(self.model, self.optimizer, options=BY_NAME)
         return {"model": self.model.state_dict(), "ema": self.ema, "optimizer": optimizer}
 
     def restore(self, state: dict[str, Any]) -> None:
         """The inverse of `state`, after the checkpoint was loaded into it."""
-        from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
-
         self.model.load_state_dict(state["model"])
-        set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"])
+        set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=BY_NAME)
 
 
 def _local(value: Tensor) -> Tensor:
@@ -131,6 +137,49 @@ def note_validation(progress: Progress, stage: Stage, loss: float) -> bool:
 # ---- a session -----------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class _Step:
+    """A step that was handed to the device: its line of the log, and its numbers on their way to the host."""
+
+    entry: dict[str, Any]
+    batch: Batch
+    failed: list[str]  # clips of this rank that could not be decoded
+    terms: tuple[str, ...]  # names of the first values: means over ranks
+    values: Tensor  # float32: terms, stop flag, save failed, undecodable clips, norms of gradients
+    arrived: torch.cuda.Event | None
+
+
+def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """The values on the CPU once the event has come; at once where there is none."""
+    if not values.is_cuda:
+        return values, None
+    here, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+    return here, arrived
+
+
+def _of_all_ranks(texts: list[str]) -> list[str]:
+    """Each text of any rank once; ranks that read the same clips tell the same."""
+    everyone: list[list[str]] = [texts]
+    if dist.is_initialized():
+        everyone = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(everyone, texts)
+    return list(dict.fromkeys(text for some in everyone for text in some))
+
+
+@contextmanager
+def _collected_by_hand() -> Iterator[None]:
+    """No garbage collection in the middle of a step, which would hold up all ranks; validations call for one."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
 class Session:
     """One `rushes train`, from start or resume to its end: output folder, log, checkpoints, stop signal."""
 
@@ -150,24 +199,36 @@ class Session:
             except OSError as error:
                 raise TrainingError(f"{output} cannot be written: {error}.") from error
             _cut_log(self.output / "log.jsonl", self.progress.step)
-        self._board = _tensorboard(self.output) if place.leads else None
+        self._board = _tensorboard(self.output, self.progress.step) if place.leads else None
+        self.saver = Saver(self.output / "checkpoints", recipe.keep)
 
     def log(self, entry: dict[str, Any]) -> None:
         """One line of log.jsonl; numbers go to TensorBoard too where it is installed."""
         if not self.place.leads:
             return
-        with open(self.output / "log.jsonl", "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
-        for name, value in entry.items() if self._board else ():
-            if isinstance(value, float | int) and name != "step":
-                self._board.add_scalar(name, value, entry["step"])
+        try:
+            with open(self.output / "log.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+            for name, value in entry.items() if self._board else ():
+                if isinstance(value, float | int) and name != "step":
+                    self._board.add_scalar(name, value, entry["step"])
+        except OSError as error:
+            raise TrainingError(
+                f"The log of {self.output} cannot be written ({error}); mend that and start the same command again: it "
+                "goes on from the last checkpoint."
+            ) from error
 
     def save(self, trained: dict[str, Trained]) -> None:
-        """Publish a checkpoint of this step."""
+        """Begin to write a checkpoint of this step, and let TensorBoard see what was logged until here.
+
+        Raises CheckpointError where the one before failed.
+        """
+        if self._board:
+            self._board.flush()
         state = {name: one.state() for name, one in trained.items()}
         first = state.pop(next(iter(state)))
         meta = {**self.facts, **asdict(self.progress)}
-        checkpoints.save(self.output / "checkpoints", {**first, **state}, meta, self.recipe.keep)
+        self.saver.save({**first, **state}, meta)
 
     def restore(self, trained: dict[str, Trained]) -> None:
         """Everything that the last checkpoint holds; the models must have its sizes. Raises CheckpointError."""
@@ -194,60 +255,97 @@ class Session:
         flops(batch): of one training step of this rank; peak: of its device, FLOP/s. Raises TrainingError on a loss
         or a gradient that is not finite, and leaves the last checkpoint as it was.
         """
-        progress = self.progress
-        before = time.perf_counter()
-        for batch in loader.batches(range(progress.stage_step, stage.steps)):
-            waited = time.perf_counter() - before
-            lr = learning_rate(stage, progress.stage_step, progress.factor)
-            terms, norm = self._step(batch, trained, backward, lr)
-            progress.step, progress.stage_step = progress.step + 1, progress.stage_step + 1
-            took = time.perf_counter() - before
-            entry: dict[str, Any] = {"step": progress.step, "stage": stage.name, **terms, "gradient": norm, "lr": lr}
-            entry |= {"shape": str(batch.shape), "step_s": round(took, 4), "data_wait_s": round(waited, 4)}
-            entry["mfu"] = round(flops(batch) / took / peak, 4) if flops and peak else None
-            if self.place.device.type == "cuda":
-                entry["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-            if any(sample.failed for sample in batch.samples):
-                entry["undecodable"] = [text for sample in batch.samples for text in sample.failed]
-            last = progress.stage_step == stage.steps
-            if last or progress.stage_step % stage.validate_every == 0:
-                entry["validation"] = self._validate(stage, trained, validate)
-                self.say(_line(entry))
-            self.log(entry)
-            if last or self.stopping or progress.stage_step % stage.save_every == 0:
-                self.save(trained)
-            if self.stopping and not last:
-                return False
+        progress, held, stop = self.progress, None, False
+        with _collected_by_hand(), self._saves_ended():
             before = time.perf_counter()
-        return not self.stopping
+            for batch in loader.batches(range(progress.stage_step, stage.steps)):
+                waited = time.perf_counter() - before
+                lr = learning_rate(stage, progress.stage_step, progress.factor)
+                step = self._step(batch, trained, backward, lr)
+                progress.step, progress.stage_step = progress.step + 1, progress.stage_step + 1
+                step.entry |= {"step": progress.step, "stage": stage.name, "lr": lr, "shape": str(batch.shape)}
+                if held is not None:
+                    stop = self._settle(held)
+                    self.log(held.entry)
+                last = progress.stage_step == stage.steps
+                validates = last or progress.stage_step % stage.validate_every == 0
+                saves = last or progress.stage_step % stage.save_every == 0
+                held = step
+                if validates or saves or stop:
+                    stop = self._settle(step) or stop
+                    held = None
+                took = time.perf_counter() - before
+                step.entry |= {"step_s": round(took, 4), "data_wait_s": round(waited, 4)}
+                step.entry["mfu"] = round(flops(batch) / took / peak, 4) if flops and peak else None
+                if self.place.device.type == "cuda":
+                    step.entry["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+                if validates:
+                    step.entry["validation"] = self._validate(stage, trained, validate)
+                    self.say(_line(step.entry))
+                    gc.collect()
+                if held is None:
+                    self.log(step.entry)
+                if saves or stop:
+                    self.save(trained)
+                if stop and not last:
+                    return False
+                before = time.perf_counter()
+        return not stop
 
-    def _step(
-        self, batch: Batch, trained: dict[str, Trained], backward: Backward, lr: float
-    ) -> tuple[dict[str, float], float]:
+    def _step(self, batch: Batch, trained: dict[str, Trained], backward: Backward, lr: float) -> _Step:
+        """Hand one step to the device; its numbers are read by `_settle`."""
         terms = backward(batch, self.progress.stage_step)
-        told = torch.stack(
-            [*(v.float() for v in terms.values()), torch.tensor(float(self.stopping)).to(self.place.device)]
-        )
-        *values, stop = mean_over_ranks(told).tolist()
-        self.stopping = stop > 0  # a signal to one rank stops all of them at the same step
-        means = dict(zip(terms, values))
-        if not math.isfinite(means["loss"]):
-            raise TrainingError(self._not_finite("loss", means["loss"], batch))
-        norm = 0.0
-        for one in trained.values():
-            if any(p.grad is not None for p in one.model.parameters()):
-                norm_here = float(one.step(lr, self.progress.step))
-                if not math.isfinite(norm_here):
-                    raise TrainingError(self._not_finite("gradient", norm_here, batch))
-                norm = norm or norm_here
-        return means, norm
+        failed = [text for sample in batch.samples for text in sample.failed]
+        flags = torch.tensor([self.stopping, self.saver.failed, len(failed)], dtype=torch.float32)
+        told = torch.cat([torch.stack([v.float() for v in terms.values()]), flags.to(self.place.device)])
+        means = mean_over_ranks(told)
+        norms = [
+            one.step(lr, self.progress.step)
+            for one in trained.values()
+            if any(p.grad is not None for p in one.model.parameters())
+        ]
+        values = torch.cat([means, torch.stack(norms).float()])
+        return _Step({}, batch, failed, tuple(terms), *_to_host(values))
 
-    def _not_finite(self, what: str, value: float, batch: Batch) -> str:
+    def _settle(self, step: _Step) -> bool:
+        """Wait for the step's numbers and put them into its entry; all ranks at once.
+
+        True where a signal to one rank asks all of them to stop. Raises TrainingError where a number is not finite,
+        CheckpointError where a checkpoint could not be written.
+        """
+        if step.arrived is not None:
+            step.arrived.synchronize()
+        values = step.values.tolist()
+        means = dict(zip(step.terms, values))
+        stopping, unsaved, failed, *norms = values[len(means) :]
+        for what, value in [("loss", means["loss"]), *(("gradient", norm) for norm in norms)]:
+            if not math.isfinite(value):
+                raise TrainingError(self._not_finite(what, value, step))
+        head = {name: step.entry[name] for name in ("step", "stage")}
+        step.entry = {**head, **means, "gradient": norms[0], **step.entry}
+        if failed:
+            step.entry["undecodable"] = _of_all_ranks(step.failed)
+        if unsaved:
+            self.saver.finish()
+        return stopping > 0
+
+    @contextmanager
+    def _saves_ended(self) -> Iterator[None]:
+        """At the end the last checkpoint is published; an error that ends the stage waits for what is in flight."""
+        try:
+            yield
+        except BaseException:
+            self.saver.wait()
+            raise
+        self.saver.finish()
+
+    def _not_finite(self, what: str, value: float, step: _Step) -> str:
+        self.saver.wait()
         found = checkpoints.published(self.output)
         kept = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written yet"
-        clips = ", ".join(sample.clip_id for sample in batch.samples)
+        clips = ", ".join(sample.clip_id for sample in step.batch.samples)
         return (
-            f"The {what} is {value} at step {self.progress.step + 1} (clips {clips}); {kept}: "
+            f"The {what} is {value} at step {step.entry['step']} (clips {clips}); {kept}: "
             "lower the learning rate or the gradient clip, and start the same command again."
         )
 
@@ -299,12 +397,12 @@ def _cut_log(path: Path, step: int) -> None:
     os.replace(temporary, path)
 
 
-def _tensorboard(output: Path) -> Any | None:
+def _tensorboard(output: Path, step: int) -> Any | None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(output / "tensorboard"))
+    return SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)  # as `_cut_log`
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.parallel import mean_over_ranks
 from model.tae import Posterior
 
 VARIANCE_FLOOR = 1e-12  # under the square root of a variance: its gradient stays finite on a constant latent
@@ -40,7 +41,7 @@ class TAELossConfig:
     opl_r: float = 3.0  # sec 3.1.1: standard deviations that a latent may lie from its frame's mean
     adversarial: float = 0.5
     adversarial_start: int = 50_001  # step from which the discriminator takes part
-    adaptive: bool = True  # scale the adversarial term to the gradient of the reconstruction (Esser 2021)
+    adaptive: bool = True  # scale the adversarial term to the gradient of the reconstruction (AdaptiveWeight)
 
 
 # ---- terms ---------------------------------------------------------------------------------------------------------
@@ -82,12 +83,33 @@ def hinge_generator_loss(fake: Tensor) -> Tensor:
     return -fake.float().mean()
 
 
-def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """|grad of reconstruction| / |grad of adversarial| at the decoder's last weight, in [0, 1e4], detached (Esser
-    2021, eq. 7)."""
-    (rec,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
-    (adv,) = torch.autograd.grad(adversarial_loss, last_layer, retain_graph=True)
-    return (rec.norm() / (adv.norm() + ADAPTIVE_EPS)).clamp(0, ADAPTIVE_LIMIT).detach()
+class AdaptiveWeight(nn.Module):
+    """|grad of the reconstruction| / |grad of the adversarial term| at the decoder's last weight, in [0, 1e4] (Esser
+    2021, eq. 7): what the adversarial term is scaled with.
+
+    Latent diffusion takes it from each GPU's own micro-batch, so that what is learned depends on how a batch is dealt
+    out. Here one value holds for a step: that of the whole global batch of the step before, and 0 at the first. It is
+    a buffer, saved with the discriminator.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(()))
+        self._gradients: list[Tensor] = []
+
+    def measure(self, reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> None:
+        """Take the gradients of a micro-batch's two losses into account."""
+        parts = [torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in (reconstruction, adversarial)]
+        self._gradients.append(torch.stack(parts).float())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """At the end of a step, on all ranks at once: the value for the next one."""
+        if not self._gradients:
+            return
+        reconstruction, adversarial = mean_over_ranks(torch.stack(self._gradients).mean(0))
+        self.value.copy_((reconstruction.norm() / (adversarial.norm() + ADAPTIVE_EPS)).clamp(0, ADAPTIVE_LIMIT))
+        self._gradients.clear()
 
 
 # ---- networks ------------------------------------------------------------------------------------------------------
@@ -199,6 +221,7 @@ class Discriminator(nn.Module):
         )
         self.norms = nn.ModuleList(nn.GroupNorm(groups, b) for b in widths[1:])
         self.last = nn.Conv3d(widths[-1], 1, (3, 4, 4), padding=1)
+        self.adaptive = AdaptiveWeight()
 
     def forward(self, video: Tensor) -> Tensor:
         x = F.leaky_relu(self.first(video), LEAK)
@@ -218,14 +241,14 @@ def tae_loss(
     latent: Tensor,
     step: int = 0,
     perceptual: nn.Module | None = None,
-    discriminator: nn.Module | None = None,
+    discriminator: Discriminator | None = None,
     last_layer: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The autoencoder's loss on one batch, and its terms, unweighted and detached, by name.
 
     step: decides whether the discriminator takes part yet. perceptual(video, reconstruction) -> scalar.
-    last_layer: the decoder's last weight, which the adaptive weight is taken at. Freeze the discriminator's
-    parameters around this call, or clear their gradients after it.
+    last_layer: the decoder's last weight, which the adaptive weight is taken at: end a step with the discriminator's
+    `adaptive.update()`. Freeze the discriminator's parameters around this call, or clear their gradients after it.
     Raises ValueError where a term is switched on and what it needs is not given.
     """
     _need(config.perceptual, perceptual, "perceptual", "a perceptual network (load_perceptual)")
@@ -244,7 +267,9 @@ def tae_loss(
         scale = 1.0
         if config.adaptive:
             looks = config.l1 * terms["l1"] + config.perceptual * terms.get("perceptual", 0.0)
-            terms["adversarial_scale"] = scale = adaptive_weight(looks, terms["adversarial"], last_layer)
+            terms["adversarial_scale"] = scale = discriminator.adaptive.value.clone()
+            if torch.is_grad_enabled():
+                discriminator.adaptive.measure(looks, terms["adversarial"], last_layer)
         total = total + config.adversarial * scale * terms["adversarial"]
     return total, {name: value.detach() for name, value in terms.items()}
 

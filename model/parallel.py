@@ -1,21 +1,36 @@
 """Everything a model need not know about: ranks, devices, sharding, recomputation and compilation, from outside.
 
 One process needs none of it. Under torchrun (or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)
-the DiT is sharded by FSDP2, block by block; the autoencoder, 1/100 of its size, is replicated and its gradients are
-averaged. Both give the loss and the gradients of one process with the same global batch.
+the ranks share the DiT as the recipe's section `parallel` says; the autoencoder, 1/100 of its size, is replicated and
+its gradients are averaged. All of it gives the loss and the gradients of one process with the same global batch.
+
+    rank = ((replica * shard + shard_rank) * context + context_rank) * tensor + tensor_rank
+
+- tensor: heads and feed-forward widths are split (Megatron's columns and rows, by torch's parallelize_module).
+- context: tokens are split; keys and values are gathered for self-attention. Any number of heads will do.
+- shard, replicate: FSDP2, and HSDP where there are several replicas. Weights are sharded over shard x context ranks:
+  ranks of one context group hold gradients of their own tokens, which must be summed in any case.
+
+Ranks of one tensor or context group read the same clips. Why gradients are right under context parallelism: a rank's
+loss is that of all tokens, gathered; the backward of the gather sums over the group, so a parameter's gradient at a
+rank is `context` times its tokens' part, and FSDP's mean over the group is the sum of the parts.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from model.train_recipe import Parallel, TrainRecipeError
 
 
 @dataclass(frozen=True)
@@ -25,57 +40,244 @@ class Place:
     rank: int
     world: int
     device: torch.device
+    sharers: int = 1  # ranks that work on the same clips: tensor x context
+    mesh: DeviceMesh | None = None  # (replicate, shard x context, tensor); None in a single process
+    context: DeviceMesh | None = None  # this rank's context group; None where tokens are not split
 
     @property
     def leads(self) -> bool:
         """Rank 0 prints, writes logs and publishes."""
         return self.rank == 0
 
+    @property
+    def data_rank(self) -> int:
+        """Which share of a global batch is this rank's, of `data_world`."""
+        return self.rank // self.sharers
+
+    @property
+    def data_world(self) -> int:
+        return self.world // self.sharers
+
 
 @contextmanager
-def joined() -> Iterator[Place]:
+def joined(plan: Parallel | None = None) -> Iterator[Place]:
     """This process's place; the process group is made where a launcher asks for one, and left at the end.
 
     CUDA where there is a GPU, one per local rank, with gloo beside NCCL for checkpoints; otherwise gloo on the CPU.
+    Raises TrainRecipeError where the plan is for another number of ranks.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    plan = plan or Parallel()
+    ranks_of(plan, world)
     if cuda:
         torch.cuda.set_device(device)
     started = world > 1 and not dist.is_initialized()
     if started:
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=world)
     try:
-        yield Place(rank, world, device)
+        yield placed(plan, rank, world, device)
     finally:
         if started:
             dist.destroy_process_group()
+
+
+def ranks_of(plan: Parallel, world: int) -> tuple[int, int, int, int]:
+    """(replicate, shard, context, tensor), whose product is `world`. Raises TrainRecipeError where it cannot be."""
+    others = plan.replicate * plan.context * plan.tensor
+    shard = plan.shard or max(1, world // others)
+    if others * shard != world:
+        raise TrainRecipeError(
+            f"parallel: replicate {plan.replicate} x shard {shard} x context {plan.context} x tensor {plan.tensor} "
+            f"makes {others * shard} ranks, and there are {world}; start that many, or change the section parallel."
+        )
+    return plan.replicate, shard, plan.context, plan.tensor
+
+
+def placed(plan: Parallel, rank: int, world: int, device: torch.device) -> Place:
+    """The place of a rank; its meshes are made, which every rank must do at once. Raises TrainRecipeError."""
+    replicate, shard, context, tensor = ranks_of(plan, world)
+    if world == 1:
+        return Place(rank, world, device)
+    # The one thing it has to say is that a norm over two mesh dimensions takes two messages of one number.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+    mesh = init_device_mesh(
+        device.type, (replicate, shard * context, tensor), mesh_dim_names=("replicate", "shard", "tensor")
+    )
+    group = None
+    if context > 1:
+        sides = (replicate * shard, context, tensor)
+        group = init_device_mesh(device.type, sides, mesh_dim_names=("data", "context", "tensor"))["context"]
+    return Place(rank, world, device, context * tensor, mesh, group)
+
+
+# ---- the transformer -----------------------------------------------------------------------------------------------
+
+
+def parallelize(
+    model: nn.Module,
+    place: Place,
+    dtype: torch.dtype = torch.float32,
+    checkpointing: bool = False,
+    compiled: bool = False,
+) -> None:
+    """A DiT in place, on any device (meta too): tensor and context parallel, blocks prepared, then FSDP2 or HSDP.
+
+    dtype: of the gathered parameters; parameters at rest, gradients and their reduction stay float32. Make the
+    optimizer afterwards: the parameters are new objects. Raises TrainRecipeError where the model does not divide.
+    """
+    if place.mesh is not None and place.mesh["tensor"].size() > 1:
+        split_weights(model, place.mesh["tensor"])
+    if place.context is not None:
+        split_tokens(model, place.context)
+    prepare_blocks(model.blocks, checkpointing, compiled)
+    if place.mesh is not None:
+        replicas = place.mesh["replicate"].size()
+        shard(model, place.mesh["replicate", "shard"] if replicas > 1 else place.mesh["shard"], dtype)
 
 
 def prepare_blocks(blocks: Iterable[nn.Module], checkpointing: bool, compiled: bool) -> None:
     """Per block, in place and before `shard`: activations recomputed in the backward pass; compiled by torch."""
     for block in blocks:
         if checkpointing:
-            from torch.utils.checkpoint import checkpoint
-
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = _recomputed(block.forward)
         if compiled:
             block.compile()
 
 
-def shard(model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """FSDP2 in place: each of `model.blocks` is a unit, what is left is one more. Needs a process group.
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of our own around torch's checkpoint, which torch.compile traces; torch's alone it leaves eager."""
+    from torch.utils.checkpoint import checkpoint
 
-    dtype: of the gathered parameters; parameters at rest, gradients and their reduction stay float32. Make the
-    optimizer afterwards: the parameters are new objects.
+    def recomputed(*inputs: Tensor) -> Tensor:
+        return checkpoint(forward, *inputs, use_reentrant=False)
+
+    return recomputed
+
+
+def split_weights(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Tensor parallelism in place: each rank has some heads of every attention and a part of every feed-forward.
+
+    What is left (patches, positions, text, time, modulation) is computed by every rank alike. Raises TrainRecipeError
+    where heads or feed-forward width do not divide.
     """
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        SequenceParallel,
+        parallelize_module,
+    )
+
+    config, ranks = model.config, mesh.size()
+    if config.heads % ranks or config.ffn % ranks:
+        raise TrainRecipeError(
+            f"parallel.tensor: {config.heads} heads and a feed-forward width of {config.ffn} do not divide among "
+            f"{ranks} ranks; take a divisor of both."
+        )
+    plan = {"ffn.gate": ColwiseParallel(), "ffn.up": ColwiseParallel(), "ffn.down": RowwiseParallel()}
+    for attention in ("self_attention", "cross_attention"):
+        plan |= {f"{attention}.{name}": ColwiseParallel() for name in "qkv"}
+        plan[f"{attention}.o"] = RowwiseParallel()
+        if config.qk_norm:  # one weight for all heads, dimension 1 of [B, heads, N, d]: its gradient is summed
+            for name in ("q_norm", "k_norm"):
+                plan[f"{attention}.{name}"] = SequenceParallel(sequence_dim=1, use_local_output=True)
+    for block in model.blocks:
+        parallelize_module(block, mesh, plan)
+
+
+def split_tokens(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Context parallelism in place: each rank has 1 / ranks of the tokens from the first block to the last."""
+    share = TokenShare(mesh)
+    model.shard_tokens, model.gather_tokens = share, GatherTokens(share)
+    for block in model.blocks:
+        block.self_attention.attend = GatheredAttention(block.self_attention.attend, share)
+
+
+class TokenShare(nn.Module):
+    """[B, N, dim] -> this rank's ceil(N / ranks) tokens; the last rank's are filled up with zeros."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        self.mesh, self.tokens = mesh, 0  # of the forward pass that is on its way: N
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.tokens, ranks = x.shape[1], self.mesh.size()
+        share = -(-self.tokens // ranks)
+        x = F.pad(x, (0, 0, 0, share * ranks - self.tokens))
+        return x.narrow(1, self.mesh.get_local_rank() * share, share)
+
+    def whole(self, x: Tensor, dim: int) -> Tensor:
+        """All ranks' parts of `dim`, what was filled up taken off; gradients are summed over the ranks."""
+        from torch.distributed.tensor import DTensor, Partial, Shard
+
+        parts = DTensor.from_local(x, self.mesh, [Shard(dim)], run_check=False)
+        return parts.full_tensor(grad_placements=[Partial()]).narrow(dim, 0, self.tokens)
+
+
+class GatherTokens(nn.Module):
+    """The inverse of TokenShare: [B, ceil(N / ranks), dim] -> [B, N, dim]."""
+
+    def __init__(self, share: TokenShare) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.share.whole(x, 1)
+
+
+class GatheredAttention(nn.Module):
+    """Attention of a rank's own queries to all ranks' keys and values: [B, heads, N, d], one gather for both."""
+
+    def __init__(self, attend: nn.Module, share: TokenShare) -> None:
+        super().__init__()
+        self.attend, self.share = attend, share
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.attend(q, *self.share.whole(torch.stack([k, v]), 3), mask)
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, dtype: torch.dtype = torch.float32) -> None:
+    """FSDP2 in place, HSDP on a mesh of two dimensions: each of `model.blocks` is a unit, what is left is one more."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
-        fully_shard(block, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+@torch.no_grad()
+def fill(parameter: Tensor, whole: Tensor) -> None:
+    """Give a parameter its value; a sharded one takes this rank's part of `whole`, which every rank brings."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if isinstance(parameter, DTensor):
+        whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    parameter.copy_(whole)
+
+
+# ---- gradients -----------------------------------------------------------------------------------------------------
+
+
+def by_mesh(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Parameters that lie on one mesh together: torch's operations on many tensors at once take no others."""
+    groups: dict[DeviceMesh | None, list[Tensor]] = {}
+    for parameter in parameters:
+        groups.setdefault(getattr(parameter, "device_mesh", None), []).append(parameter)
+    return list(groups.values())
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Scale the gradients so that their norm over all ranks is at most `limit`; returns it as it was."""
+    groups = by_mesh(parameters)
+    norms = [nn.utils.get_total_norm([p.grad for p in group]) for group in groups]
+    norms = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
+    total = torch.linalg.vector_norm(torch.stack(norms))
+    for group in groups:
+        nn.utils.clip_grads_with_norm_(group, limit, total)
+    return total
 
 
 def synchronize_gradients(model: nn.Module, on: bool) -> None:
@@ -104,9 +306,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
+# ---- devices -------------------------------------------------------------------------------------------------------
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from model.data import Batch, Clip, Sample, mix
 from model.dit import DiT
 from model.flow import Process, training_loss
-from model.losses import TAELossConfig, hinge_discriminator_loss, tae_loss
+from model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
 from model.parallel import average_gradients, mean_over_ranks, synchronize_gradients
 from model.tae import SPACE_FACTOR, TAE, latent_frames
 from model.text import TextEncoders, prompt
@@ -70,7 +70,7 @@ def tae_backward(
     model: TAE,
     weights: TAELossConfig,
     perceptual: nn.Module | None = None,
-    rival: nn.Module | None = None,
+    rival: Discriminator | None = None,
 ) -> Backward:
     """The function that leaves in `model` (and the discriminator) the gradients of a global batch's mean loss."""
     device, number_of = model.latent_mean.device, recipe.stages.index(stage)
@@ -108,9 +108,10 @@ def tae_backward(
             moments += torch.stack([mean.mean((0, 2, 3, 4)), mean.square().mean((0, 2, 3, 4))]) / len(parts)
             for name, value in {"loss": loss.detach(), **terms}.items():
                 totals[name] = totals.get(name, 0.0) + value / len(parts)
-        for one in (model, rival):
-            if one is not None:
-                average_gradients(one)
+        average_gradients(model)
+        if rival is not None:
+            average_gradients(rival)
+            rival.adaptive.update()
         note_latents(model, mean_over_ranks(moments), step)
         return totals
 

@@ -36,14 +36,6 @@ LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite in float32; LDM's values
 NORM_EPS = 1e-6  # AutoencoderKL's
 MAX_ATTENTION_BATCH = 65_535  # CUDA's limit on the grid's second axis, which SDPA kernels use for the batch
 
-# Names that older AutoencoderKL files use for the attention projections.
-OLD_NAMES = {
-    ".query.": ".to_q.",
-    ".key.": ".to_k.",
-    ".value.": ".to_v.",
-    ".proj_attn.": ".to_out.0.",
-}
-
 
 @dataclass(frozen=True)
 class TAEConfig:
@@ -149,12 +141,37 @@ class SpaceTimeConv(nn.Module):
         return self.temporal(x, frames)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm over a frame that keeps type and channels_last.
+
+    torch's CUDA kernel (2.13) answers in NCHW, and under autocast in float32: two transpositions and twice the memory
+    around every convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":  # whose kernel keeps them
+            return super().forward(x)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """[N, C, H, W] in channels_last -> the same. Moments in float32, E x^2 - (E x)^2, without a copy of x in it."""
+    n, c, h, w = x.shape
+    y = x.permute(0, 2, 3, 1).reshape(n, h * w, groups, c // groups)
+    mean = y.mean((1, 3), keepdim=True, dtype=torch.float32)
+    norm = torch.linalg.vector_norm(y, dim=(1, 3), keepdim=True, dtype=torch.float32)
+    variance = (norm.square() / (h * w * c // groups) - mean.square()).clamp(min=0)
+    scale = (variance + eps).rsqrt() * weight.view(groups, -1)  # [N, 1, groups, C / groups]
+    out = torch.addcmul(bias.view(groups, -1) - mean * scale, y, scale).to(x.dtype)
+    return out.reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+
 class ResnetBlock(nn.Module):
     def __init__(self, config: TAEConfig, cin: int, cout: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(config.norm_groups, cin, eps=NORM_EPS)
+        self.norm1 = GroupNorm(config.norm_groups, cin, eps=NORM_EPS)
         self.conv1 = SpaceTimeConv(cin, cout, config.volume)
-        self.norm2 = nn.GroupNorm(config.norm_groups, cout, eps=NORM_EPS)
+        self.norm2 = GroupNorm(config.norm_groups, cout, eps=NORM_EPS)
         self.conv2 = SpaceTimeConv(cout, cout, config.volume)
         self.conv_shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else None
 
@@ -176,7 +193,7 @@ class Attention(nn.Module):
     def __init__(self, config: TAEConfig, channels: int, over: str):
         super().__init__()
         self.over = over
-        self.group_norm = nn.GroupNorm(config.norm_groups, channels, eps=NORM_EPS)
+        self.group_norm = GroupNorm(config.norm_groups, channels, eps=NORM_EPS)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])  # a list for the name "to_out.0"
 
@@ -268,7 +285,7 @@ class Encoder(nn.Module):
             for i, c in enumerate(chans)
         )
         self.mid_block = MidBlock(config, chans[-1])
-        self.conv_norm_out = nn.GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
+        self.conv_norm_out = GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
         self.conv_out = SpaceTimeConv(chans[-1], 2 * config.latent_channels, config.volume)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
@@ -292,7 +309,7 @@ class Decoder(nn.Module):
             Level(config, chans[max(i - 1, 0)], c, config.layers_per_block + 1, up=i < TIME_LEVELS)
             for i, c in enumerate(chans)
         )
-        self.conv_norm_out = nn.GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
+        self.conv_norm_out = GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
         self.conv_out = SpaceTimeConv(chans[-1], config.video_channels, config.volume)
 
     def forward(self, z: Tensor, frames: int) -> Tensor:
@@ -465,77 +482,3 @@ class TAE(nn.Module):
     ) -> Tensor:
         """All of `decode_tiles` in one tensor [B, 3, frames, H, W]."""
         return torch.cat(list(self.decode_tiles(latent, frames, tile, overlap)), dim=2)
-
-
-# ---- inflation from an image autoencoder ---------------------------------------------------------------------------
-#
-# diffusers' AutoencoderKL names its weights
-#   encoder.conv_in   encoder.down_blocks.N.resnets.M.{norm1,conv1,norm2,conv2,conv_shortcut}
-#   encoder.down_blocks.N.downsamplers.0.conv   encoder.mid_block.resnets.{0,1}.*
-#   encoder.mid_block.attentions.0.{group_norm,to_q,to_k,to_v,to_out.0}   encoder.conv_norm_out   encoder.conv_out
-#   decoder.* likewise, with up_blocks.N.upsamplers.0.conv;   quant_conv, post_quant_conv where the model has them
-# each with .weight and .bias. The modules above carry the same names; a convolution's kernel lies one level deeper,
-# in `.spatial`, or in the middle slice of `.volume`.
-
-
-def image_config(state: dict[str, Tensor], norm_groups: int = 32, volume: bool = False) -> TAEConfig:
-    """The TAEConfig that an AutoencoderKL state dict fits. Raises ValueError where it is not such a state dict."""
-    try:
-        norms = [state[f"encoder.down_blocks.{i}.resnets.0.norm2.weight"] for i in range(TIME_LEVELS + 1)]
-        latents = state["decoder.conv_in.weight"].shape[1]
-        colours = state["encoder.conv_in.weight"].shape[1]
-    except KeyError as error:
-        raise ValueError(f"not an AutoencoderKL with 4 resolutions: there is no weight {error}") from error
-    layers = len({name.split(".")[4] for name in state if name.startswith("encoder.down_blocks.0.resnets.")})
-    return TAEConfig(
-        block_channels=tuple(len(norm) for norm in norms),
-        layers_per_block=layers,
-        latent_channels=latents,
-        video_channels=colours,
-        norm_groups=norm_groups,
-        quant_conv="quant_conv.weight" in state,
-        volume=volume,
-    )
-
-
-@torch.no_grad()
-def inflate(model: TAE, state: dict[str, Tensor]) -> None:
-    """Loads an image autoencoder's weights into `model`, in place; time becomes an identity (sec 3.1.1).
-
-    state: of a diffusers AutoencoderKL, any float type. Afterwards a single frame is encoded and decoded exactly as
-    the image model does, and in 2.5D so is every eighth frame of a video. Raises ValueError that names the weights
-    which do not fit, are unknown, or are missing; the model is then unchanged.
-    """
-    own = dict(model.named_parameters())
-    plan: list[tuple[Tensor, Tensor]] = []
-    unfilled = {name for name in own if ".temporal" not in name and ".time." not in name}
-    for name, value in state.items():
-        target = _inflated_name(name, own)
-        if target is None:
-            raise ValueError(f"the image autoencoder has a weight {name!r} that the TAE has no place for")
-        place = own[target][:, :, 1] if own[target].ndim == 5 else own[target]
-        if place.ndim == 2 and value.ndim == 4:  # attention projections saved as 1x1 convolutions
-            value = value.flatten(1)
-        if place.shape != value.shape:
-            raise ValueError(f"{name!r} has the shape {list(value.shape)}, the TAE wants {list(place.shape)}")
-        unfilled.discard(target)
-        plan.append((own[target], value))
-    if unfilled:
-        raise ValueError(f"the image autoencoder lacks {len(unfilled)} weights, {min(unfilled)!r} among them")
-    for parameter, value in plan:
-        if parameter.ndim == 5:
-            parameter.zero_()
-            parameter[:, :, 1].copy_(value)
-        else:
-            parameter.copy_(value)
-    for module in model.modules():
-        if isinstance(module, TemporalConv) or (isinstance(module, Attention) and module.over == "time"):
-            module.init_identity()
-
-
-def _inflated_name(name: str, own: dict[str, Tensor]) -> str | None:
-    for old, new in OLD_NAMES.items():
-        name = name.replace(old, new)
-    base, _, kind = name.rpartition(".")
-    candidates = (name, f"{base}.spatial.{kind}", f"{base}.volume.{kind}")
-    return next((c for c in candidates if c in own), None)

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from curation.manifest import ManifestError, lock
 from model import checkpoint as checkpoints
 from model.data import Batch, DataError, DataOptions, Loader, mix
-from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, resize_positions, token_count
+from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, parameter_count, stretch, token_count
 from model.flow import PROCESSES
+from model.inflate import inflate
 from model.latents import encodings, loader_class, require_encoded, videos_only
 from model.loop import Say, Session, Trained, TrainingError, stop_on_signal
 from model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from model.parallel import Place, joined, mean_over_ranks, peak_flops, prepare_blocks, shard
+from model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops, ranks_of
 from model.steps import (
     VALIDATION_SEED,
     MakeInputs,
@@ -36,9 +37,9 @@ from model.steps import (
     tae_backward,
     to_video,
 )
-from model.tae import TAE, TAE_SIZES, TAEConfig, inflate
+from model.tae import TAE, TAE_SIZES, TAEConfig
 from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
-from model.train_recipe import BytesText, ClipText, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
+from model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
 
 TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
 STAGE_SEED = 103  # keeps the stages' batches apart
@@ -98,8 +99,9 @@ class Validation:
         """Mean over the clips of `loss(batch of one clip)`; None where there is nothing to validate on."""
         if self.loader is None:
             return None
-        rounds = math.ceil(self.clips / self.place.world)  # equal on all ranks: a sharded model works in step
-        mine = [turn * self.place.world + self.place.rank for turn in range(rounds)]
+        rank, world = self.place.data_rank, self.place.data_world
+        rounds = math.ceil(self.clips / world)  # equal on all ranks: a sharded model works in step
+        mine = [turn * world + rank for turn in range(rounds)]
         told = torch.zeros(2, device=self.place.device)
         for number, batch in zip(mine, self.loader.batches([n % self.clips for n in mine])):
             value = loss(batch).float()
@@ -146,6 +148,30 @@ def _next_stage(session: Session) -> int | None:
     return progress.stage
 
 
+def describe(recipe: TrainRecipe, roots: Sequence[str], tae: str | None = None, ranks: int = 1) -> str:
+    """What a training would do: each stage's buckets, the model's parameters, and how the ranks share the work.
+
+    Nothing is written and no weight is made. tae: as in `train_dit`. Raises what the training would before its start.
+    """
+    lines = []
+    if tae is None:
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in TAE(configured(TAE_SIZES, recipe)).parameters())
+        sharing, data_ranks = "each with the whole model", ranks
+    else:
+        frozen, mark = load_tae(tae)
+        parameters = parameter_count(_dit_config(recipe, frozen, _inputs(recipe, roots, frozen, mark, "cpu")[1]))
+        sides = dict(zip(("replicate", "shard", "context", "tensor"), ranks_of(recipe.parallel, ranks)))
+        sharing = " x ".join(f"{name} {count}" for name, count in sides.items())
+        data_ranks = sides["replicate"] * sides["shard"]
+    for index, stage in enumerate(recipe.stages):
+        loader = loader_of(roots, recipe, index, 0, data_ranks)
+        lines += [f"Stage {stage.name}: {stage.steps} steps of {stage.batch} clips from sets/{stage.set}"]
+        lines += [loader.description]
+    lines.append(f"{recipe.model} '{recipe.size}': {parameters:,} parameters")
+    return "\n".join([*lines, f"{ranks} rank{'s' * (ranks > 1)}: {sharing}"])
+
+
 # ---- the autoencoder -----------------------------------------------------------------------------------------------
 
 
@@ -157,6 +183,8 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
     """
     config: TAEConfig = configured(TAE_SIZES, recipe)
     weights = TAELossConfig(**recipe.loss.model_dump(exclude={"vgg", "lpips"}))
+    if recipe.parallel != Parallel():
+        raise TrainRecipeError("Every rank holds a whole TAE: leave the section 'parallel' out of its recipe.")
     with joined() as place, _held(output, place):
         videos_only(roots)
         session = Session(recipe, output, place, say)
@@ -164,7 +192,7 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
         perceptual = _perceptual(recipe, place)
         while (index := _next_stage(session)) is not None:
             stage = recipe.stages[index]
-            loader = loader_of(roots, recipe, index, place.rank, place.world)
+            loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
             trained = _tae_models(session, config, weights)
             model, rival = trained["tae"].model, trained["rival"].model if "rival" in trained else None
@@ -259,11 +287,10 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
     resumed run belongs to another autoencoder, TextEncoderError where an encoder's weights are missing, DataError
     where encoded runs are of another autoencoder, other text encoders or other shapes.
     """
-    with joined() as place, _held(output, place):
+    with joined(recipe.parallel) as place, _held(output, place):
         frozen, mark = load_tae(tae)
-        inputs, text_widths = _inputs(recipe, roots, frozen, mark, place)
-        widths = {"text_widths": text_widths, "latent_channels": frozen.config.latent_channels}
-        config: DiTConfig = configured(DIT_SIZES, recipe, **widths)
+        inputs, text_widths = _inputs(recipe, roots, frozen, mark, place.device)
+        config = _dit_config(recipe, frozen, text_widths)
         process = PROCESSES[recipe.process]()
         session = Session(recipe, output, place, say)
         facts = {"model": "dit", "tae": mark, "text": recipe.text.model_dump(mode="json"), "process": recipe.process}
@@ -275,7 +302,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
             )
         while (index := _next_stage(session)) is not None:
             stage = recipe.stages[index]
-            loader = loader_of(roots, recipe, index, place.rank, place.world)
+            loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
             trained = {"dit": _dit_model(session, config, stage)}
             model = trained["dit"].model
@@ -284,6 +311,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
             validation = Validation(roots, recipe, stage, session)
             check = partial(validation.mean, dit_validation(recipe, model, inputs, process))
             flops, peak = _flops_of(model.config, recipe.text), peak_flops(place.device)
+            peak = peak * place.sharers if peak else None  # of the devices that share a batch
             with stop_on_signal(session):
                 if not session.run_stage(stage, loader, trained, backward, check, flops, peak):
                     return False
@@ -292,40 +320,56 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
 
 
 def _inputs(
-    recipe: TrainRecipe, roots: Sequence[str], frozen: TAE, mark: str, place: Place
+    recipe: TrainRecipe, roots: Sequence[str], frozen: TAE, mark: str, device: torch.device | str
 ) -> tuple[MakeInputs, dict[str, int]]:
     """What makes the transformer's inputs, and the widths of the text features."""
     if encodings(roots):
         widths = require_encoded(roots, recipe, mark)
         del frozen.encoder, frozen.decoder  # the latents' statistics are all that is needed
-        return inputs_from_latents(frozen.to(place.device)), widths
-    encoders = text_encoders(recipe.text, place.device)
-    return inputs_from_videos(frozen.to(place.device), encoders), encoders.widths
+        return inputs_from_latents(frozen.to(device)), widths
+    encoders = text_encoders(recipe.text, device)
+    return inputs_from_videos(frozen.to(device), encoders), encoders.widths
+
+
+def _dit_config(recipe: TrainRecipe, frozen: TAE, text_widths: dict[str, int]) -> DiTConfig:
+    widths = {"text_widths": text_widths, "latent_channels": frozen.config.latent_channels}
+    return configured(DIT_SIZES, recipe, **widths)
 
 
 def _dit_model(session: Session, config: DiTConfig, stage: Stage) -> Trained:
-    """The transformer at this stage: fresh, from the stage before with grown positions, or as it was in its middle."""
+    """The transformer at this stage: fresh, from the stage before with grown positions, or as it was in its middle.
+
+    It is built without memory and sharded before a weight is made or read: no rank ever holds all of it.
+    """
     recipe, place, resumed = session.recipe, session.place, session.resumed
     middle = resumed is not None and session.progress.stage_step > 0
     start = resumed if resumed is not None else None
     if start is None and recipe.init_from:
         start = checkpoints.open_checkpoint(recipe.init_from)
         checkpoints.require(start, "dit", {k: v for k, v in asdict(config).items() if k != "grid"})
-    torch.manual_seed(recipe.seed)
-    model = DiT(replace(config, grid=tuple(start.meta["config"]["grid"])) if start else config)
-    if not middle:
-        if start is not None:
-            checkpoints.load_weights(start, model, averaged=resumed is None)
-        if stage.grid is not None:
-            resize_positions(model, stage.grid)
-    model.to(place.device)
-    prepare_blocks(model.blocks, recipe.checkpointing, recipe.compile)
-    if place.world > 1:
-        shard(model, torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32)
+    grid = tuple(start.meta["config"]["grid"]) if start else config.grid
+    grid = grid if middle or stage.grid is None else stage.grid
+    with torch.device("meta"):
+        model = DiT(replace(config, grid=grid))
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    parallelize(model, place, dtype, recipe.checkpointing, recipe.compile)
+    model.to_empty(device=place.device)
+    if start is None:
+        model.init_weights(recipe.seed, fill)
+    elif not middle:
+        _start_from(start, model, averaged=resumed is None)
     trained = Trained(model, recipe.optimizer)
     if middle:
         session.restore({"dit": trained})
     return trained
+
+
+def _start_from(start: checkpoints.Checkpoint, model: DiT, averaged: bool) -> None:
+    """A checkpoint's weights, each rank its own part; the position tables, which are small, are stretched."""
+    tables = {name: p for name, p in model.named_parameters() if name.startswith("positions.")}
+    checkpoints.load_weights(start, model, averaged, without=tables)
+    for name, table in checkpoints.read_weights(start, averaged, "positions.").items():
+        fill(tables[name], stretch(table, len(tables[name])))
 
 
 def _flops_of(config: DiTConfig, text: Text) -> Callable[[Batch], float]:

@@ -120,6 +120,15 @@ class Text(Section):
         return self
 
 
+class Parallel(Section):
+    """How ranks share the DiT (model/parallel.py): replicate x shard x context x tensor = number of ranks."""
+
+    shard: int | None = Field(None, ge=1, description="ranks that weights are sharded over; null: all that are left")
+    replicate: int = Field(1, ge=1, description="sharded copies of the model, each with clips of its own (HSDP)")
+    context: int = Field(1, ge=1, description="ranks that share the tokens of a clip")
+    tensor: int = Field(1, ge=1, description="ranks that share heads and feed-forward widths")
+
+
 class TAELoss(Section):
     """Weights of the TAE's loss (model/losses.py); 0 switches a term off."""
 
@@ -153,6 +162,7 @@ class TrainRecipe(Section):
     )
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
+    parallel: Parallel = Parallel()
     text: Text = Text()
     loss: TAELoss = TAELoss()
     stages: tuple[Stage, ...] = Field(min_length=1)

@@ -20,6 +20,16 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; stages.all.KEY or stages.NAME.KEY."),
 ]
+Ray = Annotated[
+    str | None, typer.Option("--ray", help="Start the ranks on this Ray cluster: HOST:PORT, auto, or local.")
+]
+WorkerCount = Annotated[int, typer.Option("--workers", help="With --ray: how many ranks.", min=1)]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(help="With --ray: GPUs of a rank; default 1 where the cluster has any.", min=0)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be trained on what, and by which ranks, and stop.")
+]
 Tae = Annotated[str, typer.Option("--tae", help="Output of `rushes train tae`, or one of its checkpoints.")]
 
 app = typer.Typer(no_args_is_help=True, help="Train the autoencoder (tae) or the transformer (dit) on curated sets.")
@@ -46,13 +56,15 @@ def sentences() -> Iterator[None]:
     from curation.manifest import ManifestError
     from model.checkpoint import CheckpointError
     from model.data import DataError
+    from model.features import FeaturesError
     from model.loop import TrainingError
     from model.text import TextEncoderError
     from model.train_recipe import TrainRecipeError
 
+    known = CheckpointError, DataError, FeaturesError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError
     try:
         yield
-    except (CheckpointError, DataError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError) as error:
+    except known as error:
         fail(str(error))
 
 
@@ -70,18 +82,29 @@ def tae(
     output: Output,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="tae-tiny, tae-moviegen, or a YAML file.")] = "tae-tiny",
     set_: Overrides = None,
+    ray: Ray = None,
+    workers: WorkerCount = 1,
+    gpus_per_worker: GpusPerWorker = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train the temporal autoencoder: video to latents of 1/8 in time, height and width.
 
     Example:  rushes train tae runs/demo -o runs/tae --set stages.all.steps=200
 
     On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train tae ...
+    On a Ray cluster:  rushes train tae ... --ray HOST:PORT --workers 16
     """
     with sentences():
-        from model.train import train_tae
+        from model.train import describe, train_tae
         from model.train_recipe import load
 
-        _end(train_tae(_of(load(recipe, set_ or []), "tae"), runs, output, _say), output)
+        chosen = _of(load(recipe, set_ or []), "tae")
+        if dry_run:
+            _say(describe(chosen, runs, ranks=_ranks(ray, workers)))
+        elif ray:
+            _on_ray(ray, workers, gpus_per_worker, ["tae", *runs, "--output", output], chosen)
+        else:
+            _end(train_tae(chosen, runs, output, _say), output)
 
 
 @app.command()
@@ -91,18 +114,41 @@ def dit(
     tae: Tae,
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="dit-tiny, dit-moviegen, or a YAML file.")] = "dit-tiny",
     set_: Overrides = None,
+    ray: Ray = None,
+    workers: WorkerCount = 1,
+    gpus_per_worker: GpusPerWorker = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train the transformer by flow matching, stage by stage, on latents that the TAE makes while it goes.
 
     Example:  rushes train dit runs/demo --tae runs/tae -o runs/dit --set stages.joint-256.steps=100
 
     On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train dit ...
+    On a Ray cluster:  rushes train dit ... --ray HOST:PORT --workers 16
     """
     with sentences():
-        from model.train import train_dit
+        from model.train import describe, train_dit
         from model.train_recipe import load
 
-        _end(train_dit(_of(load(recipe, set_ or []), "dit"), runs, output, tae, _say), output)
+        chosen = _of(load(recipe, set_ or []), "dit")
+        if dry_run:
+            _say(describe(chosen, runs, tae, _ranks(ray, workers)))
+        elif ray:
+            _on_ray(ray, workers, gpus_per_worker, ["dit", *runs, "--output", output, "--tae", tae], chosen)
+        else:
+            _end(train_dit(chosen, runs, output, tae, _say), output)
+
+
+def _ranks(ray: str | None, workers: int) -> int:
+    import os
+
+    return workers if ray else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _on_ray(address: str, workers: int, gpus: float | None, words: list[str], recipe: TrainRecipe) -> None:
+    from pipelines.train_ray import Workers, train_on_ray
+
+    train_on_ray(Workers(address, workers, gpus), words, recipe.to_yaml(), _say)
 
 
 def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:
@@ -222,25 +268,48 @@ def average(
 
 def evaluate(
     runs: Runs,
-    tae: Tae,
+    tae: Annotated[list[str], typer.Option("--tae", help="A trained TAE; several are rows side by side.")],
+    dit: Annotated[
+        list[str] | None, typer.Option("--dit", help="A DiT of that TAE: its samples are judged; may be repeated.")
+    ] = None,
     set_name: Annotated[str, typer.Option("--set-name", help="Which set of the runs.")] = "validation",
     clips: Annotated[int, typer.Option(help="At most so many clips.", min=1)] = 16,
     frames_max: Annotated[int, typer.Option(help="At most so many frames of each.", min=1)] = 32,
-    resolution: Annotated[int | None, typer.Option(help="Square root of the area, pixels; default: the set's.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Square root of the area, pixels; default: the set's.", min=16)
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="FID's extractor: a TorchScript file, open_clip:NAME/TAG, or random-conv.")
+    ] = "random-conv",
+    steps: Annotated[int, typer.Option(help="DiT: sampling steps.", min=2)] = 50,
+    guidance: Annotated[float, typer.Option(help="DiT: weight of the text.")] = 7.5,
+    seed: Annotated[int, typer.Option(help="DiT: of the first clip's noise.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """PSNR and SSIM of an autoencoder's reconstructions, beside the baseline of each clip's mean frame.
+    """Autoencoders by PSNR, SSIM and FID of what they reproduce; transformers by the FID of their samples.
 
-    Example:  rushes evaluate runs/demo --tae runs/tae --resolution 96 --frames-max 16
+    Example:  rushes evaluate runs/demo --tae runs/tae-2.5d --tae runs/tae-3d --resolution 96 --frames-max 16
     """
+    from pipelines.cli import console, fail
+
+    if dit and len(tae) > 1:
+        fail(f"--dit is judged with the one TAE it was trained with; {len(tae)} were given with --tae.")
     with sentences():
+        import json
+
         from model.data import DataOptions
-        from model.evaluate import evaluate_tae
-        from model.train import load_tae
+        from pipelines import evaluation
 
         options = DataOptions(set_name, 1, 0, frames_max, resolution)
-        found = evaluate_tae(load_tae(tae, _device())[0], runs, options, clips)
-        _say(f"{found.clips} clips of sets/{set_name}")
-        _say(f"PSNR {found.psnr:.2f} dB (each clip's mean frame: {found.baseline_psnr:.2f} dB), SSIM {found.ssim:.4f}")
+        setting = evaluation.Setting(runs, options, clips, features, _device())
+        if dit:
+            report = evaluation.compare_dits(setting, tae[0], dit, steps, guidance, seed)
+        else:
+            report = evaluation.compare_taes(setting, tae)
+        if json_:
+            print(json.dumps(report, indent=1))
+        else:
+            evaluation.show(report, console)
 
 
 def _device() -> str:

@@ -79,7 +79,8 @@ class VllmServer:
         return [
             recipe.vllm_command, "serve", os.path.expanduser(model.path or model.name),
             "--served-model-name", model.name, "--host", self._host, "--port", str(self._port),
-            "--enable-request-id-headers", "--tensor-parallel-size", str(self._engine.tensor_parallel),
+            "--enable-request-id-headers", "--disable-uvicorn-access-log",
+            "--tensor-parallel-size", str(self._engine.tensor_parallel),
             "--limit-mm-per-prompt", json.dumps(pictures), *self._engine.options,
         ]  # fmt: skip
 

@@ -11,8 +11,8 @@ import torch
 torch.set_num_threads(1)
 
 
-def train(run: str, tae: str, output: str, kill_after: str) -> None:
-    """Train the small transformer; every rank is killed when it begins the step after `kill_after`."""
+def train(run: str, tae: str, output: str, kill_after: str, *overrides: str) -> None:
+    """Train the small transformer; every rank is killed when it begins the step after `kill_after` (0: it finishes)."""
     from model.loop import Session
     from model.train import train_dit
     from tests.model.small_run import dit_recipe
@@ -20,33 +20,83 @@ def train(run: str, tae: str, output: str, kill_after: str) -> None:
     one_step = Session._step
 
     def deadly(self, *arguments):
-        if self.progress.step == int(kill_after):
+        if self.progress.step == int(kill_after) > 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return one_step(self, *arguments)
 
     Session._step = deadly
-    train_dit(dit_recipe(), [run], output, tae)
+    train_dit(dit_recipe(*overrides), [run], output, tae)
 
 
-def gradients(file: str) -> None:
-    """Loss and gradients of a sharded and of a replicated transformer, each rank with its half of the batch."""
-    from model.parallel import average_gradients, joined, mean_over_ranks, shard
-    from tests.model.test_parallel import batch_of, loss_of, small_dit
+def train_tae(run: str, output: str) -> None:
+    """Train the small autoencoder against a discriminator."""
+    from model import train
+    from tests.model.small_run import tae_recipe
+    from tests.model.test_train import ADVERSARIAL, BATTLE
+
+    train.train_tae(tae_recipe(*ADVERSARIAL, **BATTLE), [run], output)
+
+
+def killed_saving(folder: str) -> None:
+    """A save that fails on one rank fails on both; the next is published; they are killed while one is written."""
+    from pathlib import Path
+
+    from model.checkpoint import CheckpointError, Saver
+    from model.parallel import joined
 
     with joined() as place:
-        model = small_dit()
-        shard(model)
-        loss = loss_of(model, batch_of(place.rank, place.world))
-        loss.backward()
-        full = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
+        (no_folder := Path(folder) / "file").touch()
+        bad = Saver(folder if place.leads else no_folder, keep=3)
+        bad.save({"ema": {"w": torch.zeros(2)}}, {"step": 9})
+        try:
+            bad.finish()
+        except CheckpointError as error:
+            assert "cannot be saved" in str(error)
+        else:
+            raise SystemExit("a rank did not hear that the other could not save")
+        no_folder.unlink(missing_ok=True)
+        saver = Saver(folder, keep=3)
+        saver.save({"ema": {"w": torch.full((4, 2), 5.0)}}, {"step": 1})
+        saver.save({"ema": {"w": torch.zeros(64 << 20)}}, {"step": 2})
+        while not list(Path(folder).glob(".step-00000002.tmp/*.distcp")):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def layouts(file: str) -> None:
+    """By layout: loss, norm, gradients, weights after one step and fresh weights of a DiT that the ranks share."""
+    from model.loop import Trained
+    from model.parallel import average_gradients, joined, mean_over_ranks, parallelize, placed
+    from tests.model.test_parallel import CLIPPED, LAYOUTS, batch_of, fresh_dit, loss_of, small_dit
+
+    found = {}
+    with joined() as everyone:
+        for name, plan in LAYOUTS.items():
+            place = placed(plan, everyone.rank, everyone.world, everyone.device)
+            model = small_dit()
+            parallelize(model, place)
+            trained = Trained(model, CLIPPED)
+            loss = loss_of(model, batch_of(place.data_rank, place.data_world))
+            loss.backward()
+            gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
+            norm = trained.step(1e-3, 0)
+            fresh = fresh_dit(place)
+            found[name] = {
+                "loss": mean_over_ranks(loss.detach()), "norm": norm, "gradients": gradients,
+                "weights": {name: p.full_tensor() for name, p in model.state_dict().items()},
+                "fresh": {name: p.full_tensor() for name, p in fresh.state_dict().items()},
+            }  # fmt: skip
         replica = small_dit()
-        loss_of(replica, batch_of(place.rank, place.world)).backward()
+        loss = loss_of(replica, batch_of(everyone.rank, everyone.world))
+        loss.backward()
         average_gradients(replica)
         own = {name: p.grad for name, p in replica.named_parameters()}
-        mean = mean_over_ranks(loss.detach())
-        if place.leads:
-            torch.save({"loss": mean, "gradients": full, "replicated": own}, file)
+        found["replicated"] = {"loss": mean_over_ranks(loss.detach()), "gradients": own}
+        if everyone.leads:
+            torch.save(found, file)
 
 
 if __name__ == "__main__":
-    {"train": train, "gradients": gradients}[sys.argv[1]](*sys.argv[2:])
+    {"train": train, "train_tae": train_tae, "killed_saving": killed_saving, "layouts": layouts}[sys.argv[1]](
+        *sys.argv[2:]
+    )

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
+import shutil
 import signal
+import subprocess
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-import torch.distributed.checkpoint as dcp  # noqa: E402
-
 from model import checkpoint as checkpoints  # noqa: E402
 from model.average import average  # noqa: E402
-from model.checkpoint import CheckpointError  # noqa: E402
+from model.checkpoint import CheckpointError, Saver  # noqa: E402
+from model.loop import TrainingError  # noqa: E402
 from model.train import load_tae, train_dit, train_tae  # noqa: E402
 from tests.model.small_run import dit_recipe, losses, on_ranks, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)
 SAME = 1e-5
+SMALL_DISK_MB = 6
+
+
+@pytest.fixture(scope="module")
+def whole(small_run, small_tae, tmp_path_factory):
+    """The output of a training that nothing broke, on one process."""
+    output = tmp_path_factory.mktemp("whole")
+    assert train_dit(dit_recipe(), [small_run], str(output), small_tae, quiet)
+    return output
 
 
 def quiet(_: str) -> None:
@@ -34,20 +44,21 @@ def meta(step: int, **more) -> dict:
     return {"step": step, "model": "tae", "config": {"width": 2}, **more}
 
 
-def test_killed_on_two_ranks_and_resumed_on_one_a_run_has_the_losses_of_an_unbroken_one(small_run, small_tae, tmp_path):
-    assert train_dit(dit_recipe(), [small_run], str(tmp_path / "whole"), small_tae, quiet)
-    killed = tmp_path / "killed"
-    ended = on_ranks(2, "train", small_run, small_tae, killed, 5)
+@pytest.mark.parametrize("sharing", ["parallel.shard=2", "parallel.tensor=2"])
+def test_killed_on_two_ranks_and_resumed_on_one_a_run_has_the_losses_of_an_unbroken_one(
+    sharing, whole, small_run, small_tae, tmp_path
+):
+    ended = on_ranks(2, "train", small_run, small_tae, tmp_path, 5, sharing)
     assert set(ended) == {-signal.SIGKILL}
-    assert checkpoints.open_checkpoint(killed).step == 4  # saved every second step, killed after the fifth
-    two_ranks = losses(killed)
-    assert train_dit(dit_recipe(), [small_run], str(killed), small_tae, quiet)
-    whole, resumed = losses(tmp_path / "whole"), losses(killed)
-    assert set(whole) == set(resumed) == set(range(1, 7)) and set(two_ranks) == set(range(1, 6))
-    for step, loss in whole.items():
+    assert checkpoints.open_checkpoint(tmp_path).step in (2, 4)  # saved every second step; the last perhaps in flight
+    two_ranks = losses(tmp_path)
+    assert train_dit(dit_recipe(), [small_run], str(tmp_path), small_tae, quiet)
+    resumed = losses(tmp_path)
+    assert set(losses(whole)) == set(resumed) == set(range(1, 7)) and set(two_ranks) == set(range(1, 5))
+    for step, loss in losses(whole).items():
         assert resumed[step] == pytest.approx(loss, abs=SAME)
         assert two_ranks.get(step, loss) == pytest.approx(loss, abs=SAME)
-    ends = [checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path / name)) for name in ("whole", "killed")]
+    ends = [checkpoints.read_weights(checkpoints.open_checkpoint(path)) for path in (whole, tmp_path)]
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=SAME) for name in ends[0])
 
 
@@ -69,18 +80,66 @@ def test_a_checkpoint_that_was_not_finished_is_not_listed_and_goes_with_the_next
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
-def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
-    checkpoints.save(tmp_path, state(5.0), meta(1), keep=1)
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of a few megabytes; skipped where this user may not mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_MB}m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no small disk can be mounted here (that needs root)")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
-    def full(*_, checkpoint_id, **__):
-        checkpoint_id.mkdir(parents=True)
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(dcp, "save", full)
-    with pytest.raises(CheckpointError, match="No space is left to save"):
-        checkpoints.save(tmp_path, state(6.0), meta(2), keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+def test_a_full_disk_is_a_sentence_the_last_checkpoint_stays_and_with_room_the_next_is_saved(small_disk):
+    saver = Saver(small_disk, keep=1)
+    saver.save(state(5.0), meta(1))
+    large = {"model": {"w": torch.zeros(SMALL_DISK_MB << 18)}}  # float32: as large as the disk
+    saver.save(large, meta(2))
+    with pytest.raises(CheckpointError, match=r"^No space is left to save .*step-00000002; .* same command again"):
+        saver.finish()
+    assert [path.name for path in small_disk.iterdir()] == ["step-00000001"]
+    assert float(checkpoints.read_weights(checkpoints.open_checkpoint(small_disk))["w"][0, 0]) == 5.0
+    saver.save(state(6.0), meta(2))
+    saver.finish()
+    assert float(checkpoints.read_weights(checkpoints.open_checkpoint(small_disk))["w"][0, 0]) == 6.0
+
+
+def test_a_training_whose_disk_is_full_stops_soon_with_the_sentence(small_run, small_tae, small_disk):
+    filled = small_disk / "filled"
+    said = []
+
+    def fill_up(text: str) -> None:  # at the validation of the third step; the next save is that of the fourth
+        said.append(text)
+        if " step " in text and not filled.exists():
+            with contextlib.suppress(OSError), open(filled, "wb") as stream:
+                stream.write(bytes(SMALL_DISK_MB << 20))
+
+    with pytest.raises((CheckpointError, TrainingError), match=r"No space .* the same command again"):
+        train_dit(dit_recipe(steps=60), [small_run], str(small_disk), small_tae, fill_up)
+    assert checkpoints.open_checkpoint(small_disk).step == 2
+    filled.unlink()
+    assert train_dit(dit_recipe(), [small_run], str(small_disk), small_tae, quiet)
+
+
+def test_a_save_fails_on_all_ranks_at_once_and_a_kill_in_its_middle_leaves_the_checkpoints_before(tmp_path):
+    assert set(on_ranks(2, "killed_saving", tmp_path)) == {-signal.SIGKILL}
+    assert [path.name for path in checkpoints.published(tmp_path)] == ["step-00000001"]
+    assert list(tmp_path.glob(".step-00000002.tmp/*.distcp"))  # it was on its way
     assert float(checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path))["w"][0, 0]) == 5.0
+    checkpoints.save(tmp_path, state(7.0), meta(3), keep=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
+
+
+def test_a_checkpoint_holds_what_was_there_when_it_began(tmp_path):
+    saver, given = Saver(tmp_path, keep=2), {"ema": {"w": torch.ones(4 << 20)}}
+    for step in (1, 2):
+        saver.save(given, meta(step))
+        given["ema"]["w"].zero_()  # the training goes on
+        saver.finish()
+        found = checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path))["w"]
+        assert found.min() == found.max() == 2 - step
 
 
 def test_a_checkpoint_of_another_size_is_a_sentence(small_run, small_tae, tmp_path):

@@ -18,7 +18,7 @@ from model.dit import (  # noqa: E402
     forward_flops,
     parameter_count,
     patchify,
-    resize_positions,
+    stretch,
     token_count,
     token_grid,
     unpatchify,
@@ -123,20 +123,18 @@ def test_a_grid_beyond_the_tables_stretches_them():
     assert torch.allclose(rows[1], 0.75 * tables.h[0] + 0.25 * tables.h[1], atol=1e-5)
 
 
-def test_grown_positions_equal_the_stretched_ones():
+def test_grown_tables_give_the_positions_of_the_stretched_ones():
     model, grid = awake(), (4, 8, 12)
-    before = model.positions(grid)
-    resize_positions(model, grid)
-    assert torch.allclose(model.positions(grid), before, atol=1e-6)
-    assert model.config.grid == grid and [len(p) for p in model.positions.parameters()] == [4, 8, 12]
-    assert all(p.requires_grad and p.is_leaf for p in model.positions.parameters())
+    grown = DiT(replace(SMALL, grid=grid)).positions
+    with torch.no_grad():
+        for table, old in zip(grown.parameters(), model.positions.parameters()):
+            table.copy_(stretch(old, len(table)))
+    assert torch.allclose(grown(grid), model.positions(grid), atol=1e-6)
 
 
 def test_a_table_of_one_frame_grows_to_equal_frames():
-    model = awake(replace(SMALL, grid=(1, 4, 4)))
-    first = model.positions.t.detach().clone()
-    resize_positions(model, (32, 4, 4))
-    assert torch.equal(model.positions.t, first.expand(32, -1))
+    first = torch.randn(1, 32)
+    assert torch.equal(stretch(first, 32), first.expand(32, -1))
 
 
 def test_attention_looks_both_ways_in_time():
@@ -207,7 +205,10 @@ def test_a_model_built_on_the_meta_device_starts_like_any_other():
     with torch.device("meta"):
         model = DiT(SMALL)
     model.to_empty(device="cpu")
-    model.init_weights()
+    model.init_weights(3)
+    again = DiT(SMALL)
+    again.init_weights(3)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), again.parameters()))
     assert {name: p.shape for name, p in model.state_dict().items()} == {n: p.shape for n, p in expected.items()}
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert model.final.weight.abs().max() == 0 and model.blocks[0].cross_norm.weight.eq(1).all()
@@ -220,6 +221,19 @@ def test_the_block_compiles_as_one_graph():
     args = (torch.randn(2, 8, 32), torch.randn(1, 8, 32), torch.randn(2, 6, 32), torch.randn(2, 3, 32))
     mask = torch.ones(2, 1, 1, 3, dtype=torch.bool)
     assert torch.allclose(block(*args, mask), model.blocks[0](*args, mask), atol=1e-6)
+
+
+def test_projections_get_half_precision_where_norms_answer_in_float32():
+    """As under CUDA's autocast; a projection that is given float32 makes and keeps a copy of its own."""
+    model, (latent, t, text, masks), seen = awake(), inputs(), []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.RMSNorm | torch.nn.LayerNorm):
+            module.register_forward_hook(lambda module, args, out: out.float())
+        elif isinstance(module, torch.nn.Linear) and name.startswith("blocks"):
+            module.register_forward_hook(lambda module, args, out, name=name: seen.append((name, args[0].dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(latent, t, text, masks)
+    assert len(seen) == 11 * 2 and {kind for _, kind in seen} == {torch.bfloat16}, seen
 
 
 def test_counted_flops_are_those_of_the_formula():

@@ -10,10 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from model.losses import (  # noqa: E402
+    AdaptiveWeight,
     Discriminator,
     PerceptualLoss,
     TAELossConfig,
-    adaptive_weight,
     hinge_discriminator_loss,
     hinge_generator_loss,
     kl_loss,
@@ -104,9 +104,14 @@ def test_the_discriminator_looks_across_time():
 
 
 def test_the_adaptive_weight_is_the_ratio_of_gradients():
-    layer = torch.ones(3, requires_grad=True)
-    weight = adaptive_weight((6 * layer).sum(), (2 * layer).sum(), layer)
-    assert weight.item() == pytest.approx(3, rel=1e-3) and not weight.requires_grad
+    layer, weight = torch.ones(3, requires_grad=True), AdaptiveWeight()
+    weight.measure((5 * layer).sum(), (1 * layer).sum(), layer)
+    weight.measure((7 * layer).sum(), (3 * layer).sum(), layer)
+    assert weight.value == 0  # until the step has ended
+    weight.update()
+    assert weight.value.item() == pytest.approx(3, rel=1e-3) and not weight.value.requires_grad
+    weight.update()  # a step without the term
+    assert weight.value.item() == pytest.approx(3, rel=1e-3)
 
 
 def test_the_total_is_the_weighted_sum_of_its_terms():
@@ -132,9 +137,12 @@ def test_the_adversarial_term_joins_at_its_step_and_is_scaled():
     config = replace(PLAIN, adversarial=0.5, adversarial_start=10)
     video, reconstruction, posterior, latent = batch(side=32)
     judge = Discriminator(width=8)
-    total, terms = tae_loss(
-        config, video, reconstruction, posterior, latent, 10, discriminator=judge, last_layer=reconstruction
-    )
+    for expected in (0.0, None):
+        total, terms = tae_loss(
+            config, video, reconstruction, posterior, latent, 10, discriminator=judge, last_layer=reconstruction
+        )
+        assert terms["adversarial_scale"] == expected or expected is None
+        judge.adaptive.update()
     parts = terms["l1"] + 1e-6 * terms["kl"] + 0.5 * terms["adversarial_scale"] * terms["adversarial"]
     assert total.item() == pytest.approx(parts.item(), rel=1e-5) and terms["adversarial_scale"] > 0
     total.backward()

@@ -8,12 +8,22 @@ torch = pytest.importorskip("torch")
 
 from model.dit import DiT, DiTConfig  # noqa: E402
 from model.flow import FlowMatching, training_loss  # noqa: E402
-from model.parallel import prepare_blocks  # noqa: E402
+from model.loop import Trained  # noqa: E402
+from model.parallel import Place, fill, parallelize, prepare_blocks, ranks_of  # noqa: E402
+from model.train_recipe import Optimizer, Parallel, TrainRecipeError, build  # noqa: E402
 from tests.model.small_run import on_ranks  # noqa: E402
 
 torch.set_num_threads(1)
 BATCH = 4
-SMALL = DiTConfig(layers=2, dim=24, ffn=40, heads=2, grid=(3, 3, 3), text_widths={"bytes": 8})
+# 3 x 1 x 3 tokens: they do not divide by 2, so that context parallelism has to fill up.
+SMALL = DiTConfig(layers=2, dim=24, ffn=40, heads=4, grid=(3, 3, 3), text_widths={"bytes": 8}, qk_norm=True)
+CLIPPED = Optimizer(clip=0.5)
+LAYOUTS = {
+    "HSDP 2 x 2": Parallel(replicate=2),
+    "FSDP 2 x tensor 2": Parallel(tensor=2),
+    "FSDP 2 x context 2": Parallel(context=2),
+    "tensor 2 x context 2": Parallel(tensor=2, context=2),
+}
 
 
 def small_dit() -> DiT:
@@ -26,10 +36,20 @@ def small_dit() -> DiT:
     return model
 
 
+def fresh_dit(place: Place) -> DiT:
+    """A transformer that was sharded before it had weights."""
+    with torch.device("meta"):
+        model = DiT(SMALL)
+    parallelize(model, place)
+    model.to_empty(device=place.device)
+    model.init_weights(7, fill)
+    return model
+
+
 def batch_of(rank: int, world: int) -> list:
     """This rank's part of one batch: data, noise, time, text, mask."""
     torch.manual_seed(1)
-    data, noise = torch.randn(BATCH, 16, 2, 4, 6), torch.randn(BATCH, 16, 2, 4, 6)
+    data, noise = torch.randn(BATCH, 16, 3, 2, 6), torch.randn(BATCH, 16, 3, 2, 6)
     parts = [data, noise, torch.rand(BATCH), torch.randn(BATCH, 5, 8), torch.rand(BATCH, 5) < 0.7]
     share = BATCH // world
     return [part[rank * share : (rank + 1) * share] for part in parts]
@@ -49,16 +69,74 @@ def single() -> tuple:
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def test_two_ranks_sharded_or_replicated_have_the_loss_and_the_gradients_of_one_process(tmp_path):
-    assert on_ranks(2, "gradients", tmp_path / "found.pt") == [0, 0]
-    found = torch.load(tmp_path / "found.pt")
+@pytest.fixture(scope="module")
+def four_ranks(tmp_path_factory) -> dict:
+    file = tmp_path_factory.mktemp("layouts") / "found.pt"
+    assert on_ranks(4, "layouts", file) == [0] * 4
+    return torch.load(file)
+
+
+def close(found: dict, expected: dict) -> None:
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=1e-5, rtol=0), name
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "replicated"])
+def test_four_ranks_have_the_loss_and_the_gradients_of_one_process(four_ranks, layout):
     loss, gradients = single()
-    assert torch.allclose(found["loss"], loss, atol=1e-5, rtol=0)
-    assert set(found["gradients"]) == set(gradients)
-    for name, gradient in gradients.items():
-        assert gradient.abs().max() > 0, name
-        assert torch.allclose(found["gradients"][name], gradient, atol=1e-5, rtol=0), name
-        assert torch.allclose(found["replicated"][name], gradient, atol=1e-5, rtol=0), name
+    assert all(gradient.abs().max() > 1e-4 for gradient in gradients.values())
+    assert torch.allclose(four_ranks[layout]["loss"], loss, atol=1e-5, rtol=0)
+    close(four_ranks[layout]["gradients"], gradients)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_four_ranks_clip_and_step_as_one_process_does(four_ranks, layout):
+    model = small_dit()
+    trained = Trained(model, CLIPPED)
+    loss_of(model, batch_of(0, 1)).backward()
+    norm = trained.step(1e-3, 0)
+    assert norm > CLIPPED.clip  # so that clipping matters
+    assert four_ranks[layout]["norm"].item() == pytest.approx(norm.item(), abs=1e-5)
+    close(four_ranks[layout]["weights"], model.state_dict())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fresh_weights_do_not_depend_on_the_layout(four_ranks, layout):
+    expected = fresh_dit(Place(0, 1, torch.device("cpu"))).state_dict()
+    assert expected["blocks.1.ffn.up.weight"].std() > 0.01
+    assert not torch.equal(expected["blocks.0.ffn.up.weight"], expected["blocks.1.ffn.up.weight"])
+    assert all(torch.equal(four_ranks[layout]["fresh"][name], value) for name, value in expected.items())
+
+
+def test_a_plan_for_another_number_of_ranks_is_a_sentence():
+    assert ranks_of(Parallel(tensor=2, context=2, replicate=2), 16) == (2, 2, 2, 2)
+    for plan, world in ((Parallel(tensor=2), 1), (Parallel(shard=4), 8), (Parallel(context=3), 8)):
+        with pytest.raises(TrainRecipeError, match=rf"and there are {world}; start that many, or change"):
+            ranks_of(plan, world)
+    with pytest.raises(TrainRecipeError, match=r"key 'parallel.tensor': 0 will not do"):
+        build({"model": "dit", "stages": [{"name": "one"}]}, ["parallel.tensor=0"])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_blocks_compile_once_for_all_of_them_and_change_nothing(checkpointing, monkeypatch):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    backend = CompileCounterWithBackend("aot_eager")
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend=backend, fullgraph=True)
+    )
+    torch._dynamo.reset()
+    loss, gradients = single()
+    model = small_dit()
+    prepare_blocks(model.blocks, checkpointing, compiled=True)
+    again = loss_of(model, batch_of(0, 1))
+    again.backward()
+    assert backend.frame_count == 1  # of two blocks
+    assert torch.allclose(again, loss, atol=1e-6)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
 
 
 def test_recomputed_activations_change_no_gradient():

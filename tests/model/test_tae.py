@@ -1,4 +1,4 @@
-"""The autoencoder: exact inflation from an image model, any length, tiling, and that it learns."""
+"""The autoencoder: any length, tiling, and that it learns."""
 
 from __future__ import annotations
 
@@ -19,139 +19,13 @@ from model.tae import (  # noqa: E402
     SpaceTimeConv,
     TAEConfig,
     TemporalConv,
-    image_config,
-    inflate,
+    group_norm,
     latent_frames,
 )
+from tests.model.image_autoencoder import EXACT, pair  # noqa: E402
 
 torch.set_num_threads(1)
 SMALL = TAEConfig(block_channels=(8, 16, 16, 24), layers_per_block=1, latent_channels=4, norm_groups=4)
-EXACT = 1e-5  # of values of about 1: float32 rounding in another order
-
-
-# ---- a plain image autoencoder with the names of diffusers' AutoencoderKL -------------------------------------------
-
-
-class ImageResnet(nn.Module):
-    def __init__(self, cin, cout, groups):
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(groups, cin, eps=1e-6), nn.GroupNorm(groups, cout, eps=1e-6)
-        self.conv1, self.conv2 = nn.Conv2d(cin, cout, 3, padding=1), nn.Conv2d(cout, cout, 3, padding=1)
-        if cin != cout:
-            self.conv_shortcut = nn.Conv2d(cin, cout, 1)
-
-    def forward(self, x):
-        y = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
-        return y + (self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
-
-
-class ImageAttention(nn.Module):
-    def __init__(self, channels, groups):
-        super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
-
-    def forward(self, x):
-        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
-        q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        weights = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(q.shape[-1]), dim=-1)
-        return x + self.to_out[0](weights @ v).transpose(1, 2).reshape(x.shape)
-
-
-class Down(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x):
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-class Up(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x):
-        return self.conv(x.repeat_interleave(2, 2).repeat_interleave(2, 3))
-
-
-class ImageStage(nn.Module):
-    def __init__(self, cin, cout, layers, groups, down=False, up=False):
-        super().__init__()
-        self.resnets = nn.ModuleList(ImageResnet(cin if i == 0 else cout, cout, groups) for i in range(layers))
-        if down:
-            self.downsamplers = nn.ModuleList([Down(cout)])
-        if up:
-            self.upsamplers = nn.ModuleList([Up(cout)])
-
-    def forward(self, x):
-        for block in [*self.resnets, *getattr(self, "downsamplers", []), *getattr(self, "upsamplers", [])]:
-            x = block(x)
-        return x
-
-
-class ImageHalf(nn.Module):
-    """The encoder or the decoder."""
-
-    def __init__(self, chans, layers, groups, cin, cout, decode):
-        super().__init__()
-        chans = chans[::-1] if decode else chans
-        self.conv_in = nn.Conv2d(cin, chans[0], 3, padding=1)
-        self.mid_block = nn.Module()
-        middle = chans[0] if decode else chans[-1]
-        self.mid_block.resnets = nn.ModuleList(ImageResnet(middle, middle, groups) for _ in range(2))
-        self.mid_block.attentions = nn.ModuleList([ImageAttention(middle, groups)])
-        stages = nn.ModuleList(
-            ImageStage(
-                chans[max(i - 1, 0)], c, layers + decode, groups, down=not decode and i < 3, up=bool(decode) and i < 3
-            )
-            for i, c in enumerate(chans)
-        )
-        self.decode = decode
-        setattr(self, "up_blocks" if decode else "down_blocks", stages)
-        self.conv_norm_out = nn.GroupNorm(groups, chans[-1], eps=1e-6)
-        self.conv_out = nn.Conv2d(chans[-1], cout, 3, padding=1)
-
-    def forward(self, x):
-        middle = [self.mid_block.resnets[0], self.mid_block.attentions[0], self.mid_block.resnets[1]]
-        blocks = [*middle, *self.up_blocks] if self.decode else [*self.down_blocks, *middle]
-        x = self.conv_in(x)
-        for block in blocks:
-            x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
-
-
-class ImageAutoencoder(nn.Module):
-    def __init__(self, config: TAEConfig):
-        super().__init__()
-        c, shape = config.latent_channels, (config.block_channels, config.layers_per_block, config.norm_groups)
-        self.encoder = ImageHalf(*shape, 3, 2 * c, decode=False)
-        self.decoder = ImageHalf(*shape, c, 3, decode=True)
-        if config.quant_conv:
-            self.quant_conv, self.post_quant_conv = nn.Conv2d(2 * c, 2 * c, 1), nn.Conv2d(c, c, 1)
-
-    def encode(self, image):
-        x = self.encoder(image)
-        return (self.quant_conv(x) if hasattr(self, "quant_conv") else x).chunk(2, dim=1)[0]
-
-    def decode(self, z):
-        return self.decoder(self.post_quant_conv(z) if hasattr(self, "post_quant_conv") else z)
-
-
-def pair(volume: bool = False, quant_conv: bool = False) -> tuple[ImageAutoencoder, TAE]:
-    """A random image autoencoder, and the TAE inflated from its weights alone."""
-    torch.manual_seed(0)
-    shape = TAEConfig(SMALL.block_channels, 1, 4, norm_groups=4, quant_conv=quant_conv)
-    image = ImageAutoencoder(shape).eval()
-    with torch.no_grad():
-        for parameter in image.parameters():  # norms and biases too, so that a mix-up cannot hide behind ones
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    state = image.state_dict()
-    model = TAE(image_config(state, norm_groups=4, volume=volume))
-    inflate(model, state)
-    return image, model
 
 
 def trained(volume: bool = False, amount: float = 0.05) -> TAE:
@@ -163,83 +37,6 @@ def trained(volume: bool = False, amount: float = 0.05) -> TAE:
             if "temporal" in name or ".time." in name:
                 parameter.add_(torch.randn_like(parameter) * amount)
     return model
-
-
-# ---- inflation -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("quant_conv", [False, True])
-@pytest.mark.parametrize("volume", [False, True], ids=["2.5d", "3d"])
-@torch.no_grad()
-def test_an_inflated_model_is_the_image_model_on_single_frames(volume, quant_conv):
-    image, model = pair(volume, quant_conv)
-    frame = torch.rand(2, 3, 24, 40) * 2 - 1
-    z = image.encode(frame)
-    expected = image.decode(z)
-    reconstruction, _, latent = model(frame.unsqueeze(2))
-    assert expected.std() > 0.05  # the comparison is of something
-    assert (latent.squeeze(2) - z).abs().max() < EXACT
-    assert (reconstruction.squeeze(2) - expected).abs().max() < EXACT
-
-
-@torch.no_grad()
-def test_every_eighth_frame_of_a_video_is_the_image_model_at_step_0():
-    image, model = pair()
-    video = torch.rand(1, 3, 17, 16, 16) * 2 - 1
-    reconstruction, _, latent = model(video)
-    for frame in (0, 8, 16):
-        z = image.encode(video[:, :, frame])
-        assert (latent[:, :, frame // 8] - z).abs().max() < EXACT
-        assert (reconstruction[:, :, frame] - image.decode(z)).abs().max() < EXACT
-
-
-def test_the_shape_is_read_from_the_weights():
-    _, model = pair(quant_conv=True)
-    assert model.config == TAEConfig((8, 16, 16, 24), 1, 4, norm_groups=4, quant_conv=True)
-
-
-@torch.no_grad()
-def test_attention_weights_under_their_old_names_and_shapes_are_read():
-    image, model = pair()
-    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    state = {}
-    for name, value in image.state_dict().items():
-        for new, old in names.items():
-            if f"attentions.0.{new}." in name:
-                name = name.replace(new, old)
-                value = value[:, :, None, None] if value.ndim == 2 else value
-        state[name] = value
-    other = TAE(model.config)
-    inflate(other, state)
-    video = torch.randn(1, 3, 1, 16, 16)
-    assert torch.equal(other(video)[0], model(video)[0])
-
-
-def _without(state, name):
-    return {key: value for key, value in state.items() if key != name}
-
-
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        (lambda s: _without(s, "decoder.conv_out.bias"), r"lacks 1 weights, 'decoder\.conv_out\.spatial\.bias'"),
-        (lambda s: {**s, "encoder.extra.weight": torch.ones(1)}, r"'encoder\.extra\.weight' that the TAE has no place"),
-        (lambda s: {**s, "decoder.conv_out.bias": torch.ones(4)}, r"'decoder\.conv_out\.bias' has the shape \[4\]"),
-    ],
-    ids=["missing", "unknown", "another shape"],
-)
-def test_weights_that_do_not_fit_are_named_and_nothing_is_changed(damage, message):
-    image, model = pair()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    state = {name: value + 1 for name, value in image.state_dict().items()}
-    with pytest.raises(ValueError, match=message):
-        inflate(model, damage(state))
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_weights_of_something_else_are_refused():
-    with pytest.raises(ValueError, match="not an AutoencoderKL"):
-        image_config({"model.weight": torch.ones(1)})
 
 
 # ---- shapes and time -----------------------------------------------------------------------------------------------
@@ -336,6 +133,24 @@ def test_activations_stay_in_channels_last():
     with torch.no_grad():
         model(torch.randn(1, 3, 9, 16, 16))
     assert wrong == []
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 5, 7), (1, 16, 1, 1)])
+def test_the_norm_of_gpus_is_the_group_norm_and_keeps_layout_and_type(shape):
+    torch.manual_seed(0)
+    x = (torch.randn(shape) + 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, bias = torch.randn(shape[1], requires_grad=True), torch.randn(shape[1], requires_grad=True)
+    pull, results = torch.randn(shape), []
+    for norm in (group_norm, F.group_norm):
+        out = norm(x, 4, weight, bias, 1e-6)
+        results.append((out, *torch.autograd.grad((out * pull).sum(), (x, weight, bias))))
+    assert all(torch.allclose(mine, torchs, atol=1e-4, rtol=1e-4) for mine, torchs in zip(*results))
+    half = x.detach().bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = group_norm(half, 4, weight, bias, 1e-6)
+    assert out.dtype == torch.bfloat16 and out.is_contiguous(memory_format=torch.channels_last)
+    expected = F.group_norm(half.float(), 4, weight, bias, 1e-6)
+    assert torch.allclose(out.float(), expected, rtol=2**-7, atol=1e-5)  # bfloat16 has 8 bits
 
 
 def test_the_posterior_samples_with_the_noise_it_is_given():

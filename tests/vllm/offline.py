@@ -2,7 +2,9 @@
 
     .venv-vllm/bin/python tests/vllm/offline.py MODEL BODIES.json '{"max_model_len": 8192, ...}'
 
-Prints one line of JSON: prompts, tokens in and out, seconds, loading and a first warm-up batch not counted.
+After loading and a first warm-up batch, which are not counted, it prints "ready"; then for every line "FIRST LAST" on
+standard input it does those prompts (vLLM remembers what it has seen, so each is asked once) and prints one line of
+JSON: prompts, tokens in and out, seconds. So a round of it can be paired with a round of what it is compared with.
 """
 
 from __future__ import annotations
@@ -28,19 +30,19 @@ def main(model: str, bodies_path: str, options: str) -> None:
         for body in bodies
     ]
     llm.chat(messages[:WARM_UP], sampling[:WARM_UP], use_tqdm=False)
-    began = time.monotonic()
-    answers = llm.chat(messages[WARM_UP:], sampling[WARM_UP:], use_tqdm=False)
-    seconds = time.monotonic() - began
-    print(
-        json.dumps(
-            {
-                "prompts": len(answers),
-                "tokens_in": sum(len(answer.prompt_token_ids) for answer in answers),
-                "tokens_out": sum(len(answer.outputs[0].token_ids) for answer in answers),
-                "seconds": seconds,
-            }
-        )
-    )
+    print("ready", flush=True)
+    for line in sys.stdin:
+        part = slice(*map(int, line.split()))
+        began = time.monotonic()
+        answers = llm.chat(messages[part], sampling[part], use_tqdm=False)
+        seconds = time.monotonic() - began
+        told = {
+            "prompts": len(answers),
+            "tokens_in": sum(len(answer.prompt_token_ids) for answer in answers),
+            "tokens_out": sum(len(answer.outputs[0].token_ids) for answer in answers),
+            "seconds": seconds,
+        }
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

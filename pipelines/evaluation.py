@@ -1,0 +1,150 @@
+"""`rushes evaluate`: models side by side, one row each, labelled by what differs between them.
+
+The two tables of the paper's ablations come from here: autoencoders that look at time in 2.5D or 3D (sec 3.6.4), and
+transformers trained by flow matching or diffusion (sec 3.6.2). A validation loss cannot compare the latter, since each
+process has another target; the distance of their samples to the clips can.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from model import checkpoint as checkpoints
+from model import evaluate
+from model.checkpoint import Checkpoint
+from model.data import DataOptions
+from model.features import load_extractor
+from model.flow import PROCESSES
+from model.sample import load_dit
+from model.train import load_tae, text_encoder
+from model.train_recipe import Text
+
+PROCESS_NAMES = {"flow": "flow matching", "diffusion": "diffusion"}
+COLUMNS = {  # key of a row -> heading, how it is written
+    "variant": ("variant", str), "model": ("model", str), "parameters": ("parameters", "{:,}".format),
+    "steps": ("steps", "{:,}".format), "psnr": ("PSNR dB", "{:.2f}".format), "ssim": ("SSIM", "{:.4f}".format),
+    "fid": ("FID", "{:.4g}".format), "encode_fps": ("encode fps", "{:.4g}".format),
+    "decode_fps": ("decode fps", "{:.4g}".format),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What models are compared on."""
+
+    runs: Sequence[str]
+    options: DataOptions
+    clips: int  # at most
+    features: str  # model.features.load_extractor
+    device: str
+
+
+def compare_taes(setting: Setting, taes: Sequence[str]) -> dict[str, Any]:
+    """Reconstructions of each autoencoder, as JSON values: `_report`'s keys, and rows with psnr, ssim, fid, paces."""
+    found = [checkpoints.open_checkpoint(where) for where in taes]
+    extractor = load_extractor(setting.features, setting.device)
+    clips = evaluate.Clips(setting.runs, setting.options, setting.clips)
+    truth = evaluate.survey(clips, extractor)
+    rows = []
+    for one in found:
+        model, _ = load_tae(str(one.path), setting.device)
+        got = evaluate.evaluate_tae(model, clips, truth, extractor)
+        rows.append(
+            {"parameters": _parameters(model), "steps": one.step, "psnr": got.psnr, "ssim": got.ssim, "fid": got.fid,
+             "encode_fps": got.encode_pace, "decode_fps": got.decode_pace}
+        )  # fmt: skip
+    kinds = ["3D" if one.meta["config"]["volume"] else "2.5D" for one in found]
+    report = _report(setting, truth, extractor.name, _labelled(taes, found, kinds, {"volume"}, rows))
+    shape = truth.pace_shape
+    report["baselines"] = {"clip_mean_psnr": truth.clip_mean_psnr, "set_mean_psnr": truth.set_mean_psnr}
+    report["measured"] = (
+        f"Paces: {_machine(setting.device)}, float32, one tile of at most {evaluate.TILE_FRAMES} frames of "
+        f"{shape.width}x{shape.height}."
+    )
+    return report
+
+
+def compare_dits(
+    setting: Setting, tae: str, dits: Sequence[str], steps: int, guidance: float, seed: int
+) -> dict[str, Any]:
+    """Samples of each transformer for the clips' captions, at the same noise: `_report`'s keys, and rows with fid."""
+    found = [checkpoints.open_checkpoint(where) for where in dits]
+    decoder, mark = load_tae(tae, setting.device)
+    models = [load_dit(str(one.path), mark) for one in found]  # all are refused or none is sampled
+    extractor = load_extractor(setting.features, setting.device)
+    clips = evaluate.Clips(setting.runs, setting.options, setting.clips)
+    truth = evaluate.survey(clips, extractor)
+    rows = []
+    for model, meta in models:
+        encoder, process = text_encoder(Text(**meta["text"]), setting.device), PROCESSES[meta["process"]]()
+        make = evaluate.sampler(model.to(setting.device), decoder, encoder, process, steps, guidance, seed)
+        fid = evaluate.evaluate_samples(make, clips, truth, extractor)
+        rows.append({"parameters": _parameters(model), "steps": meta["step"], "fid": fid})
+        model.cpu()
+    kinds = [PROCESS_NAMES[one.meta["process"]] for one in found]
+    report = _report(setting, truth, extractor.name, _labelled(dits, found, kinds, set(), rows))
+    report["reconstruction_fid"] = evaluate.evaluate_tae(decoder, clips, truth, extractor).fid
+    report["measured"] = (
+        f"Samples: {steps} steps, guidance {guidance:g}, seeds from {seed}, one for each clip's caption."
+    )
+    return report
+
+
+def _report(setting: Setting, truth: evaluate.Truth, features: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """set, clips, frames, features (the extractor's name), dimensions (of a feature), note (or None), rows."""
+    count, width = truth.features.count, truth.features.width
+    note = f"{count} frames are fewer than the features' {width} dimensions: the FID is too high, and holds for "
+    return {
+        "set": setting.options.set, "clips": truth.clips, "frames": count, "features": features, "dimensions": width,
+        "note": f"{note}no other number of frames." if count < width else None, "rows": rows,
+    }  # fmt: skip
+
+
+def _labelled(
+    names: Sequence[str], found: Sequence[Checkpoint], kinds: Sequence[str], known: set[str], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows with `variant`: the kind, and every option in which the models differ, but for those the kind tells."""
+    configs = [one.meta["config"] for one in found]
+    differ = [key for key in configs[0] if key not in known and any(c.get(key) != configs[0][key] for c in configs)]
+    variants = [", ".join([kind, *(f"{key} {c.get(key)}" for key in differ)]) for kind, c in zip(kinds, configs)]
+    return [{"variant": variant, "model": name, **row} for variant, name, row in zip(variants, names, rows)]
+
+
+def _parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _machine(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """The report as a table and what one must know to read it."""
+    keys = [key for key in COLUMNS if key in report["rows"][0]]
+    table = Table(title=f"{report['clips']} clips of sets/{report['set']}, {report['frames']:,} frames")
+    for key in keys:
+        written = key in ("variant", "model")
+        table.add_column(COLUMNS[key][0], justify="left" if written else "right", overflow="fold")
+    for row in report["rows"]:
+        table.add_row(*(COLUMNS[key][1](row[key]) for key in keys))
+    console.print(table, markup=False)
+    lines = [f"FID: {report['features']}; {report['dimensions']} dimensions.", report["note"]]
+    if "baselines" in report:
+        own, whole = report["baselines"]["clip_mean_psnr"], report["baselines"]["set_mean_psnr"]
+        lines.append(
+            f"PSNR without a model: each clip's own mean frame {own:.2f} dB, the set's mean frame {whole:.2f} dB."
+        )
+    if "reconstruction_fid" in report:
+        lines.append(f"The clips' reconstructions by the TAE: FID {report['reconstruction_fid']:.4g}.")
+    for line in [*lines, report["measured"]]:
+        if line:
+            console.print(line, markup=False, highlight=False)
