@@ -352,6 +352,11 @@ def sample_times(clip: Clip, count: int, luck: float) -> np.ndarray:
     return clip.start_s + offset + (np.arange(count) + 0.5) / clip.rate
 
 
+def frames_of(clip: Clip, shape: Shape, luck: float) -> np.ndarray:
+    """uint8 [T, H, W, 3] of the part of a clip that `luck` in [0, 1) places. Raises ClipError."""
+    return read_clip(clip.uri, sample_times(clip, shape.frames, luck), shape.height, shape.width)
+
+
 class Loader:
     """Batches from `start` on, decoded ahead by threads (PyAV lets go of the interpreter while it decodes).
 
@@ -432,5 +437,4 @@ class Loader:
 
     def _read(self, clip: Clip, shape: Shape, luck: float) -> Sample:
         """One clip's part in a batch; `luck` in [0, 1) places it. Raises ClipError."""
-        times = sample_times(clip, shape.frames, luck)
-        return Sample(read_clip(clip.uri, times, shape.height, shape.width), clip.caption, clip.rate, clip.clip_id)
+        return Sample(frames_of(clip, shape, luck), clip.caption, clip.rate, clip.clip_id)

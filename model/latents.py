@@ -38,8 +38,8 @@ import torch
 from torch import Tensor
 
 from curation.manifest import Run, exists, join, open_run, read_table, resolve, write_batches
-from model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, sample_times
-from model.frames import ClipError, read_clip
+from model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, frames_of
+from model.frames import ClipError
 from model.steps import latent_of, prompts_of
 from model.tae import SPACE_FACTOR, TAE, latent_frames
 from model.text import TextEncoders
@@ -72,7 +72,7 @@ class Settings:
 
     def count(self, clip_frames: int, shape: Shape) -> int:
         """How many latents of this shape a clip of so many frames has."""
-        return self.stills if shape.frames == 1 else self.parts if shape.frames < clip_frames else 1
+        return 1 if shape.frames >= clip_frames else self.stills if shape.frames == 1 else self.parts
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,35 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
-def stage_shapes(stage: Stage, clip: Shape) -> list[Shape]:
-    """The shapes that a stage reads of clips whose bucket has the shape `clip`."""
-    video = clip.scaled(stage.frames_max, stage.resolution)
-    still = Shape(1, video.height, video.width)
-    return [still] if stage.image_every == 1 else [video, still] if stage.image_every else [video]
+@dataclass(frozen=True)
+class Read:
+    """What a stage reads of a set: clips or parts of them (`video`), single frames of them (`still`), at which size.
+
+    buckets: only these; None: all. frames_max, resolution: as in Stage.
+    """
+
+    set: str
+    buckets: tuple[str, ...] | None
+    video: bool
+    still: bool
+    frames_max: int | None
+    resolution: int | None
+
+    def shapes(self, clip: Shape) -> list[Shape]:
+        """The shapes at which clips are read whose bucket has the shape `clip`."""
+        video = clip.scaled(self.frames_max, self.resolution)
+        still = replace(video, frames=1)
+        return list(dict.fromkeys([video] * self.video + [still] * self.still))
 
 
-def validation_shape(stage: Stage, clip: Shape) -> Shape:
-    """The shape at which a stage is validated."""
-    return clip.scaled(1 if stage.image_every == 1 else stage.frames_max, stage.resolution)
+def reads_of(recipe: TrainRecipe, stage: Stage) -> list[Read]:
+    """What a stage trains on, and last what it validates on."""
+    video, still = stage.image_every != 1, stage.image_every is not None
+    size = (stage.frames_max, stage.resolution)
+    return [
+        Read(stage.set, stage.buckets, video, still, *size),
+        Read(recipe.data.validation_set, None, video, not video, *size),
+    ]
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -171,8 +190,7 @@ class ClipEncoder:
             for shape in shapes:
                 count = self.settings.count(clip.frames, shape)
                 for part in range(count):
-                    times = sample_times(clip, shape.frames, (part + 0.5) / count)
-                    found[column(shape, part)] = read_clip(clip.uri, times, shape.height, shape.width)
+                    found[column(shape, part)] = frames_of(clip, shape, (part + 0.5) / count)
         except ClipError as error:
             return str(error)
         return found
@@ -285,27 +303,23 @@ def require_encoded(roots: Sequence[str], recipe: TrainRecipe, tae: str) -> dict
                 f"set text.encoders to those, or {again} with this recipe."
             )
         for stage in recipe.stages:
-            _require_shapes(run, facts, stage, stage.set, stage.buckets, again)
-            if recipe.data.validation_set in facts["sets"]:
-                _require_shapes(run, facts, stage, recipe.data.validation_set, None, again)
+            *trained, validation = reads_of(recipe, stage)
+            for read in [*trained, validation] if validation.set in facts["sets"] else trained:
+                _require_shapes(run, facts, stage, read, again)
     return found[0][1]["text_widths"]
 
 
-def _require_shapes(
-    run: Run, facts: dict[str, Any], stage: Stage, name: str, buckets: tuple[str, ...] | None, again: str
-) -> None:
-    if name not in facts["sets"]:
-        run.table(f"sets/{name}")  # says which sets there are
-    training = name == stage.set
-    for bucket, entry in facts["sets"][name]["buckets"].items():
-        if buckets and bucket not in buckets:
+def _require_shapes(run: Run, facts: dict[str, Any], stage: Stage, read: Read, again: str) -> None:
+    if read.set not in facts["sets"]:
+        run.table(f"sets/{read.set}")  # says which sets there are
+    for bucket, entry in facts["sets"][read.set]["buckets"].items():
+        if read.buckets and bucket not in read.buckets:
             continue
-        clip = Shape(**entry["shape"])
-        for shape in stage_shapes(stage, clip) if training else [validation_shape(stage, clip)]:
+        for shape in read.shapes(Shape(**entry["shape"])):
             if str(shape) not in entry["latents"]:
                 raise DataError(
-                    f"Stage '{stage.name}' reads clips of {bucket} in sets/{name} at {shape}; {run.root} holds them at "
-                    f"{', '.join(entry['latents'])}: {again} with this recipe."
+                    f"Stage '{stage.name}' reads clips of {bucket} in sets/{read.set} at {shape}; {run.root} holds "
+                    f"them at {', '.join(entry['latents'])}: {again} with this recipe."
                 )
 
 

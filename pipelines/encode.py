@@ -14,7 +14,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -35,11 +35,11 @@ from model.latents import (
     PRECISIONS,
     ClipEncoder,
     Job,
+    Read,
     Settings,
-    stage_shapes,
+    reads_of,
     statistics,
     text_widths,
-    validation_shape,
     videos_only,
 )
 from model.tae import SPACE_FACTOR, TAE, latent_frames
@@ -75,7 +75,7 @@ class SetPlan:
     """What is made of one set: its rows by bucket, each bucket at the shapes that the stages ask for."""
 
     table: ClipTable
-    trained: bool  # False: validated on alone
+    trained: bool  # False: only validated on
     buckets: dict[str, tuple[Shape, list[Shape], list[np.ndarray]]] = field(default_factory=dict)
 
     @property
@@ -99,22 +99,21 @@ def plan_sets(recipe: TrainRecipe, roots: Sequence[str], names: Sequence[str]) -
     for stage in recipe.stages:
         if names and stage.set not in names:
             continue
-        if stage.set not in plans:
-            plans[stage.set] = SetPlan(ClipTable(roots, stage.set), trained=True)
-        _add(plans[stage.set], stage.buckets, lambda clip, stage=stage: stage_shapes(stage, clip))
-        check = recipe.data.validation_set
-        if check not in plans and any(f"sets/{check}" in open_run(root).tables for root in roots):
-            plans[check] = SetPlan(ClipTable(roots, check), trained=False)
-        if check in plans:
-            _add(plans[check], None, lambda clip, stage=stage: [validation_shape(stage, clip)])
+        *trained, validation = reads_of(recipe, stage)
+        for read in trained:
+            _add(plans, roots, read, trained=True)
+        if any(f"sets/{validation.set}" in open_run(root).tables for root in roots):
+            _add(plans, roots, validation, trained=False)
     return plans
 
 
-def _add(plan: SetPlan, only: tuple[str, ...] | None, shapes_of: Callable[[Shape], list[Shape]]) -> None:
-    """Rows of the buckets in `only` (None: all) are stored at the shapes that `shapes_of` gives for their bucket's."""
+def _add(plans: dict[str, SetPlan], roots: Sequence[str], read: Read, trained: bool) -> None:
+    if read.set not in plans:
+        plans[read.set] = SetPlan(ClipTable(roots, read.set), trained)
+    plan = plans[read.set]
     table = plan.table
     for bucket in dict.fromkeys(name for name, _, _ in table.rows_by_bucket):
-        if only is not None and bucket not in only:
+        if read.buckets is not None and bucket not in read.buckets:
             continue
         parts = [rows for name, _, rows in table.rows_by_bucket if name == bucket]
         shapes = {table.shape_of(int(rows[0])) for rows in parts}
@@ -124,7 +123,7 @@ def _add(plan: SetPlan, only: tuple[str, ...] | None, shapes_of: Callable[[Shape
             )
         clip = shapes.pop()
         _, known, _ = plan.buckets.setdefault(bucket, (clip, [], parts))
-        known += [shape for shape in shapes_of(clip) if shape not in known]
+        known += [shape for shape in read.shapes(clip) if shape not in known]
 
 
 # ---- the work ------------------------------------------------------------------------------------------------------
@@ -322,7 +321,10 @@ def clips_per_file(clip: Shape, shapes: Sequence[Shape], settings: Settings, cha
 
 
 def _published(
-    recipe: TrainRecipe, settings: Settings, plans: dict[str, SetPlan], found: dict[str, SetResult]
+    recipe: TrainRecipe,
+    settings: Settings,
+    plans: dict[str, SetPlan],
+    found: dict[str, SetResult],
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """The sets' tables with the latents' addresses, `failures`, and the commit record."""
     tables: dict[str, pa.Table] = {}
@@ -346,14 +348,13 @@ def _published(
         }  # fmt: skip
     tables["failures"] = pa.Table.from_pylist(failures, FAILURES)
     mean, deviation = statistics(sum(found[name].moments for name, plan in plans.items() if plan.trained))
-    runs = next(iter(plans.values())).table.runs
     record = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "encoding": {
             "settings": asdict(settings),
             "text_widths": next((r.text_widths for r in found.values() if r.text_widths), {}),
             "recipe": {"name": recipe.name, "hash": recipe_hash(recipe)},
-            "runs": [[run.root, run.record["snapshot"]] for run in runs],
+            "runs": sorted({(run.root, run.record["snapshot"]) for plan in plans.values() for run in plan.table.runs}),
             "sets": sets,
         },
         "latent_mean": mean,

@@ -35,8 +35,15 @@ NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matc
 
 
 def recipe_of(run: Run) -> Recipe:
-    """The resolved recipe of the run's commit record. Raises RecipeError where this release cannot read it."""
-    return build(run.record["recipe"]["resolved"])
+    """The resolved recipe of a curated run. Raises RecipeError where this release cannot read it."""
+    return build(resolved_of(run))
+
+
+def resolved_of(run: Run) -> dict[str, Any]:
+    """As `recipe_of`, as it stands in the commit record. Raises ManifestError where the run was not curated."""
+    if "recipe" not in run.record:
+        raise ManifestError(f"{run.root} is not a curated run; name the one that it was made from.")
+    return run.record["recipe"]["resolved"]
 
 
 def schema_of(run: Run, table: str) -> pa.Schema:
