@@ -32,7 +32,7 @@ from pipelines import engine
 from pipelines.captioning import caption_all
 from pipelines.captioning import check as check_captioning
 from pipelines.progress import Stages
-from pipelines.show import schema_of
+from pipelines.show import recipe_of, schema_of
 from pipelines.work import WorkStore, record_versions
 from pipelines.worker import Worker, stop_reason
 
@@ -449,7 +449,7 @@ def recipe_for_judging(run: Run, name: str | None, overrides: list[str]) -> Reci
 
     Raises RecipeError where it asks for other measurements than the run holds.
     """
-    own = run.record["recipe"]["resolved"]
+    own = recipe_of(run).model_dump(mode="json")
     recipe = recipes.build(own, overrides) if name is None else recipes.load(name, overrides)
     for part in ("analyze", "look", "cut", "caption"):
         if part in changed_parts(run, recipe):

@@ -35,7 +35,12 @@ NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matc
 
 
 def recipe_of(run: Run) -> Recipe:
-    """The resolved recipe of the run's commit record. Raises RecipeError where this release cannot read it."""
+    """The resolved recipe of the run's commit record.
+
+    Raises RecipeError where this release cannot read it, ManifestError where the run was not curated.
+    """
+    if "recipe" not in run.record:
+        raise ManifestError(f"{run.root} was not made by `rushes curate`: it holds {', '.join(run.tables)} alone.")
     return build(run.record["recipe"]["resolved"])
 
 

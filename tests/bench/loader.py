@@ -15,7 +15,7 @@ from curation.video.cut import Cutter
 from tests.bench import footage
 
 CLIPS, FRAMES = 6, 128  # clips of a pass, frames of each: the bucket of 4 to 8 s
-PASSES = 7  # over all clips, bare decode and loader in turn
+PASSES = 5  # over all clips, bare decode and loader in turn
 EVERY, SOME = 128 / 24, 7.5  # seconds: every frame of the file is wanted, or two in three (17 of 24 a second)
 
 
