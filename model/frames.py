@@ -105,16 +105,16 @@ def _fill(container: av.container.InputContainer, uri: str, times: np.ndarray, o
     if not len(begins) or begins[-1] + slack < stamps[-1]:
         raise ClipError(f"{uri} ends before {times[-1]:.2f} s, which its manifest says it holds.")
     shown = begins[np.maximum(np.searchsorted(begins, stamps, side="right") - 1, 0)]  # time stamps at the wanted times
-    wanted, fit = set(shown.tolist()), None
+    stamps, places, counts = np.unique(shown, return_index=True, return_counts=True)
+    wanted = {int(s): slice(p, p + n) for s, p, n in zip(stamps, places, counts)}  # time stamp -> its places in `out`
+    fit, context = None, stream.codec_context
     for packet in [*packets, None]:  # None: what the decoder still holds
-        needed = packet is None or packet.pts in wanted
-        stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+        context.skip_frame = "DEFAULT" if packet is None or packet.pts in wanted else "NONREF"
         for frame in stream.decode(packet):
-            if frame.pts in wanted:
+            place = wanted.pop(frame.pts, None)
+            if place is not None:
                 fit = fit or _Fit(stream, frame, *out.shape[1:3])
-                here = slice(*np.searchsorted(shown, (frame.pts, frame.pts + 1)))
-                out[here] = fit(frame)
-                wanted.remove(frame.pts)
+                out[place] = fit(frame)
         if not wanted:
             return True
     raise ClipError(f"{uri} cannot be decoded: {len(wanted)} of its frames are missing.")
@@ -127,22 +127,26 @@ class _Fit:
     """
 
     def __init__(self, stream: Any, frame: av.VideoFrame, height: int, width: int) -> None:
-        from av.video.reformatter import VideoReformatter
+        from av.video.format import VideoFormat
+        from av.video.reformatter import Interpolation, VideoReformatter
 
         self.turns = round(frame.rotation / 90) % 4  # quarter turns counter-clockwise, made last
         self.height, self.width = (width, height) if self.turns % 2 else (height, width)
         shown = frame.width * float(stream.sample_aspect_ratio or 1)  # width with square pixels
         scale = max(self.height / frame.height, self.width / shown)
         self.high, self.wide = max(self.height, round(frame.height * scale)), max(self.width, round(shown * scale))
-        self.shrinks = self.high * self.wide < frame.height * frame.width
-        self._shrink, self._colours = VideoReformatter(), VideoReformatter()
+        shrinks = self.high * self.wide < frame.height * frame.width
+        self.way = Interpolation.BILINEAR if shrinks else Interpolation.BICUBIC
+        self.rgb = VideoFormat("rgb24")
+        self._colours = VideoReformatter()
+        self._shrink = VideoReformatter() if shrinks and frame.format.name == SHRUNK_FIRST else None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        options = {"interpolation": "BILINEAR" if self.shrinks else "BICUBIC", "threads": 1}
-        if self.shrinks and frame.format.name == SHRUNK_FIRST:  # shrunk as it is coded: a quarter of the cost
-            frame = self._shrink.reformat(frame, self.wide, self.high, **options)
-        plane = self._colours.reformat(frame, self.wide, self.high, "rgb24", **options).planes[0]
-        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # no copy: a picture is 200 KB of new pages
+        if self._shrink is not None:  # shrunk as it is coded: a quarter of the cost
+            frame = self._shrink.reformat(frame, self.wide, self.high, interpolation=self.way, threads=1)
+        made = self._colours.reformat(frame, self.wide, self.high, self.rgb, interpolation=self.way, threads=1)
+        plane = made.planes[0]
+        lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # a view, no copy
         top, left = (self.high - self.height) // 2, 3 * ((self.wide - self.width) // 2)
         cut = lines[top : top + self.height, left : left + 3 * self.width].reshape(self.height, self.width, 3)
         return np.rot90(cut, self.turns) if self.turns else cut
