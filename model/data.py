@@ -38,6 +38,7 @@ FEISTEL_ROUNDS = 6  # enough that neighbours in the epoch are not neighbours in 
 GROUPS_HELD = 16  # row groups kept in memory: 16 x 65,536 rows, about 300 MB with captions of 150 characters
 COLUMNS = ["clip_id", "media", "start_s", "end_s", "frames", "width", "height", "caption"]
 IMAGE_SEED = 4  # keeps the order of the images apart from the clips'
+CROP_SEEDS = (5, 6)  # keep the places of crops apart from other draws: top, left
 _MASK = (1 << 64) - 1
 
 
@@ -268,6 +269,7 @@ class DataOptions:
     workers: int = 2  # decoding threads; 0: none, decode when asked
     prefetch: int = 2  # batches ahead
     images: str | None = None  # the set that image batches come from; None: they are single frames of clips
+    crop: int | None = None  # pixels: a random square of the picture, the whole side where it is shorter; None: all
 
 
 @dataclass(frozen=True)
@@ -465,6 +467,11 @@ class Loader:
 
     def shape_at(self, step: int) -> Shape:
         """The shape of the batch at `step`; an image batch has one frame."""
+        whole, crop = self._whole(step), self.options.crop
+        return Shape(whole.frames, min(crop, whole.height), min(crop, whole.width)) if crop else whole
+
+    def _whole(self, step: int) -> Shape:
+        """`shape_at` before pictures are cropped."""
         part, turn = self._turn(step)
         shape, every = part.buckets[part.plan.at(turn)[0]].shape, self.options.image_every
         return replace(shape, frames=1) if every and step % every == 0 else shape
@@ -515,7 +522,7 @@ class Loader:
     def _sample(self, step: int, place: int) -> Sample:
         part, turn = self._turn(step)
         number, epoch, places = part.plan.at(turn)
-        shape, failed = self.shape_at(step), []
+        shape, failed = self._whole(step), []
         for attempt in range(min(part.plan.sizes[number], self.options.errors_max + 1)):
             at = part.plan.replacement(number, int(places[place]), attempt)
             row = part.buckets[number].rows[part.plan.rows(number, epoch, np.array([at]))[0]]
@@ -524,8 +531,17 @@ class Loader:
             except ClipError as error:
                 failed.append(str(error))
                 continue
+            if self.options.crop:
+                sample = replace(sample, frames=self._cropped(sample.frames, step, place))
             return replace(sample, failed=tuple(failed))
         raise DataError(f"No clip of the bucket {shape} could be decoded in {len(failed)} attempts; {failed[-1]}")
+
+    def _cropped(self, frames: np.ndarray, step: int, place: int) -> np.ndarray:
+        """uint8 [T, H, W, 3] -> the square of `crop` pixels, the same in all frames, that (seed, step, place) draws."""
+        crop = self.options.crop
+        lucks = [unit(self.options.seed, number, step, place) for number in CROP_SEEDS]
+        top, left = (int(luck * (max(side - crop, 0) + 1)) for luck, side in zip(lucks, frames.shape[1:3]))
+        return np.ascontiguousarray(frames[:, top : top + crop, left : left + crop])
 
     def _read(self, clip: Clip, shape: Shape, luck: float) -> Sample:
         """One clip's part in a batch; `luck` in [0, 1) places it. Raises ClipError."""

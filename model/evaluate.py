@@ -25,12 +25,13 @@ from model.flow import Process
 from model.sample import sample_video, to_frames
 from model.steps import to_video
 from model.tae import TAE, TILE_FRAMES
-from model.text import TextEncoder
+from model.text import TextEncoders
 
 PEAK = 255.0  # of 8-bit pixels
 PSNR_MOST = 100.0  # dB that an exact copy (a still clip against its mean frame) counts in a mean
 WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian window, pixels (Wang 2004)
 K1, K2 = 0.01, 0.03  # SSIM's constants (Wang 2004)
+FRAMES_AT_ONCE = 16  # of SSIM, to bound its memory
 PACES = 3  # timed runs, after one to warm up
 
 Sampler = Callable[[Sample, Shape, int], np.ndarray]
@@ -80,6 +81,11 @@ def ssim(truth: np.ndarray, made: np.ndarray) -> float:
 
     truth, made: uint8 [T, H, W, 3], sides of at least 11. 1 where equal.
     """
+    parts = [slice(at, at + FRAMES_AT_ONCE) for at in range(0, len(truth), FRAMES_AT_ONCE)]
+    return float(np.average([_ssim(truth[p], made[p]) for p in parts], weights=[len(truth[p]) for p in parts]))
+
+
+def _ssim(truth: np.ndarray, made: np.ndarray) -> float:
     x, y = (torch.from_numpy(np.ascontiguousarray(a)).permute(0, 3, 1, 2).double() for a in (truth, made))
     line = torch.exp(-((torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     line = line / line.sum()
@@ -181,14 +187,14 @@ def seconds(run: Callable[[], object], device: torch.device, repeats: int = PACE
 
 
 def sampler(
-    dit: DiT, tae: TAE, encoder: TextEncoder, process: Process, steps: int, guidance: float, seed: int
+    dit: DiT, tae: TAE, encoders: TextEncoders, process: Process, steps: int, guidance: float, seed: int
 ) -> Sampler:
     """Videos for captions as `rushes sample` makes them; clip number n starts from the noise of seed + n."""
 
     def make(clip: Sample, shape: Shape, number: int) -> np.ndarray:
         rate = clip.rate if shape.frames > 1 else None
         sides = shape.frames, shape.height, shape.width
-        return sample_video(dit, tae, encoder, clip.caption, *sides, steps, guidance, seed + number, process, rate)
+        return sample_video(dit, tae, encoders, clip.caption, *sides, steps, guidance, seed + number, process, rate)
 
     return make
 

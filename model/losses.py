@@ -1,6 +1,7 @@
 """What the temporal autoencoder is trained on (Movie Gen sec 3.1.1): the LDM objective and the outlier penalty.
 
-    total = l1 |video - reconstruction|  +  kl KL(posterior)  +  perceptual LPIPS  +  opl OPL  +  adversarial a G
+    total = l1 |video - reconstruction|  +  l2 (video - reconstruction)^2  +  kl KL(posterior)  +  perceptual LPIPS
+            +  opl OPL  +  adversarial a G
 
 The paper prints the outlier penalty's r and weight and no other; the defaults are those of latent diffusion and of
 the public re-implementation. A weight of 0 switches a term off. A term whose weight is not 0 and whose network is
@@ -35,6 +36,7 @@ class TAELossConfig:
     """Weights of the terms; each term is a mean, so weights hold at any size and length."""
 
     l1: float = 1.0
+    l2: float = 0.0
     kl: float = 1e-6  # of nats per number in the video: comparable with LDM's sums
     perceptual: float = 1.0
     opl: float = 1e5  # sec 3.1.1; at small scale others report that a far lower weight is needed
@@ -257,6 +259,8 @@ def tae_loss(
     _need(fights and config.adaptive, last_layer, "adversarial", "the decoder's last layer for the adaptive weight")
 
     terms = {"l1": l1_loss(video, reconstruction), "kl": kl_loss(posterior, video)}
+    if config.l2:
+        terms["l2"] = F.mse_loss(reconstruction.float(), video.float())
     if config.perceptual:
         terms["perceptual"] = perceptual(video, reconstruction)
     if config.opl:
@@ -266,7 +270,7 @@ def tae_loss(
         terms["adversarial"] = hinge_generator_loss(discriminator(reconstruction))
         scale = 1.0
         if config.adaptive:
-            looks = config.l1 * terms["l1"] + config.perceptual * terms.get("perceptual", 0.0)
+            looks = sum(getattr(config, name) * terms[name] for name in ("l1", "l2", "perceptual") if name in terms)
             terms["adversarial_scale"] = scale = discriminator.adaptive.value.clone()
             if torch.is_grad_enabled():
                 discriminator.adaptive.measure(looks, terms["adversarial"], last_layer)

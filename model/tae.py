@@ -28,11 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.linear import LinearCodec
+
 SPACE_FACTOR = 8  # three spatial halvings
 TIME_FACTOR = 8  # three temporal halvings, after the spatial ones
 TIME_LEVELS = 3
 TILE_FRAMES, TILE_LATENTS, OVERLAP_LATENTS = 32, 4, 2  # sec 3.1.1: 32 raw / 4 latent, decoder overlap 16 / 2
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite in float32; LDM's values
+NARROW_LOGVAR = -8.0  # of a linear codec's latents at the start: noise of 0.02 standard deviations
 NORM_EPS = 1e-6  # AutoencoderKL's
 MAX_ATTENTION_BATCH = 65_535  # CUDA's limit on the grid's second axis, which SDPA kernels use for the batch
 
@@ -48,6 +51,7 @@ class TAEConfig:
     norm_groups: int = 32
     quant_conv: bool = False  # 1x1 convolutions around the latent, as in Stable Diffusion 1 and 2
     volume: bool = False  # full 3D instead of 2.5D
+    linear: bool = False  # a linear codec beside the network (model/linear.py), for small ones that start from nothing
 
     def __post_init__(self) -> None:
         if len(self.block_channels) != TIME_LEVELS + 1:
@@ -57,7 +61,7 @@ class TAEConfig:
 
 
 TAE_SIZES: dict[str, TAEConfig] = {
-    "tiny": TAEConfig(block_channels=(8, 16, 32, 64), layers_per_block=1, norm_groups=4),  # for one CPU core
+    "tiny": TAEConfig(block_channels=(4, 8, 16, 32), layers_per_block=1, norm_groups=4, linear=True),  # for a CPU
     "base": TAEConfig(),  # the shape of the Stable Diffusion 3 and Flux autoencoders
 }
 
@@ -360,6 +364,7 @@ class TAE(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.quant_conv else None
         self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_conv else None
+        self.linear = LinearCodec(channels) if config.linear else None
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
         self.init_weights()
@@ -372,8 +377,21 @@ class TAE(nn.Module):
         for module in self.modules():
             if isinstance(module, TemporalConv) or (isinstance(module, Attention) and module.over == "time"):
                 module.init_identity()
+        if self.linear is not None:
+            self._start_linear()
         self.latent_mean.zero_()
         self.latent_std.fill_(1.0)
+
+    @torch.no_grad()
+    def _start_linear(self) -> None:
+        """The linear codec alone: the network adds nothing yet, and the posterior is narrow."""
+        self.linear.init_weights()
+        for end in (self.encoder.conv_out, self.decoder.conv_out):
+            last = end.volume if self.config.volume else end.spatial
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        inner = self.encoder.conv_out
+        (inner.volume if self.config.volume else inner.spatial).bias[self.config.latent_channels :] = NARROW_LOGVAR
 
     def encode(self, video: Tensor) -> Posterior:
         """[B, 3, T, H, W] in [-1, 1], H and W multiples of 8 -> Posterior of [B, C, ceil(T/8), H/8, W/8].
@@ -386,6 +404,7 @@ class TAE(nn.Module):
         x = x if self.quant_conv is None else self.quant_conv(x)
         x = _by_time(x, len(x) // batch).permute(0, 4, 1, 2, 3).contiguous()  # [B, 2C, T', H', W']
         mean, logvar = x.chunk(2, dim=1)
+        mean = mean if self.linear is None else mean + self.linear.encode(video)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
     def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
@@ -397,7 +416,8 @@ class TAE(nn.Module):
         x = _fold(latent.permute(0, 2, 3, 4, 1))
         x = x if self.post_quant_conv is None else self.post_quant_conv(x)
         x = self.decoder(x, frames)
-        return _by_time(x, frames).permute(0, 4, 1, 2, 3).contiguous()
+        x = _by_time(x, frames).permute(0, 4, 1, 2, 3).contiguous()
+        return x if self.linear is None else x + self.linear.decode(latent, frames)
 
     def forward(self, video: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior, Tensor]:
         """(reconstruction, posterior, latent). noise: standard normal [B, C, T', H', W']; None decodes the mean."""

@@ -70,7 +70,7 @@ def loader_of(roots: Sequence[str], recipe: TrainRecipe, index: int, rank: int, 
     options = DataOptions(
         stage.set, stage.batch, mix(recipe.seed, STAGE_SEED, index), frames_max(stage), stage.resolution,
         stage.image_every, stage.buckets, stage.small_buckets, data.errors_max, data.workers, data.prefetch,
-        stage.images,
+        stage.images, stage.crop,
     )  # fmt: skip
     return loader_class(roots)(roots, options, rank, world)
 

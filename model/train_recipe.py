@@ -47,6 +47,9 @@ class Stage(Section):
     )
     frames_max: int | None = Field(None, ge=1, description="at most so many frames of a clip; null: the bucket's")
     resolution: int | None = Field(None, ge=16, description="pixels, square root of the area; null: the set's")
+    crop: int | None = Field(
+        None, ge=16, multiple_of=16, description="TAE: pixels, a random square of each picture; null: all of it"
+    )
     buckets: tuple[str, ...] | None = Field(None, description="only these buckets; null: all")
     small_buckets: Literal["stop", "leave_out"] = Field("stop", description="with fewer clips than a batch")
     grid: tuple[int, int, int] | None = Field(
@@ -136,6 +139,7 @@ class TAELoss(Section):
     """Weights of the TAE's loss (model/losses.py); 0 switches a term off."""
 
     l1: float = Field(1.0, ge=0)
+    l2: float = Field(0.0, ge=0, description="mean squared error")
     kl: float = Field(1e-6, ge=0)
     perceptual: float = Field(0.0, ge=0, description="LPIPS; needs vgg and lpips below")
     opl: float = Field(1e5, ge=0, description="outlier penalty (3.1.1: 1e5)")
@@ -175,6 +179,8 @@ class TrainRecipe(Section):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"the stages' names must differ, not {names}")
+        if self.model == "dit" and any(stage.crop for stage in self.stages):
+            raise ValueError("the transformer reads whole pictures: leave `crop` to the autoencoder's stages")
         return self
 
     def to_yaml(self) -> str:

@@ -274,7 +274,7 @@ def evaluate(
     ] = None,
     set_name: Annotated[str, typer.Option("--set-name", help="Which set of the runs.")] = "validation",
     clips: Annotated[int, typer.Option(help="At most so many clips.", min=1)] = 16,
-    frames_max: Annotated[int, typer.Option(help="At most so many frames of each.", min=1)] = 32,
+    frames_max: Annotated[int | None, typer.Option(help="At most so many frames of each; default: all.", min=1)] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Square root of the area, pixels; default: the set's.", min=16)
     ] = None,
