@@ -25,7 +25,7 @@ from model.flow import Process
 from model.sample import sample_video, to_frames
 from model.steps import to_video
 from model.tae import TAE, TILE_FRAMES
-from model.text import TextEncoder
+from model.text import TextEncoders
 
 PEAK = 255.0  # of 8-bit pixels
 PSNR_MOST = 100.0  # dB that an exact copy (a still clip against its mean frame) counts in a mean
@@ -181,14 +181,14 @@ def seconds(run: Callable[[], object], device: torch.device, repeats: int = PACE
 
 
 def sampler(
-    dit: DiT, tae: TAE, encoder: TextEncoder, process: Process, steps: int, guidance: float, seed: int
+    dit: DiT, tae: TAE, encoders: TextEncoders, process: Process, steps: int, guidance: float, seed: int
 ) -> Sampler:
     """Videos for captions as `rushes sample` makes them; clip number n starts from the noise of seed + n."""
 
     def make(clip: Sample, shape: Shape, number: int) -> np.ndarray:
         rate = clip.rate if shape.frames > 1 else None
         sides = shape.frames, shape.height, shape.width
-        return sample_video(dit, tae, encoder, clip.caption, *sides, steps, guidance, seed + number, process, rate)
+        return sample_video(dit, tae, encoders, clip.caption, *sides, steps, guidance, seed + number, process, rate)
 
     return make
 

@@ -23,7 +23,7 @@ from model.data import DataOptions
 from model.features import load_extractor
 from model.flow import PROCESSES
 from model.sample import load_dit
-from model.train import load_tae, text_encoder
+from model.train import load_tae, text_encoders
 from model.train_recipe import Text
 
 PROCESS_NAMES = {"flow": "flow matching", "diffusion": "diffusion"}
@@ -83,8 +83,8 @@ def compare_dits(
     truth = evaluate.survey(clips, extractor)
     rows = []
     for model, meta in models:
-        encoder, process = text_encoder(Text(**meta["text"]), setting.device), PROCESSES[meta["process"]]()
-        make = evaluate.sampler(model.to(setting.device), decoder, encoder, process, steps, guidance, seed)
+        encoders, process = text_encoders(Text(**meta["text"]), setting.device), PROCESSES[meta["process"]]()
+        make = evaluate.sampler(model.to(setting.device), decoder, encoders, process, steps, guidance, seed)
         fid = evaluate.evaluate_samples(make, clips, truth, extractor)
         rows.append({"parameters": _parameters(model), "steps": meta["step"], "fid": fid})
         model.cpu()
