@@ -10,13 +10,14 @@ What is unusual:
   a row group at a time, when a clip of it is wanted.
 - A clip that cannot be decoded is recorded and replaced by a row that only depends on its place in the epoch.
 - Frames stay uint8 [T, H, W, C] until they are on the device.
-
-Images are, for now, single frames of clips (`image_every`). The `weight` column is not read: every clip of a set is
-equally likely.
+- Image batches (`image_every`) are single frames of the set's clips, or come from a set of images with buckets and an
+  order of their own: then the n-th image batch and the n-th clip batch are pure functions of n.
+- Every row of a set is equally likely; sets whose `weight` column says otherwise are refused.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 from bisect import bisect_right
 from collections import OrderedDict, deque
@@ -29,13 +30,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from curation.manifest import Run, open_run, resolve
-from model.frames import ClipError, read_clip
+from curation.manifest import ManifestError, Run, open_run, resolve
+from model.frames import ClipError, read_clip, read_image
 
 SIDE_STEP = 16  # pixels: the TAE shrinks a side 8 times, the DiT's patches take 2 of what is left
 FEISTEL_ROUNDS = 6  # enough that neighbours in the epoch are not neighbours in the manifest
 GROUPS_HELD = 16  # row groups kept in memory: 16 x 65,536 rows, about 300 MB with captions of 150 characters
 COLUMNS = ["clip_id", "media", "start_s", "end_s", "frames", "width", "height", "caption"]
+IMAGE_SEED = 4  # keeps the order of the images apart from the clips'
 _MASK = (1 << 64) - 1
 
 
@@ -117,7 +119,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Clip:
-    """A row of a set. start_s, end_s: inside the media file, seconds; frames: sampled over the whole span."""
+    """A row of a set. start_s, end_s: inside the media file, seconds; frames: sampled over the whole span.
+
+    An image is a row of one frame, shown for one second.
+    """
 
     clip_id: str
     uri: str
@@ -131,12 +136,20 @@ class Clip:
         """Frames per second at which the clip is sampled."""
         return self.frames / (self.end_s - self.start_s)
 
+    @property
+    def is_image(self) -> bool:
+        return self.frames == 1
+
 
 class ClipTable:
-    """The rows of `sets/NAME` of one or more runs, numbered through. Raises ManifestError, DataError."""
+    """The rows of `sets/NAME` of those runs that have it, numbered through. Raises ManifestError, DataError."""
 
     def __init__(self, roots: Sequence[str], name: str) -> None:
-        self.runs: list[Run] = [open_run(root) for root in roots]
+        opened = [open_run(root) for root in roots]
+        self.runs: list[Run] = [run for run in opened if f"sets/{name}" in run.tables]
+        self.without = [run.root for run in opened if run not in self.runs]
+        if not self.runs:
+            raise ManifestError(_no_set(opened, name))
         self.name = name
         self._groups: list[tuple[int, str, int, str]] = []  # first row, file, row group, run's root
         self._firsts: list[int] = []  # the first rows alone
@@ -144,8 +157,14 @@ class ClipTable:
         self._lock = Lock()
         self.rows_by_bucket: list[tuple[str, int, np.ndarray]] = []  # bucket, run, rows
         self.rows = 0
+        self._weights: set[float] = set()
         for number, run in enumerate(self.runs):
             self._index(number, run)
+        if len(self._weights) > 1:
+            raise DataError(
+                f"The weights in sets/{name} go from {min(self._weights):g} to {max(self._weights):g}, but training "
+                f"draws every row equally often: publish the set with one weight, holding the rows that are wanted."
+            )
 
     @property
     def identity(self) -> list[list[str]]:
@@ -154,12 +173,11 @@ class ClipTable:
 
     def _index(self, number: int, run: Run) -> None:
         table = f"sets/{self.name}"
-        if table not in run.tables:
-            run.table(table)  # says which tables there are
         fs, root = resolve(run.root)
         parts: dict[str, list[np.ndarray]] = {}
         for path in run.record["tables"][table]["files"]:
             with pq.ParquetFile(f"{root}/{path}", filesystem=fs, read_dictionary=["bucket"]) as file:
+                self._weights |= _weights_of(file)
                 for group in range(file.num_row_groups):
                     column = file.read_row_group(group, columns=["bucket"])["bucket"].combine_chunks()
                     codes = column.indices.fill_null(len(column.dictionary)).to_numpy()
@@ -211,6 +229,26 @@ class ClipTable:
         return columns
 
 
+def _no_set(runs: Sequence[Run], name: str) -> str:
+    sets = sorted({table.removeprefix("sets/") for run in runs for table in run.tables if table.startswith("sets/")})
+    near = difflib.get_close_matches(name, sets, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"sets: {', '.join(sets) or 'none'}."
+    return f"There is no set '{name}' in {', '.join(run.root for run in runs)}; {hint}"
+
+
+def _weights_of(file: pq.ParquetFile) -> set[float]:
+    """Least and largest `weight` of each row group, from the statistics where the file has them; nulls are left out."""
+    found: set[float] = set()
+    at = file.schema_arrow.get_field_index("weight")
+    for group in range(file.num_row_groups if at >= 0 else 0):
+        told = file.metadata.row_group(group).column(at).statistics
+        if told is not None and told.has_min_max:
+            found |= {told.min, told.max}
+        elif told is None or told.null_count != file.metadata.row_group(group).num_rows:
+            found |= set(file.read_row_group(group, columns=["weight"])["weight"].drop_null().to_pylist())
+    return found
+
+
 # ---- which rows at which step --------------------------------------------------------------------------------------
 
 
@@ -223,12 +261,13 @@ class DataOptions:
     seed: int = 0
     frames_max: int | None = None  # at most so many frames, a random contiguous part of the clip; None: the bucket's
     resolution: int | None = None  # pixels, square root of the area; None: the set's
-    image_every: int | None = None  # every n-th batch holds single frames: 4 is 1 : 3, 11 is 1 : 10, 1 is images only
+    image_every: int | None = None  # every n-th batch holds images: 4 is 1 : 3, 11 is 1 : 10, 1 is images only
     buckets: tuple[str, ...] | None = None  # only these, each of which must have clips; None: all
     small_buckets: str = "stop"  # with fewer clips than a batch: "stop" with a sentence, or "leave_out"
     errors_max: int = 16  # clips a rank may fail to decode before the run stops
     workers: int = 2  # decoding threads; 0: none, decode when asked
     prefetch: int = 2  # batches ahead
+    images: str | None = None  # the set that image batches come from; None: they are single frames of clips
 
 
 @dataclass(frozen=True)
@@ -353,14 +392,28 @@ def sample_times(clip: Clip, count: int, luck: float) -> np.ndarray:
 
 
 def frames_of(clip: Clip, shape: Shape, luck: float) -> np.ndarray:
-    """uint8 [T, H, W, 3] of the part of a clip that `luck` in [0, 1) places. Raises ClipError."""
+    """uint8 [T, H, W, 3] of an image, or of the part of a clip that `luck` in [0, 1) places. Raises ClipError."""
+    if clip.is_image:
+        return read_image(clip.uri, shape.height, shape.width)
     return read_clip(clip.uri, sample_times(clip, shape.frames, luck), shape.height, shape.width)
+
+
+class _Part:
+    """A set that batches are drawn from: its rows, its buckets, and which rows are in which of its batches."""
+
+    def __init__(self, roots: Sequence[str], options: DataOptions) -> None:
+        self.table = ClipTable(roots, options.set)
+        self.buckets, self.description = buckets_of(self.table, options)
+        self.plan = Plan(tuple(len(bucket.rows) for bucket in self.buckets), options.batch, options.seed)
+        for root in self.table.without:
+            self.description += f"\n{root} has no sets/{options.set}: nothing of it is read here."
 
 
 class Loader:
     """Batches from `start` on, decoded ahead by threads (PyAV lets go of the interpreter while it decodes).
 
-    rank, world: this process and how many there are; the global batch must divide by `world`. Raises DataError.
+    rank, world: this process and how many there are; the global batch must divide by `world`. `table`, `buckets` and
+    `plan` are those of the clips, or of the images where there is nothing else. Raises DataError, ManifestError.
     """
 
     def __init__(self, roots: Sequence[str], options: DataOptions, rank: int = 0, world: int = 1) -> None:
@@ -370,20 +423,51 @@ class Loader:
                 f"make the batch a multiple of {world}, or start fewer ranks."
             )
         self.options, self.rank, self.world = options, rank, world
-        self.table = ClipTable(roots, options.set)
-        self.buckets, self.description = buckets_of(self.table, options)
-        self.plan = Plan(tuple(len(bucket.rows) for bucket in self.buckets), options.batch, options.seed)
+        self._images = self._clips = None
+        if options.images and options.image_every:
+            seed = mix(options.seed, IMAGE_SEED)
+            self._images = _Part(roots, replace(options, set=options.images, seed=seed, frames_max=1, buckets=None))
+        if self._images is None or options.image_every > 1:
+            self._clips = _Part(roots, options)
+        first = self._clips or self._images
+        self.table, self.buckets, self.plan = first.table, first.buckets, first.plan
         self.failures: list[str] = []
+        self._pools: list[ThreadPoolExecutor] = []
+
+    @property
+    def description(self) -> str:
+        """The bucket tables that are printed before the first step."""
+        parts = [] if self._clips is None else [self._clips.description]
+        if self._images is not None:
+            parts += [f"Images from sets/{self.options.images}, in one of {self.options.image_every} batches:"]
+            parts += [self._images.description]
+        return "\n".join(parts)
+
+    @property
+    def identity(self) -> list[list[str]]:
+        """Which data this is: see ClipTable.identity; clips first, then images."""
+        return [entry for part in (self._clips, self._images) if part is not None for entry in part.table.identity]
+
+    def _turn(self, step: int) -> tuple[_Part, int]:
+        """The set that the batch at `step` comes from, and the batch's number among those of this set."""
+        every = self.options.image_every
+        if self._images is None:
+            return self._clips, step
+        if step % every == 0:
+            return self._images, step // every
+        return self._clips, step - 1 - step // every
 
     def rows_at(self, step: int) -> tuple[Bucket, np.ndarray]:
         """The bucket and the rows (int64 [batch]) of the global batch at `step`."""
-        number, epoch, places = self.plan.at(step)
-        return self.buckets[number], self.buckets[number].rows[self.plan.rows(number, epoch, places)]
+        part, turn = self._turn(step)
+        number, epoch, places = part.plan.at(turn)
+        return part.buckets[number], part.buckets[number].rows[part.plan.rows(number, epoch, places)]
 
     def shape_at(self, step: int) -> Shape:
         """The shape of the batch at `step`; an image batch has one frame."""
-        shape, every = self.buckets[self.plan.at(step)[0]].shape, self.options.image_every
-        return Shape(1, shape.height, shape.width) if every and step % every == 0 else shape
+        part, turn = self._turn(step)
+        shape, every = part.buckets[part.plan.at(turn)[0]].shape, self.options.image_every
+        return replace(shape, frames=1) if every and step % every == 0 else shape
 
     def batches(self, steps: Sequence[int]) -> Iterator[Batch]:
         """The batches of these steps, in this order; a range from where a run resumes to its end."""
@@ -392,15 +476,22 @@ class Loader:
                 yield self._finish(step, [self._sample(step, place) for place in self._share()])
             return
         pool = ThreadPoolExecutor(self.options.workers, thread_name_prefix="decode")
+        self._pools.append(pool)
+        ahead = max(self.options.prefetch, math.ceil(self.options.workers / len(self._share())))  # none is idle
         waiting: deque[tuple[int, list[Future[Sample]]]] = deque()
         try:
             for step in steps:
                 waiting.append((step, [pool.submit(self._sample, step, place) for place in self._share()]))
-                if len(waiting) > self.options.prefetch:
+                if len(waiting) > ahead:
                     yield self._taken(waiting)
             while waiting:
                 yield self._taken(waiting)
         finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def close(self) -> None:
+        """Decode nothing more: what waits is dropped, only what is in hand is finished."""
+        for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _taken(self, waiting: deque[tuple[int, list[Future[Sample]]]]) -> Batch:
@@ -422,13 +513,14 @@ class Loader:
         return Batch(step, self.shape_at(step), tuple(self._share()), tuple(samples))
 
     def _sample(self, step: int, place: int) -> Sample:
-        number, epoch, places = self.plan.at(step)
+        part, turn = self._turn(step)
+        number, epoch, places = part.plan.at(turn)
         shape, failed = self.shape_at(step), []
-        for attempt in range(min(self.plan.sizes[number], self.options.errors_max + 1)):
-            at = self.plan.replacement(number, int(places[place]), attempt)
-            row = self.buckets[number].rows[self.plan.rows(number, epoch, np.array([at]))[0]]
+        for attempt in range(min(part.plan.sizes[number], self.options.errors_max + 1)):
+            at = part.plan.replacement(number, int(places[place]), attempt)
+            row = part.buckets[number].rows[part.plan.rows(number, epoch, np.array([at]))[0]]
             try:
-                sample = self._read(self.table[int(row)], shape, unit(self.options.seed, 3, step, place))
+                sample = self._read(part.table[int(row)], shape, unit(self.options.seed, 3, step, place))
             except ClipError as error:
                 failed.append(str(error))
                 continue

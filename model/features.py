@@ -114,7 +114,8 @@ def _open_clip(source: str, device: torch.device | str) -> Callable[[Tensor], Te
     try:
         clip = open_clip.create_model(model, pretrained=tag, device=device).eval().requires_grad_(False)
     except (OSError, RuntimeError, ValueError) as error:
-        raise FeaturesError(f"There is no open_clip model {model!r} with the weights {tag!r}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise FeaturesError(f"There is no open_clip model {model!r} with the weights {tag!r}: {reason}") from error
     colours = clip.visual.image_mean, clip.visual.image_std
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in colours)
     side = clip.visual.image_size

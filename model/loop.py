@@ -36,7 +36,7 @@ from torch.distributed.checkpoint.state_dict import (
 from model import checkpoint as checkpoints
 from model.checkpoint import Checkpoint, Saver
 from model.data import Batch, Loader
-from model.parallel import Place, by_mesh, clip_gradients, mean_over_ranks
+from model.parallel import Place, by_mesh, clip_gradients, mean_over_ranks, reshard
 from model.steps import Backward
 from model.train_recipe import Optimizer, Stage, TrainRecipe
 
@@ -356,6 +356,7 @@ class Session:
         model.eval()
         with torch.no_grad():
             loss = validate()
+        reshard(model)
         model.train()
         if loss is not None and note_validation(self.progress, stage, loss):
             self.say(f"No progress in {stage.patience} validations: the learning rate is halved.")

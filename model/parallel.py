@@ -286,6 +286,12 @@ def synchronize_gradients(model: nn.Module, on: bool) -> None:
         model.set_requires_gradient_sync(on)
 
 
+def reshard(model: nn.Module) -> None:
+    """After forward passes that no backward pass follows: FSDP leaves what lies outside the blocks gathered."""
+    if hasattr(model, "reshard"):
+        model.reshard()
+
+
 def average_gradients(model: nn.Module) -> None:
     """Mean over ranks of a replicated model's gradients, in one message; nothing in a single process."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -70,6 +70,7 @@ def loader_of(roots: Sequence[str], recipe: TrainRecipe, index: int, rank: int, 
     options = DataOptions(
         stage.set, stage.batch, mix(recipe.seed, STAGE_SEED, index), frames_max(stage), stage.resolution,
         stage.image_every, stage.buckets, stage.small_buckets, data.errors_max, data.workers, data.prefetch,
+        stage.images,
     )  # fmt: skip
     return loader_class(roots)(roots, options, rank, world)
 
@@ -128,7 +129,7 @@ def _begin(session: Session, roots: Sequence[str], facts: dict[str, Any], config
 
 def _note_data(session: Session, loader: Loader) -> None:
     """Write down which data the stage reads; say so where a resumed stage read another snapshot before."""
-    index, identity = session.progress.stage, loader.table.identity
+    index, identity = session.progress.stage, loader.identity
     before = session.resumed.meta.get("data") if session.resumed else None
     if before and session.resumed.meta["stage"] == index and session.progress.stage_step and before != identity:
         session.say(
@@ -199,7 +200,7 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
             backward = tae_backward(recipe, stage, model, weights, perceptual, rival)
             validation = Validation(roots, recipe, stage, session)
             check = partial(_reconstruction_error, model)
-            with stop_on_signal(session):
+            with stop_on_signal(session), closing(loader):
                 if not session.run_stage(stage, loader, trained, backward, partial(validation.mean, check)):
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)
@@ -224,7 +225,7 @@ def _perceptual(recipe: TrainRecipe, place: Place) -> nn.Module | None:
 
 def _introduce(session: Session, stage: Stage, loader: Loader) -> None:
     _note_data(session, loader)
-    session.say(f"Stage {stage.name}: {stage.steps} steps of {stage.batch} clips from sets/{stage.set}")
+    session.say(f"Stage {stage.name}: {stage.steps} steps of {stage.batch} clips from sets/{loader.table.name}")
     session.say(loader.description)
 
 
@@ -312,7 +313,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
             check = partial(validation.mean, dit_validation(recipe, model, inputs, process))
             flops, peak = _flops_of(model.config, recipe.text), peak_flops(place.device)
             peak = peak * place.sharers if peak else None  # of the devices that share a batch
-            with stop_on_signal(session):
+            with stop_on_signal(session), closing(loader):
                 if not session.run_stage(stage, loader, trained, backward, check, flops, peak):
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)

@@ -40,7 +40,10 @@ class Stage(Section):
     warmup: int = Field(0, ge=0, description="steps of linear warm-up (not published)")
     patience: int = Field(3, ge=1, description="plateau: validations without progress before the rate is halved")
     image_every: int | None = Field(
-        None, ge=1, description="every n-th batch holds single frames: 1 = images only, 4 = 1:3 (3.1.1), 11 = 1:10"
+        None, ge=1, description="every n-th batch holds images: 1 = images only, 4 = 1:3 (3.1.1), 11 = 1:10"
+    )
+    images: str | None = Field(
+        None, description="the set they come from, of the runs that have it; null: single frames of the stage's clips"
     )
     frames_max: int | None = Field(None, ge=1, description="at most so many frames of a clip; null: the bucket's")
     resolution: int | None = Field(None, ge=16, description="pixels, square root of the area; null: the set's")

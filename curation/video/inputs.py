@@ -28,17 +28,18 @@ class InputError(ValueError):
     """The request names no footage: one sentence with the fix."""
 
 
-def list_inputs(inputs: list[str]) -> list[str]:
+def list_inputs(inputs: list[str], suffixes: frozenset[str] = VIDEO_SUFFIXES, kind: str = "videos") -> list[str]:
     """URIs of all footage that files, folders, globs and lists (.txt, .csv, .parquet) name; sorted, each once.
 
-    A file named directly counts whatever its name is. In a folder, files with a video's suffix count, hidden ones
+    suffixes, kind: of the files that are looked for in folders, where they are not videos.
+    A file named directly counts whatever its name is. In a folder, files with a suffix count, hidden ones
     (.name) do not; a folder that several links lead to is visited once. What a run of ours has made (its media,
     its work) is no input, so that an output folder may lie inside an input folder. Bytes of a name that are not
     UTF-8 are written as \\xNN. Raises InputError where an input does not exist or names nothing.
     """
     found: list[str] = []
     for text in inputs:
-        found += _expand(_readable(text))
+        found += _expand(_readable(text), suffixes, kind)
     if not found:
         raise InputError("No input: name files, folders, globs or a list of URIs with --input.")
     return sorted({_canonical(uri) for uri in found})
@@ -62,7 +63,7 @@ def _canonical(uri: str) -> str:
         return uri
 
 
-def _expand(text: str) -> list[str]:
+def _expand(text: str, suffixes: frozenset[str], kind: str) -> list[str]:
     fs, path = resolve(text)
     prefix = text[: text.index("://") + 3] if "://" in text and not text.startswith("file://") else ""
     try:
@@ -75,11 +76,11 @@ def _expand(text: str) -> list[str]:
         return [prefix + path]
     if info.type == pafs.FileType.Directory:
         files = _walk(path) if is_local(fs) else _list(fs, path)
-        videos = [prefix + p for p in files if os.path.splitext(p)[1].lower() in VIDEO_SUFFIXES]
-        if not videos:
-            other = f" (its {len(files)} files have no video's suffix; name them by a glob)" if files else ""
-            raise InputError(f"--input {text}: the folder holds no videos{other}.")
-        return videos
+        chosen = [prefix + p for p in files if os.path.splitext(p)[1].lower() in suffixes]
+        if not chosen:
+            other = f" (its {len(files)} files have no {kind[:-1]}'s suffix; name them by a glob)" if files else ""
+            raise InputError(f"--input {text}: the folder holds no {kind}{other}.")
+        return chosen
     if any(mark in text for mark in "*?["):
         matched = _glob(fs, path)
         if not matched:

@@ -206,6 +206,12 @@ def bench_judge() -> str:
     return f"{total:.2f} s for {JUDGED_ROWS:,} rows ({decided:.2f} s to decide, the rest for buckets and sets)"
 
 
+def bench_loader() -> str:
+    from tests.bench.loader import report
+
+    return report()
+
+
 BENCHES: dict[str, Callable[[], str]] = {
     name.removeprefix("bench_"): value for name, value in list(globals().items()) if name.startswith("bench_")
 }

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from threading import Event, Thread
+from time import sleep
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 pytest.importorskip("torch")
 
-from curation.manifest import ManifestError
+from curation.manifest import SET, ManifestError, publish
 from model.data import DataError, DataOptions, Loader, Plan, Shape, permute
 from model.frames import ClipError, read_clip
 from model.sample import write_mp4
@@ -104,6 +110,107 @@ def test_image_batches_come_at_their_ratio_and_have_one_frame(tmp_path, film):
     assert all(shape[2:] == (32, 64, 3) for shape in shapes)
 
 
+def picture_run(root, count: int = 9, **changed) -> str:
+    """A run of `count` images, as sets/images."""
+    root.mkdir(exist_ok=True)
+    rows = []
+    for number in range(count):
+        Image.new("RGB", (80, 48), (20 * number, 0, 0)).save(root / f"{number}.png")
+        size = {"start_s": 0.0, "end_s": 1.0, "fps": 1.0, "frames": 1, "bucket": "16x9"}
+        rows.append(row(100 + number, f"{number}.png", caption=f"Red {number}.", **{**size, **changed}))
+    publish(str(root), {"sets/images": pa.Table.from_pylist(rows, schema=SET)}, {})
+    return str(root)
+
+
+def test_images_come_from_their_set_in_an_order_of_their_own(tmp_path, film):
+    runs = [make_run(tmp_path / "clips", [row(n, str(film)) for n in range(8)]), picture_run(tmp_path / "images")]
+    options = DataOptions("pretrain-256", 4, frames_max=2, workers=0, image_every=3, images="images")
+    batches = list(Loader(runs, options).batches(range(9)))
+    assert [batch.frames.shape[1] for batch in batches] == [1, 2, 2] * 3
+    seen = [[int(sample.clip_id, 16) for sample in batch.samples] for batch in batches]
+    shown = seen[0] + seen[3]
+    assert len(set(shown)) == 8 and min(shown) >= 100, "no image twice in an epoch"
+    clips = [number for at in (1, 2) for number in seen[at]]
+    assert sorted(clips) == list(range(8)), "clip batches leave no place out for the images between them"
+    for sample in batches[3].samples:
+        assert sample.caption == f"Red {int(sample.clip_id, 16) - 100}."
+        assert np.array_equal(sample.frames[0, 0, 0], [20 * (int(sample.clip_id, 16) - 100), 0, 0])
+
+
+def test_image_batches_resume_and_split_among_ranks_like_all_others(tmp_path, film):
+    rows = [row(n, str(film), BUCKET if n % 2 else TALL) for n in range(12)]
+    runs = [make_run(tmp_path / "clips", rows), picture_run(tmp_path / "images")]
+    options = DataOptions("pretrain-256", 4, frames_max=2, workers=2, image_every=2, images="images")
+    whole = list(Loader(runs, options).batches(range(8)))
+    halves = [list(Loader(runs, options, rank, 2).batches(range(3, 8))) for rank in range(2)]
+    for number, batch in enumerate(whole[3:]):
+        parts = [half[number] for half in halves]
+        assert {part.shape for part in parts} == {batch.shape}
+        assert np.array_equal(np.concatenate([part.frames for part in parts]), batch.frames)
+
+
+def test_a_stage_of_images_alone_needs_no_clips(tmp_path):
+    options = DataOptions("pretrain-256", 4, frames_max=1, workers=0, image_every=1, images="images")
+    found = Loader([picture_run(tmp_path)], options)
+    assert found.table.name == "images" and [b.frames.shape[1] for b in found.batches(range(3))] == [1, 1, 1]
+
+
+def test_a_run_without_the_set_is_named_and_one_with_it_is_enough(tmp_path, film):
+    clips = make_run(tmp_path / "clips", [row(n, str(film)) for n in range(8)])
+    images = picture_run(tmp_path / "images")
+    found = Loader([images, clips], DataOptions("pretrain-256", 4, image_every=2, images="images"))
+    assert f"{images} has no sets/pretrain-256" in found.description
+    assert [entry[2] for entry in found.identity] == ["pretrain-256", "images"]
+    with pytest.raises(ManifestError, match=r"no set 'finetune' in .*; sets: images, pretrain-256, validation."):
+        Loader([images, clips], DataOptions("finetune", 4))
+
+
+def test_an_image_that_cannot_be_read_is_replaced_like_a_clip(tmp_path):
+    run = picture_run(tmp_path)
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    found = Loader([run], DataOptions("images", 4, workers=0, image_every=1, images="images"))
+    ids = [sample.clip_id for batch in found.batches(range(2)) for sample in batch.samples]
+    assert len(found.failures) <= 1 and f"{103:020x}" not in ids
+
+
+def test_weights_that_differ_are_refused_and_one_weight_is_not(tmp_path, film):
+    run = make_run(tmp_path / "a", [row(n, str(film), weight=1.0 + n) for n in range(8)])
+    with pytest.raises(DataError, match="weights in sets/pretrain-256 go from 1 to 8"):
+        loader(run)
+    heavy = make_run(tmp_path / "b", [row(n, str(film), weight=2.0) for n in range(8)])
+    light = make_run(tmp_path / "c", [row(n, str(film), weight=None) for n in range(8)])
+    assert Loader([heavy, light], DataOptions(**OPTIONS)).table.rows == 16
+
+
+def test_a_closed_loader_decodes_nothing_of_what_waits(tmp_path, film, monkeypatch):
+    run = make_run(tmp_path, [row(n, str(film)) for n in range(8)])
+    found, started, go = loader(run, batch=8, workers=1, prefetch=2), [], Event()
+    read = Loader._read
+
+    def slow(*arguments):
+        started.append(1)
+        go.wait(10)
+        return read(*arguments)
+
+    monkeypatch.setattr(Loader, "_read", staticmethod(slow))
+    batches = found.batches(range(9))
+
+    def read_on():
+        with suppress(CancelledError):
+            next(batches)
+
+    reader = Thread(target=read_on)
+    reader.start()
+    while not started:
+        sleep(0.01)
+    closer = Thread(target=found.close)
+    closer.start()
+    go.set()
+    closer.join(30)
+    reader.join(30)
+    assert not closer.is_alive() and not reader.is_alive() and len(started) < 8
+
+
 def test_shapes_scale_to_small_machines_with_sides_of_sixteen():
     assert Shape(256, 576, 1024).scaled(16, 128) == Shape(16, 96, 176)
     assert Shape(128, 192, 336).scaled(None, None) == Shape(128, 192, 336)
@@ -156,7 +263,7 @@ def test_an_empty_bucket_and_an_empty_set_are_sentences(tmp_path, film):
         loader(run, buckets=("1x1/16s",))
     with pytest.raises(DataError, match="set 'validation' has no clips"):
         loader(run, set="validation")
-    with pytest.raises(ManifestError, match="did you mean 'sets/pretrain-256'"):
+    with pytest.raises(ManifestError, match="did you mean 'pretrain-256'"):
         loader(run, set="pretrain-25")
 
 

@@ -20,7 +20,7 @@ from tests.model.small_run import dit_recipe, film_run, losses, tae_recipe  # no
 from tests.pipelines.commands import command_line, descendants, finish, start  # noqa: E402
 
 torch.set_num_threads(1)
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def quiet(_: str) -> None:

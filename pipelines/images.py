@@ -1,0 +1,430 @@
+"""`rushes images`: image files, and single frames of a run's kept clips, to a set of images that training mixes in.
+
+Facts of every image are measured once and recorded (RUN/work/images), so that the same command again looks at what is
+new only; what they mean (too small, which bucket, which caption) is decided from the records each time. Image files
+stay where they are, frames of clips are written to RUN/media.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from curation import manifest
+from curation import recipe as recipes
+from curation.curriculum import bucket_shape, buckets
+from curation.manifest import ManifestError, Run, join, resolve
+from curation.video import decode
+from curation.video.inputs import LIST_SUFFIXES, InputError, list_inputs
+from curation.video.source import Source, clip_id, fingerprint
+from pipelines import engine
+from pipelines.progress import Stages
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
+FORMATS = ("JPEG", "PNG", "WEBP")  # that the trainer reads (model/frames.py)
+CAPTION_SUFFIXES = LIST_SUFFIXES | {".jsonl"}  # files beside images that are no images themselves
+EXIF_ORIENTATION = 0x0112
+ROTATIONS = {3: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # EXIF's orientation -> degrees counter-clockwise to upright
+BUCKET = "{}/4-8s"  # a bucket of clips whose shape an aspect has
+JPEG_QUALITY = 95  # of frames that are written
+PER_TASK = 64  # images looked at in one task: a killed run repeats at most so many per worker
+TASK_S, EACH_S = 120.0, 60.0  # seconds that a task may take, and more for each of its images
+IMAGES = "images"
+
+PICTURE = pa.struct(
+    [("media", pa.string()), ("time_s", pa.float64()), ("width", pa.int32()), ("height", pa.int32())]
+)  # width, height: as shown, pixels
+RECORDS = pa.schema([("key", pa.string()), *manifest.SOURCES, ("pictures", pa.list_(PICTURE))])
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image file, or a kept clip from which frames are taken. key: changes with its content."""
+
+    key: str
+    uri: str
+    source_id: str | None = None  # of a clip
+    start_s: float | None = None  # of a clip, in its source
+    caption: str | None = None  # of a clip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted. inputs: files, folders, globs, lists; runs: whose kept clips give `per_clip` frames each."""
+
+    inputs: list[str]
+    runs: list[str]
+    per_clip: int = 1
+    captions: str | None = None  # a table with the columns file and caption
+    name: str = "images"
+    resolution: int = 256  # pixels, square root of the area that a picture must have
+
+
+def collect(request: Request, root: str, console: Console) -> Run:
+    """Publish sources and sets/NAME at `root`. Raises InputError, ManifestError or StopRun: one sentence each."""
+    _refuse_other_runs(root)
+    items = list_items(request)
+    captions = read_captions(request.captions, [item.uri for item in items]) if request.captions else {}
+    with manifest.lock(root), Stages(console) as stages:
+        found = _examine(items, root, request.per_clip, stages)
+        sources, rows = _decide(request, items, found, captions)
+        tables = {"sources": pa.Table.from_pylist([source.row() for source in sources], manifest.SOURCES)}
+        tables[f"sets/{request.name}"] = pa.Table.from_pylist(sorted(rows, key=lambda r: r["clip_id"]), manifest.SET)
+        return manifest.publish(root, tables, _record(request, sources, rows))
+
+
+def _refuse_other_runs(root: str) -> None:
+    if manifest.exists(join(root, "run.json")) and "clips" in manifest.open_run(root).tables:
+        raise ManifestError(f"{root} holds a curated run; give the images a folder of their own.")
+
+
+# ---- what there is -------------------------------------------------------------------------------------------------
+
+
+def list_items(request: Request) -> list[Item]:
+    """Every image and every kept clip that the request names. Raises InputError, ManifestError."""
+    uris = list_inputs(request.inputs, IMAGE_SUFFIXES, "images") if request.inputs else []
+    items = [Item(_key(u), u) for u in uris if os.path.splitext(u)[1].lower() not in CAPTION_SUFFIXES]
+    for root in request.runs:
+        items += _kept_clips(root, request.per_clip)
+    if not items:
+        raise InputError("No images: name files, folders or globs with --input, or runs with kept clips with --clips.")
+    return items
+
+
+def _key(uri: str, *more: Any) -> str:
+    """Name of a file's content as far as its address, size and time tell; a file that is not there has one too."""
+    try:
+        fs, path = resolve(uri)
+        info = fs.get_file_info(path)
+        more = (*more, info.size, info.mtime_ns)
+    except (OSError, ManifestError):
+        pass  # whoever opens it says why
+    return hashlib.blake2b(":".join(map(str, (uri, *more))).encode(), digest_size=10).hexdigest()
+
+
+def _kept_clips(root: str, per_clip: int) -> Iterator[Item]:
+    """Kept clips, but for those that are validated on."""
+    run = manifest.open_run(root)
+    columns = ["clip_id", "source_id", "start_s", "media", "caption", "kept", "sets"]
+    base = root if "://" in root else resolve(root)[1]
+    for row in run.table("clips", columns).to_pylist():
+        if row["kept"] and row["media"] and "validation" not in (row["sets"] or []):
+            away = "://" in row["media"] or row["media"].startswith("/")
+            uri = row["media"] if away else join(base, row["media"])
+            yield Item(_key(uri, row["clip_id"], per_clip), uri, row["source_id"], row["start_s"], row["caption"])
+
+
+def read_captions(table: str, uris: list[str]) -> dict[str, str]:
+    """uri -> caption, from a .csv, .jsonl or .parquet with the columns file and caption.
+
+    A file is an address, a path, or a path relative to the table's folder. Raises InputError where the table cannot
+    be read, lacks a column, or names none of the images.
+    """
+    fs, path = resolve(table)
+    suffix = os.path.splitext(path)[1].lower()
+    try:
+        with fs.open_input_file(path) as stream:
+            if suffix == ".parquet":
+                rows = pq.read_table(stream).to_pylist()
+            elif suffix in (".csv", ".jsonl"):
+                text = stream.read().decode("utf-8-sig")
+                lines = [line for line in text.splitlines() if line.strip()]
+                rows = list(csv.DictReader(io.StringIO(text))) if suffix == ".csv" else [json.loads(x) for x in lines]
+            else:
+                raise InputError(f"--captions {table}: a table of captions is a .csv, .jsonl or .parquet file.")
+    except (OSError, ValueError, pa.ArrowInvalid, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--captions {table} cannot be read: {error}.") from error
+    if any(not isinstance(row, dict) or not {"file", "caption"} <= row.keys() for row in rows):
+        raise InputError(f"--captions {table}: every row needs the columns 'file' and 'caption'.")
+    folder = os.path.dirname(path) if "://" not in table else table.rpartition("/")[0]
+    by_uri = {_beside(folder, str(row["file"])): str(row["caption"] or "").strip() for row in rows}
+    named = {uri: by_uri[uri] for uri in uris if by_uri.get(uri)}
+    if not named:
+        raise InputError(f"--captions {table} names none of the images: its files are relative to its own folder.")
+    return named
+
+
+def _beside(folder: str, file: str) -> str:
+    return file if "://" in file else os.path.normpath(os.path.join(folder, os.path.expanduser(file)))
+
+
+def _sidecar(uri: str) -> str | None:
+    """Text of the .txt file of the same stem, None where there is none."""
+    fs, path = resolve(os.path.splitext(uri)[0] + ".txt")
+    try:
+        with fs.open_input_stream(path) as stream:
+            return " ".join(stream.read().decode("utf-8-sig", "replace").split()) or None
+    except OSError:
+        return None
+
+
+# ---- looking at it -------------------------------------------------------------------------------------------------
+
+
+class NoImage(ValueError):
+    """A file that is no picture to train on: what it is, a colon, and what to do or what was found."""
+
+
+class ImageWorker:
+    """Looks at items and leaves a record of them; ordinary class, no engine inside."""
+
+    def __init__(self, root: str, per_clip: int) -> None:
+        decode.quiet()
+        self._root, self._per_clip = root, per_clip
+
+    def examine(self, items: list[Item]) -> list[dict[str, Any]]:
+        """A row of RECORDS for each item."""
+        rows = [self._row(item) for item in items]
+        manifest.write_table(_records(self._root, f"{uuid.uuid4().hex}.parquet"), pa.Table.from_pylist(rows, RECORDS))
+        return rows
+
+    def _row(self, item: Item) -> dict[str, Any]:
+        source, pictures = Source(item.uri, item.source_id), []
+        try:
+            source, pictures = self._clip(item) if item.source_id else image_facts(item.uri)
+        except (NoImage, decode.DecodeError, FileNotFoundError) as error:
+            source = source.failed(str(error))
+        return {"key": item.key, **source.row(), "pictures": pictures}
+
+    def _clip(self, item: Item) -> tuple[Source, list[dict[str, Any]]]:
+        """The sharpest key frame of each of `per_clip` equal parts of a clip, as JPEG files."""
+        import cv2
+
+        source = decode.probe(item.uri, item.source_id)
+        if source.status == "failed":
+            raise NoImage(f"no clip: {source.error}")
+        pictures = []
+        for time_s, bgr in sharpest(item.uri, source.duration_s or 0.0, self._per_clip):
+            name = clip_id(item.source_id, item.start_s + time_s, item.start_s + time_s)
+            media = f"media/{name[:2]}/{name}.jpg"
+            data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+            manifest.write_bytes(join(self._root, media), data.tobytes())
+            pictures.append({"media": media, "time_s": time_s, "width": bgr.shape[1], "height": bgr.shape[0]})
+        return source, pictures
+
+
+def image_facts(uri: str) -> tuple[Source, list[dict[str, Any]]]:
+    """What an image file is, all of it decoded. Raises NoImage or FileNotFoundError."""
+    from PIL import Image
+
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as stream:
+        data = stream.read()
+    if not data:
+        raise NoImage("empty: the file has 0 bytes")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            facts = _facts(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, NoImage):
+            raise
+        kind = "not an image" if isinstance(error, Image.UnidentifiedImageError) else "damaged"
+        known = " as JPEG, PNG or WebP" if kind == "not an image" else ""
+        raise NoImage(f"{kind}: it cannot be read{known} ({str(error).splitlines()[0]})") from error
+    source = Source(uri, fingerprint(uri), size_bytes=len(data), frames=1, **facts)
+    return source, [{"media": uri, "time_s": 0.0, "width": source.width, "height": source.height}]
+
+
+def _facts(image: Any) -> dict[str, Any]:
+    """codec, pix_fmt, width, height (upright) and rotation of an open Pillow image. Raises NoImage."""
+    if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+        raise NoImage(f"animated: it has {image.n_frames} frames; curate it as a video")
+    if image.mode == "CMYK":
+        raise NoImage("CMYK: its colours depend on a printer; convert it to RGB")
+    if image.mode[0] in "IF":
+        raise NoImage(f"deep grey: mode {image.mode} has more than 8 bits; convert it to 8 bits")
+    image.load()
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise NoImage("transparent: part of it shows what is behind; put it on a background")
+    turn = image.getexif().get(EXIF_ORIENTATION, 1)
+    width, height = image.size[::-1] if turn in (5, 6, 7, 8) else image.size
+    return {"codec": image.format.lower(), "pix_fmt": image.mode, "width": width, "height": height,
+            "rotation": ROTATIONS.get(turn, 0)}  # fmt: skip
+
+
+def sharpest(uri: str, duration_s: float, parts: int) -> list[tuple[float, np.ndarray]]:
+    """(seconds from the first frame, uint8 BGR [H, W, 3]) of the sharpest key frame in each equal part of a clip.
+
+    A part without a key frame gives nothing. Raises DecodeError, NoImage.
+    """
+    from curation.visual.frame_stats import frame_stats
+
+    best: dict[int, tuple[float, float, np.ndarray]] = {}
+    with decode.opened(uri) as (container, stream):
+        stream.codec_context.skip_frame = "NONKEY"
+        errors: list[str] = []
+        first = None
+        for picture in decode.pictures(container, stream, errors):
+            if picture.time is None:
+                continue
+            first = picture.time if first is None else first
+            info = decode.stream_info(container, stream, picture)
+            time_s = picture.time - first
+            part = min(parts - 1, int(parts * time_s / duration_s)) if duration_s else 0
+            bgr = decode.Frame(picture, 0, time_s, info).still(max(info.shown))
+            score = frame_stats(bgr)["sharpness"]
+            if part not in best or score > best[part][0]:
+                best[part] = (score, time_s, bgr)
+    if not best:
+        raise NoImage(f"no frame: none could be decoded{': ' + errors[0] if errors else ''}")
+    return [best[part][1:] for part in sorted(best)]
+
+
+# ---- all of it -----------------------------------------------------------------------------------------------------
+
+
+def _records(root: str, name: str = "") -> str:
+    return join(root, "work", "images", name).rstrip("/")
+
+
+def _known(root: str) -> dict[str, dict[str, Any]]:
+    """Records of earlier runs by key; those whose written frames are gone are left out."""
+    fs, folder = resolve(_records(root))
+    found = fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    rows = [row for info in found if info.path.endswith(".parquet") for row in manifest.read_table(info.path if
+            manifest.is_local(fs) else _records(root, info.base_name)).to_pylist()]  # fmt: skip
+    return {row["key"]: row for row in rows if all(_there(root, picture["media"]) for picture in row["pictures"])}
+
+
+def _there(root: str, media: str) -> bool:
+    return "://" in media or media.startswith("/") or manifest.exists(join(root, media))
+
+
+def _examine(items: list[Item], root: str, per_clip: int, stages: Stages) -> dict[str, dict[str, Any]]:
+    """A row of RECORDS for every item, by key: from the records, or from workers."""
+    from pipelines.worker import stop_reason
+
+    found = _known(root)
+    todo = [item for item in items if item.key not in found]
+    stages.total(IMAGES, len(items), note=f"{len(items) - len(todo)} known" if len(todo) < len(items) else "")
+    for _ in range(len(items) - len(todo)):
+        stages.step(IMAGES)
+    if not todo:
+        stages.done(IMAGES)
+        return found
+    settings = recipes.build({}).engine
+    tasks = [todo[start : start + PER_TASK] for start in range(0, len(todo), PER_TASK)]
+    workers = min(engine.start(settings), len(tasks))
+    pool = engine.Pool(lambda: ImageWorker(root, per_clip), workers, settings.attempts, stop_reason)
+    try:
+        for some in tasks:
+            _submit(pool, some)
+        for task, result in pool.completed():
+            some = task.args[0]
+            if isinstance(result, engine.Failure) and len(some) > 1:  # one of them; the others lose nothing by it
+                for item in some:
+                    _submit(pool, [item])
+                continue
+            if isinstance(result, engine.Failure):
+                failed = Source(some[0].uri, some[0].source_id).failed(result.reason)
+                result = [{"key": some[0].key, **failed.row(), "pictures": []}]
+            for row in result:
+                found[row["key"]] = row
+                stages.step(IMAGES)
+    finally:
+        pool.close()
+    stages.done(IMAGES)
+    return found
+
+
+def _submit(pool: engine.Pool, items: list[Item]) -> None:
+    pool.submit("examine", items[0].key, items, timeout_s=TASK_S + EACH_S * len(items))
+
+
+def _decide(
+    request: Request, items: list[Item], found: dict[str, dict[str, Any]], captions: dict[str, str]
+) -> tuple[list[Source], list[dict[str, Any]]]:
+    """The row of every item in `sources`, and the rows of the set."""
+    limit = recipes.build({}).visual.aspect_max
+    sources, rows, first = [], [], {}
+    for item in items:
+        record = dict(found[item.key])
+        pictures, _ = record.pop("pictures"), record.pop("key")
+        source = replace(Source(**record), uri=item.uri)
+        if item.source_id is None and source.status == "ok" and source.source_id in first:
+            same = first[source.source_id]
+            source = replace(source, status="duplicate", error=f"duplicate: the same content as {same}")
+        good, why = [], None
+        for picture in pictures if source.status == "ok" else []:
+            shape = _shape(picture, request.resolution)
+            why = _unfit(picture, shape, limit)
+            if why is None:
+                good.append(_set_row(item, source, picture, shape))
+        if source.status == "ok" and not good:
+            source = source.failed(why or "no frame: none was taken")
+        if good and item.source_id is None:
+            first[source.source_id] = item.uri
+        caption = item.caption if item.source_id else captions.get(item.uri) or (_sidecar(item.uri) if good else None)
+        rows += [{**row, "caption": caption} for row in good]
+        sources.append(replace(source, clips=len(good)))
+    return sources, rows
+
+
+def _shape(picture: dict[str, Any], resolution: int) -> tuple[str, int, int]:
+    """(aspect such as 16x9, width, height in pixels) that a picture is trained at."""
+    sides = (np.array([picture[side]]) for side in ("width", "height"))
+    aspect = buckets(*sides, np.array([4.0]))[0].partition("/")[0]
+    return aspect, *bucket_shape(BUCKET.format(aspect), resolution)[:2]
+
+
+def _unfit(picture: dict[str, Any], shape: tuple[str, int, int], aspect_max: float | None) -> str | None:
+    """Why a picture cannot be in the set, or None."""
+    width, height = picture["width"], picture["height"]
+    if width < shape[1] or height < shape[2]:
+        return f"too small: {width}x{height}, the set's {shape[0]} pictures are {shape[1]}x{shape[2]}"
+    ratio = max(width, height) / min(width, height)
+    if aspect_max and ratio > aspect_max:
+        return f"too long: {width}x{height}, the longer side may be {aspect_max:g} times the shorter"
+    return None
+
+
+def _set_row(item: Item, source: Source, picture: dict[str, Any], shape: tuple[str, int, int]) -> dict[str, Any]:
+    """A row of manifest.SET: one frame, shown for a second, without a frame rate in front of its caption."""
+    at = (item.start_s or 0.0) + picture["time_s"]
+    return {
+        "clip_id": clip_id(source.source_id, at, at), "media": picture["media"], "source_id": source.source_id,
+        "start_s": 0.0, "end_s": 1.0, "fps": 1.0, "frames": 1, "width": shape[1], "height": shape[2],
+        "bucket": shape[0], "weight": 1.0,
+    }  # fmt: skip
+
+
+def _record(request: Request, sources: list[Source], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    status = Counter(source.status for source in sources)
+    why = Counter(source.error.partition(":")[0] for source in sources if source.error)
+    silent = sum(not row["caption"] for row in rows)
+    warnings = [f"{silent} of {len(rows)} images have no caption."] if silent else []
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "images": {"inputs": request.inputs, "runs": request.runs, "per_clip": request.per_clip,
+                   "captions": request.captions, "resolution": request.resolution, "left_out": dict(why)},
+        "funnel": {"sources": {"inputs": len(sources), **status}, "sets": {request.name: len(rows)}},
+        "warnings": warnings,
+    }  # fmt: skip
+
+
+def print_outcome(run: Run, console: Console) -> None:
+    """What became of every input, in a few lines."""
+    counts, facts = run.record["funnel"], run.record["images"]
+    console.print(f"\n{counts['sources']['inputs']} images and clips", highlight=False)
+    for why, count in sorted(facts["left_out"].items()):
+        console.print(f"  {count} left out: {why}", highlight=False, markup=False)
+    for name, rows in counts["sets"].items():
+        console.print(f"sets/{name}: {rows} images", highlight=False)
