@@ -176,6 +176,7 @@ def encode(
     began = time.monotonic()
     roots, root = [_address(each) for each in roots], _address(root)
     frozen, mark = load_tae(tae)
+    channels = frozen.config.latent_channels
     where = os.path.abspath(checkpoints.open_checkpoint(tae).path)  # a training may go on meanwhile
     settings = settings_of(recipe, mark, options)
     plans = plan_sets(recipe, roots, names)
@@ -183,6 +184,7 @@ def encode(
         _own_folder(root)
         cpus = engine.start(options.engine)
         workers, threads = _place(cpus, options.gpus)
+        workers = max(1, min(workers, job_count(plans, settings, channels, options.clips_per_file)))
         device, text = "cuda" if options.gpus else "cpu", recipe.text
 
         def build() -> Worker:
@@ -191,7 +193,7 @@ def encode(
         pool = engine.Pool(build, workers, options.engine.attempts, stop_reason, threads, options.gpus)
         try:
             with Stages(console) as stages:
-                work = _Encoding(root, settings, options, pool, workers, frozen.config.latent_channels, stages)
+                work = _Encoding(root, settings, options, pool, workers, channels, stages)
                 found = {name: work.run(name, plan) for name, plan in plans.items()}
         finally:
             pool.close()
@@ -315,6 +317,13 @@ def latent_bytes(clip: Shape, shapes: Sequence[Shape], settings: Settings, chann
 
 def clips_per_file(clip: Shape, shapes: Sequence[Shape], settings: Settings, channels: int, most: int) -> int:
     return max(1, min(most, FILE_BYTES_MAX // latent_bytes(clip, shapes, settings, channels)))
+
+
+def job_count(plans: dict[str, SetPlan], settings: Settings, channels: int, most: int) -> int:
+    """How many files will be written."""
+    buckets = [entry for plan in plans.values() for entry in plan.buckets.values()]
+    sizes = [clips_per_file(clip, shapes, settings, channels, most) for clip, shapes, _ in buckets]
+    return sum(math.ceil(sum(map(len, parts)) / size) for size, (_, _, parts) in zip(sizes, buckets))
 
 
 # ---- what is published ---------------------------------------------------------------------------------------------

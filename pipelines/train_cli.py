@@ -298,8 +298,10 @@ def evaluate(
         import json
 
         from model.data import DataOptions
+        from model.latents import videos_only
         from pipelines import evaluation
 
+        videos_only(runs)
         options = DataOptions(set_name, 1, 0, frames_max, resolution)
         setting = evaluation.Setting(runs, options, clips, features, _device())
         if dit:

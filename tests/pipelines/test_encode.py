@@ -164,3 +164,16 @@ def test_a_curated_run_is_not_overwritten(encoded):
     code, text = said(encoded, Path(encoded.source))
     assert code == 2 and "choose another --output" in text
     assert "encoding" not in open_run(encoded.source).record
+
+
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        (["funnel"], "is not a curated run; name the one that it was made from"),
+        (["judge", "--dry-run"], "is not a curated run; name the one that it was made from"),
+        (["evaluate", "--tae", "any"], "holds latents, not videos; name the runs it was made from"),
+    ],
+)
+def test_what_wants_a_curated_run_or_videos_says_that_these_are_latents(encoded, command, words):
+    result = CliRunner().invoke(app, [command[0], encoded.run.root, *command[1:]])
+    assert result.exit_code and words in " ".join((result.output + str(result.exception or "")).split())
