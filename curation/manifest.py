@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 SCHEMA_VERSION = 1
 ROWS_PER_FILE = 1_000_000
 ROWS_PER_GROUP = 65_536
+SET_ROWS_PER_GROUP = 8_192  # a trainer reads a row group for one row of it
 #: Snapshots kept for readers that opened the run before the newest was published.
 SNAPSHOTS_KEPT = 2
 
@@ -180,10 +181,10 @@ def write_bytes(uri: str, data: bytes) -> None:
         _write(fs, path, data)
 
 
-def write_table(uri: str, table: pa.Table) -> None:
+def write_table(uri: str, table: pa.Table, rows_per_group: int = ROWS_PER_GROUP) -> None:
     """One Parquet file, atomically (see write_bytes)."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
     fs, path = resolve(uri)
     with named_errors(uri):
         _write(fs, path, sink.getvalue())
@@ -304,10 +305,10 @@ def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any]) -> R
     listed: dict[str, Any] = {}
     try:
         for name, table in tables.items():
-            files = []
+            files, rows_per_group = [], SET_ROWS_PER_GROUP if name.startswith("sets/") else ROWS_PER_GROUP
             for index, start in enumerate(range(0, max(table.num_rows, 1), ROWS_PER_FILE)):
                 file = f"snapshots/{snapshot}/{name}/part-{index:05d}.parquet"
-                write_table(join(root, file), table.slice(start, ROWS_PER_FILE))
+                write_table(join(root, file), table.slice(start, ROWS_PER_FILE), rows_per_group)
                 files.append(file)
             listed[name] = {"files": files, "rows": table.num_rows}
         full = {"schema_version": SCHEMA_VERSION, "snapshot": snapshot, **record, "tables": listed}

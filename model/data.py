@@ -35,7 +35,7 @@ from model.frames import ClipError, read_clip, read_image
 
 SIDE_STEP = 16  # pixels: the TAE shrinks a side 8 times, the DiT's patches take 2 of what is left
 FEISTEL_ROUNDS = 6  # enough that neighbours in the epoch are not neighbours in the manifest
-GROUPS_HELD = 16  # row groups kept in memory: 16 x 65,536 rows, about 300 MB with captions of 150 characters
+ROWS_HELD = 1 << 20  # of the row groups kept in memory: about 300 MB with captions of 150 characters
 COLUMNS = ["clip_id", "media", "start_s", "end_s", "frames", "width", "height", "caption"]
 IMAGE_SEED = 4  # keeps the order of the images apart from the clips'
 CROP_SEEDS = (5, 6)  # keep the places of crops apart from other draws: top, left
@@ -225,7 +225,7 @@ class ClipTable:
         columns = {name: table[name] for name in COLUMNS}
         with self._lock:
             self._held[at] = columns
-            while len(self._held) > GROUPS_HELD:
+            while len(self._held) * len(columns["clip_id"]) > ROWS_HELD and len(self._held) > 1:
                 self._held.popitem(last=False)
         return columns
 
