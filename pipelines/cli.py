@@ -162,11 +162,21 @@ def why(
 def report(
     run: RunFolder,
     html: Annotated[Path | None, typer.Option("--html", help="Where to write it; default RUN/report.html.")] = None,
+    tae: Annotated[str | None, typer.Option("--tae", help="Show what this autoencoder learned from the run.")] = None,
+    dit: Annotated[str | None, typer.Option("--dit", help="With --tae: and this transformer.")] = None,
 ) -> None:
-    """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets."""
+    """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets, trainings."""
     from pipelines.report import write_report
 
-    console.print(f"Report: {write_report(run, html)}", highlight=False)
+    if dit and not tae:
+        fail("--dit needs the autoencoder it was trained with: name it with --tae.")
+    sections = []
+    if tae:
+        with train_cli.sentences():
+            from pipelines.training_report import training_section
+
+            sections = [training_section(run, tae, dit)]
+    console.print(f"Report: {write_report(run, html, sections)}", highlight=False)
 
 
 @app.command()
@@ -185,8 +195,11 @@ def recipe(
 
 
 @app.command()
-def demo(output: Annotated[str, typer.Argument(help="Run folder.")] = "runs/demo") -> None:
-    """The main job on real footage, offline: make a small pool of clips, curate it, show what was kept and why."""
+def demo(
+    output: Annotated[str, typer.Argument(help="Run folder.")] = "runs/demo",
+    train: Annotated[bool, typer.Option(help="Train both models on it, about a minute each.")] = True,
+) -> None:
+    """The main job on real footage, offline: make a small pool of clips, curate it, train on it, show it all."""
     from pipelines.demo_pool import make_pool
 
     pool = Path(output).parent / "demo-footage"
@@ -194,47 +207,12 @@ def demo(output: Annotated[str, typer.Argument(help="Run folder.")] = "runs/demo
     for file in make_pool(pool):
         console.print(f"  {file.path.name:22} {file.what}", highlight=False, markup=False)
     curate(input=[str(pool / "*")], output=output, recipe="demo", set_=None, dry_run=False)
+    if train:
+        with train_cli.sentences():
+            from pipelines.demo_train import train as train_both
 
-
-@app.command()
-def images(
-    output: Annotated[str, typer.Option("--output", "-o", help="Run folder; the same folder again goes on.")],
-    input: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", help="Image file, folder, glob, or list of URIs; may be repeated."),
-    ] = None,
-    clips: Annotated[
-        list[str] | None, typer.Option("--clips", help="A curated run whose kept clips give frames; may be repeated.")
-    ] = None,
-    per_clip: Annotated[int, typer.Option(help="Frames of each clip: the sharpest of as many parts.", min=1)] = 1,
-    captions: Annotated[
-        str | None,
-        typer.Option(help="Table (.csv .jsonl .parquet) with columns file, caption; else IMAGE.txt."),
-    ] = None,
-    name: Annotated[str, typer.Option(help="The set's name, which a stage's key `images` gives.")] = "images",
-    resolution: Annotated[int, typer.Option(help="Square root of the area, pixels; smaller ones fail.", min=16)] = 256,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
-) -> None:
-    """Images to a set that training mixes in: image files, and frames of a run's kept clips.
-
-    Example:  rushes images -i ~/pictures --clips runs/first -o runs/images
-    """
-    from pipelines.images import Request, collect, list_items, print_outcome
-
-    request = Request(input or [], clips or [], per_clip, captions, name, resolution)
-    if dry_run:
-        items = list_items(request)
-        console.print(f"{len(items)} images and clips into {output}:", highlight=False)
-        for item in items[:10]:
-            console.print(f"  {item.uri}", highlight=False, markup=False)
-        if len(items) > 10:
-            console.print(f"  and {len(items) - 10} more")
-        return
-    run = collect(request, output, console)
-    print_outcome(run, console)
-    _print_warnings(run)
-    if not run.record["tables"][f"sets/{name}"]["rows"]:
-        fail(f"none of it can be trained on; why stands in {output}/sources, column error.", 3)
+            tae, dit = train_both(output, console)
+        report(output, None, tae, dit)
 
 
 train_cli.register(app)

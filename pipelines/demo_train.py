@@ -1,0 +1,45 @@
+"""The end of `make demo`: both models trained for about a minute each on what was curated.
+
+It takes the commands' own way, and prints them: train tae, encode, train dit.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+TAE_STEPS, TAE_EVERY = 160, 32
+DIT_SETTINGS = ("stages.text-to-image.steps=150", "stages.joint-256.steps=250", "stages.joint-768.steps=1",
+                "stages.finetune.steps=1")  # fmt: skip
+
+
+def train(run: str, console: Console) -> tuple[str, str]:
+    """The outputs of both trainings, beside the run. What an earlier demo left there is replaced."""
+    from curation.recipe import Engine
+    from model.train import train_dit, train_tae
+    from model.train_recipe import load
+    from pipelines import encode
+
+    tae, latents, dit = (f"{run.rstrip('/')}-{name}" for name in ("tae", "latents", "dit"))
+    for folder in (tae, latents, dit):
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    steps = [f"stages.all.steps={TAE_STEPS}", f"stages.all.validate_every={TAE_EVERY}"]
+    say(_command(f"rushes train tae {run} -o {tae}", steps))
+    train_tae(load("tae-tiny", steps), [run], tae, say)
+    recipe = load("dit-tiny", DIT_SETTINGS)
+    say(_command(f"rushes encode {run} --tae {tae} -o {latents}", DIT_SETTINGS))
+    encode.encode(recipe, [run], tae, latents, [], encode.Options(engine=Engine()), console)
+    say(_command(f"rushes train dit {latents} --tae {tae} -o {dit}", DIT_SETTINGS))
+    train_dit(recipe, [latents], dit, tae, say)
+    say(f"\nTry:  rushes sample --dit {dit} --tae {tae} -p 'A slow pan.' -o {Path(run).parent}/samples")
+    return tae, dit
+
+
+def _command(text: str, settings: list[str] | tuple[str, ...]) -> str:
+    return "\n$ " + " ".join([text, *(f"--set {setting}" for setting in settings)])

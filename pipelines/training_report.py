@@ -1,0 +1,131 @@
+"""What a training learned, for the report of the run it was trained on: validation loss, reconstructions, samples.
+
+`rushes report RUN --tae T --dit D` puts it behind the sets. Everything is made anew from the checkpoints and the log.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.data import DataError, DataOptions, Loader, Sample
+from pipelines import charts
+from pipelines.report import STRIP_BYTES, filmstrip
+
+PAIRS, SAMPLES = 2, 3  # shown
+STILL_WIDTH = 336  # pixels: smaller frames are enlarged smoothly to this before they go into a strip
+GUIDANCE = 3.0  # a small model is overdriven by the paper's 7.5
+JPEG_QUALITY = 90
+
+
+def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
+    """(title, HTML) for `write_report`. tae, dit: outputs of trainings. Raises CheckpointError."""
+    import jinja2
+
+    from model.train import load_tae
+
+    decoder, mark = load_tae(tae)
+    curves = [_curve(Path(tae), "Autoencoder", "error on clips never trained on")]
+    curves += [_curve(Path(dit), "Transformer", "loss on clips never trained on")] if dit else []
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("pipelines", "templates"), autoescape=True)
+    page = environment.get_template("training.html.j2").render(
+        lede="What small models learned from these sets in a minute or two: proof that the sets can be trained on, "
+        "not a measure of the method.",
+        curves=[curve for curve in curves if curve],
+        size=charts.CHART,
+        pairs=_pairs(run, decoder),
+        samples=_samples(run, decoder, dit, mark) if dit else [],
+    )
+    return "Training", page
+
+
+def _curve(output: Path, title: str, what: str) -> dict[str, Any] | None:
+    """The validation losses of a log as points in drawing units; a gap in scale between stages is left as it is."""
+    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [entry for entry in map(json.loads, lines) if entry.get("validation") is not None]
+    if not entries:
+        return None
+    steps, losses = [entry["step"] for entry in entries], [entry["validation"] for entry in entries]
+    low, high = min(losses), max(losses)
+    wide, tall = charts.CHART
+    points = [
+        (wide * step / max(steps), 4 + (tall - 8) * (high - loss) / ((high - low) or 1), f"step {step}: {loss:.5f}")
+        for step, loss in zip(steps, losses)
+    ]
+    fall = f"from {losses[0]:.4f} to {losses[-1]:.4f}"
+    return {
+        "title": title,
+        "what": what,
+        "points": points,
+        "first": "step 0",
+        "last": f"step {steps[-1]}",
+        "fall": fall,
+    }
+
+
+def _pairs(run: str, tae: Any) -> list[dict[str, Any]]:
+    from model.evaluate import psnr, reconstruct
+
+    try:
+        loader = Loader([run], DataOptions("validation", 1, 0, workers=0))
+    except DataError:
+        return []
+    pairs = []
+    for batch in loader.batches(range(min(PAIRS, sum(loader.plan.sizes)))):
+        frames = batch.frames[0]
+        made = reconstruct(tae, frames)
+        still = np.broadcast_to(frames.mean(0, keepdims=True).round().astype(np.uint8), frames.shape)
+        pairs.append(
+            {"clip_id": batch.samples[0].clip_id, "original": _strip(frames), "made": _strip(made),
+             "psnr": psnr(frames, made), "baseline": psnr(frames, still)}
+        )  # fmt: skip
+    return pairs
+
+
+def _samples(run: str, tae: Any, dit: str, mark: str) -> list[dict[str, Any]]:
+    """Videos for captions that were trained on: a model this small knows no others."""
+    import yaml
+
+    from model.flow import PROCESSES
+    from model.sample import load_dit, sample_video
+    from model.train import text_encoders
+    from model.train_recipe import Text, TrainRecipe, build
+
+    model, meta = load_dit(dit, mark)
+    recipe: TrainRecipe = build(yaml.safe_load((Path(dit) / "recipe.yaml").read_text(encoding="utf-8")))
+    stage = recipe.stages[min(meta.get("stage", 0), len(recipe.stages) - 1)]
+    options = DataOptions(
+        stage.set, 1, 0, stage.frames_max, stage.resolution, buckets=stage.buckets, small_buckets="leave_out", workers=0
+    )
+    loader = Loader([run], options)
+    encoders, process = text_encoders(Text(**meta["text"])), PROCESSES[meta["process"]]()
+    found: dict[str, Sample] = {}
+    for batch in loader.batches(range(sum(loader.plan.sizes))):
+        found.setdefault(batch.samples[0].caption, batch.samples[0])
+    samples = []
+    for number, (caption, clip) in enumerate(list(found.items())[:SAMPLES]):
+        frames, high, wide = clip.frames.shape[:3]
+        video = sample_video(
+            model, tae, encoders, caption, frames, high, wide, guidance=GUIDANCE, seed=number, process=process,
+            fps=clip.rate if frames > 1 else None,
+        )  # fmt: skip
+        samples.append({"picture": _strip(video), "caption": caption, "shape": f"{wide} x {high}, {frames} frames"})
+    return samples
+
+
+def _strip(frames: np.ndarray) -> str:
+    """uint8 [T, H, W, 3] RGB -> data URI of a strip of its first, middle and last frames."""
+    import cv2
+
+    chosen = frames[np.linspace(0, len(frames) - 1, 3).round().astype(int)]
+    scale = max(1.0, STILL_WIDTH / frames.shape[2])
+    jpegs = []
+    for frame in chosen:
+        large = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame
+        bgr = cv2.cvtColor(large, cv2.COLOR_RGB2BGR)
+        jpegs.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+    return "data:image/jpeg;base64," + base64.b64encode(filmstrip(jpegs, STRIP_BYTES)).decode("ascii")
