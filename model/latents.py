@@ -140,10 +140,11 @@ def reads_of(recipe: TrainRecipe, stage: Stage) -> list[Read]:
     """What a stage trains on, and last what it validates on."""
     video, still = stage.image_every != 1, stage.image_every is not None
     size = (stage.frames_max, stage.resolution)
-    return [
-        Read(stage.set, stage.buckets, video, still, *size),
-        Read(recipe.data.validation_set, None, video, not video, *size),
-    ]
+    images = Read(stage.images, None, False, True, *size) if stage.images and still else None
+    clips = Read(stage.set, stage.buckets, video, still and images is None, *size)
+    validation = Read(recipe.data.validation_set, None, video, not video, *size)
+    trained = [clips, images] if video and images else [images or clips]
+    return [*trained, validation]
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
 from curation.manifest import open_run  # noqa: E402
-from model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, sample_times, unit  # noqa: E402
+from model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, frames_of, sample_times, unit  # noqa: E402
 from model.frames import ClipError, read_clip  # noqa: E402
-from model.latents import ClipEncoder, Job, LatentLoader, Settings, column, read_encoded, statistics  # noqa: E402
+from model.latents import ClipEncoder, Job, LatentLoader, Settings, column, read_encoded, reads_of, statistics  # noqa: E402
 from model.steps import inputs_from_latents, inputs_from_videos, latent_of  # noqa: E402
 from model.tae import TAE, TAEConfig  # noqa: E402
 from model.text import ByteEncoder, TextEncoders  # noqa: E402
@@ -212,6 +213,25 @@ def test_latents_and_videos_are_not_mixed_and_the_autoencoder_trains_on_videos(
     assert "train on one kind" in refused(dit_recipe(**WHOLE), [small_run, small_latents], small_tae, tmp_path)
     with pytest.raises(DataError, match=f"holds latents, not videos; .*{small_run}"):
         train_tae(tae_recipe(steps=1), [small_latents], str(tmp_path / "tae"), quiet)
+
+
+def test_a_set_of_images_is_stored_in_place_of_stills_of_clips_and_each_image_once(frozen, clips, tmp_path):
+    clip, image = Shape(16, 32, 64), Shape(1, 32, 64)
+    asked = {}
+    for changed in ({"image_every": 2}, {"image_every": 2, "images": "images"}, {"image_every": 1, "images": "images"}):
+        recipe = dit_recipe(frames_max=8, **changed)
+        *trained, validation = reads_of(recipe, recipe.stages[0])
+        asked[len(asked)] = {read.set: [str(shape) for shape in read.shapes(clip)] for read in trained}
+        assert validation.set == "validation" and len(validation.shapes(clip)) == 1
+    assert asked[0] == {"pretrain-256": ["48x16x8", "48x16x1"]}
+    assert asked[1] == {"pretrain-256": ["48x16x8"], "images": ["48x16x1"]} and asked[2] == {"images": ["48x16x1"]}
+    assert Settings("mark", [], stills=4).count(image.frames, image) == 1
+    picture = tmp_path / "picture.png"
+    Image.fromarray(read_clip(clips[0].uri, np.array([0.5]), 32, 64)[0]).save(picture)
+    one = Clip("picture", str(picture), 0.0, 1.0, 1, "A picture.")
+    job = written(tmp_path / "out", frozen, [one], [image])
+    read = read_encoded(stored(job, 0, one), image, 0, ENCODERS.widths, torch.float32)
+    assert torch.equal(read.latent, latent_of(frozen, frames_of(one, image, 0.5))[0])
 
 
 def test_columns_are_named_by_what_they_hold():
