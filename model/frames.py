@@ -66,7 +66,7 @@ def read_image(uri: str, height: int, width: int) -> np.ndarray:
         with _opened(uri) as file, Image.open(file, formats=IMAGE_FORMATS) as image:
             image.draft("RGB", (side, side))  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that is enough
             upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BICUBIC))[None]
+            return np.array(ImageOps.fit(upright, (width, height), Image.Resampling.BICUBIC))[None]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ManifestError) as error:
         raise ClipError(f"{uri} cannot be decoded: {' '.join(str(error).split())}.") from error
 
