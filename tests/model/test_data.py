@@ -11,6 +11,7 @@ from time import sleep
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +19,13 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from curation.manifest import SET, ManifestError, publish
+from curation.manifest import SET, ManifestError, open_run, publish
+from model.checkpoint import open_checkpoint
 from model.data import DataError, DataOptions, Loader, Plan, Shape, permute
 from model.frames import ClipError, read_clip
 from model.sample import write_mp4
-from tests.model.small_run import BUCKET, RATE, TALL, make_film, make_run, row
+from model.train import train_dit
+from tests.model.small_run import BUCKET, RATE, TALL, dit_recipe, losses, make_film, make_run, row
 
 OPTIONS = {"set": "pretrain-256", "batch": 4, "workers": 0}
 
@@ -155,6 +158,19 @@ def test_a_stage_of_images_alone_needs_no_clips(tmp_path):
     assert found.table.name == "images" and [b.frames.shape[1] for b in found.batches(range(3))] == [1, 1, 1]
 
 
+def test_training_mixes_images_in_and_goes_on_as_if_never_stopped(tmp_path, small_run, small_tae):
+    runs, said = [small_run, picture_run(tmp_path / "images")], []
+    whole, halted = tmp_path / "whole", tmp_path / "halted"
+    recipe = dit_recipe(image_every=2, images="images")
+    assert train_dit(recipe, runs, str(whole), small_tae, said.append)
+    assert any("Images from sets/images, in one of 2 batches" in text for text in said)
+    assert train_dit(dit_recipe(image_every=2, images="images", steps=3), runs, str(halted), small_tae, said.append)
+    assert train_dit(recipe, runs, str(halted), small_tae, said.append)
+    assert losses(halted) == losses(whole)
+    identity = open_checkpoint(halted).meta["data"]
+    assert [entry[2] for entry in identity] == ["pretrain-256", "images"]
+
+
 def test_a_run_without_the_set_is_named_and_one_with_it_is_enough(tmp_path, film):
     clips = make_run(tmp_path / "clips", [row(n, str(film)) for n in range(8)])
     images = picture_run(tmp_path / "images")
@@ -171,6 +187,14 @@ def test_an_image_that_cannot_be_read_is_replaced_like_a_clip(tmp_path):
     found = Loader([run], DataOptions("images", 4, workers=0, image_every=1, images="images"))
     ids = [sample.clip_id for batch in found.batches(range(2)) for sample in batch.samples]
     assert len(found.failures) <= 1 and f"{103:020x}" not in ids
+
+
+def test_a_set_of_many_row_groups_is_read_a_small_group_at_a_time(tmp_path):
+    run = make_run(tmp_path, [row(n, "film.mp4", start_s=0.0, end_s=1.0) for n in range(20_000)])
+    table = loader(run).table
+    assert [int(table[n].clip_id, 16) for n in (0, 8_191, 8_192, 19_999)] == [0, 8_191, 8_192, 19_999]
+    file = open_run(run).record["tables"]["sets/pretrain-256"]["files"][0]
+    assert pq.ParquetFile(tmp_path / file).num_row_groups == 3
 
 
 def test_weights_that_differ_are_refused_and_one_weight_is_not(tmp_path, film):
