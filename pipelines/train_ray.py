@@ -102,11 +102,10 @@ def _reserve(workers: Workers) -> Any:
         ray.get(group.ready(), timeout=PLACED_S if fits else 0)
     except ray.exceptions.GetTimeoutError as error:
         ray.util.remove_placement_group(group)
-        free = ray.available_resources()
-        room = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s" for name in needs)
+        room = ", ".join(f"{there.get(name, 0):g} {name}s" for name in needs)
         each = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
         raise StopRun(
-            f"The cluster has no room for {workers.count} workers of {each} each (free: {room}); take fewer with "
+            f"The cluster has no room for {workers.count} workers of {each} each (it has {room}); take fewer with "
             "--workers, or wait until others are done."
         ) from error
     return group
