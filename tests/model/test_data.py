@@ -216,7 +216,7 @@ def test_a_closed_loader_decodes_nothing_of_what_waits(tmp_path, film, monkeypat
         go.wait(10)
         return read(*arguments)
 
-    monkeypatch.setattr(Loader, "_read", staticmethod(slow))
+    monkeypatch.setattr(Loader, "_read", slow)
     batches = found.batches(range(9))
 
     def read_on():
@@ -297,3 +297,20 @@ def test_another_schema_version_is_a_sentence(tmp_path, film):
     (tmp_path / "run.json").write_text(json.dumps({**record, "schema_version": 99}))
     with pytest.raises(ManifestError, match="manifest version 99"):
         loader(run)
+
+
+def test_crops_are_squares_of_the_whole_pictures_and_the_same_every_time(small_run):
+    whole = Loader([small_run], DataOptions(batch=2, frames_max=4, workers=0))
+    options = DataOptions(batch=2, frames_max=4, workers=0, crop=16)
+    places = set()
+    for full, part, again in zip(
+        *(loader.batches(range(6)) for loader in (whole, Loader([small_run], options), Loader([small_run], options)))
+    ):
+        assert part.frames.shape == (2, 4, 16, 16, 3) and str(part.shape) == "16x16x4"
+        assert np.array_equal(part.frames, again.frames)
+        for picture, crop in zip(full.frames, part.frames):
+            windows = np.lib.stride_tricks.sliding_window_view(picture, crop.shape)
+            found = np.argwhere((windows == crop).all(axis=(-4, -3, -2, -1)))
+            assert len(found), "the same square in all frames"
+            places.add(tuple(found[0]))
+    assert len(places) > 6, "at random places"

@@ -184,3 +184,11 @@ def test_a_file_of_other_weights_is_named(lpips_files):
     vgg, lins = lpips_files
     with pytest.raises(ValueError, match=r"lins\.pth.*features\.0\.weight"):
         load_perceptual(lins, vgg)
+
+
+def test_the_squared_error_is_a_term_of_its_own():
+    video, reconstruction, posterior, latent = batch()
+    total, terms = tae_loss(replace(PLAIN, l1=0.0, l2=2.0, kl=0.0), video, reconstruction, posterior, latent)
+    assert torch.allclose(total, 2 * (video - reconstruction).square().mean())
+    assert torch.allclose(terms["l2"], (video - reconstruction).square().mean())
+    assert "l2" not in tae_loss(PLAIN, video, reconstruction, posterior, latent)[1]

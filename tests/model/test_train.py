@@ -198,7 +198,7 @@ def test_the_shipped_recipes_are_valid(name):
     "override, words",
     [
         ("stages.all.step=3", r"no key 'stages.all.step'.*'stages.all.steps'"),
-        ("stages.nowhere.steps=3", "no stage 'nowhere'; stages: images, joint, or all"),
+        ("stages.nowhere.steps=3", "no stage 'nowhere'; stages: joint, or all"),
         ("optimizer.clip=-1", r"key 'optimizer.clip': -1 will not do"),
         ("size", "wants key=value"),
     ],

@@ -1,0 +1,32 @@
+"""The report's section on trainings is made of what the trainings left."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("torch")
+
+from model.train import train_dit
+from pipelines.training_report import training_section
+from tests.model.conftest import small_run, small_tae  # noqa: F401
+from tests.model.small_run import dit_recipe
+
+
+def test_it_shows_losses_reconstructions_and_samples(small_run, small_tae, tmp_path):  # noqa: F811
+    dit = str(tmp_path / "dit")
+    assert train_dit(dit_recipe(), [small_run], dit, small_tae, lambda _: None)
+    title, html = training_section(small_run, small_tae, dit)
+    assert title == "Training"
+    curves = re.findall(r'points="([^"]+)"', html)
+    assert len(curves) == 2, "one for each model"
+    assert len(curves[1].split()) == 2, "validated after three steps and after six"
+    assert html.count("<b>original</b>") == html.count("<b>reconstruction</b>") == 2, "two clips are validated on"
+    assert html.count("<b>sample</b>") == 3 and "Clip number" in html, "with the captions they were made for"
+    assert html.count("data:image/jpeg;base64,") == 2 * 2 + 3
+
+
+def test_without_a_transformer_there_are_no_samples(small_run, small_tae):  # noqa: F811
+    _, html = training_section(small_run, small_tae, None)
+    assert "<b>sample</b>" not in html and "<b>reconstruction</b>" in html
