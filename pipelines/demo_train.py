@@ -11,8 +11,14 @@ from pathlib import Path
 from rich.console import Console
 
 TAE_STEPS, TAE_EVERY = 160, 32
-DIT_SETTINGS = ("stages.text-to-image.steps=150", "stages.joint-256.steps=250", "stages.joint-768.steps=1",
-                "stages.finetune.steps=1")  # fmt: skip
+# A dozen clips are soon known by heart: the general stages stop early, and the last one learns its three clips.
+DIT_STEPS = {"text-to-image": 240, "joint-256": 120, "joint-768": 60, "finetune": 600}
+DIT_VALIDATIONS = 4  # of a stage
+DIT_SETTINGS = [
+    *(f"stages.{name}.steps={steps}" for name, steps in DIT_STEPS.items()),
+    *(f"stages.{name}.validate_every={steps // DIT_VALIDATIONS}" for name, steps in DIT_STEPS.items()),
+    *("stages.joint-256.lr=3e-4", "stages.joint-768.lr=2e-4", "stages.finetune.lr=1e-3"),
+]
 
 
 def train(run: str, console: Console) -> tuple[str, str]:
