@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -113,6 +114,8 @@ def test_a_training_whose_disk_is_full_stops_soon_with_the_sentence(small_run, s
     def fill_up(text: str) -> None:  # at the validation of the third step; the next save is that of the fourth
         said.append(text)
         if " step " in text and not filled.exists():
+            while not checkpoints.published(small_disk):  # that of the second step, which is being written
+                time.sleep(0.01)
             with contextlib.suppress(OSError), open(filled, "wb") as stream:
                 stream.write(bytes(SMALL_DISK_MB << 20))
 
