@@ -17,7 +17,7 @@ from tests.footage import PATTERN, make_video
 
 CLIPS, SECONDS, RATE = 10, 4.0, 16  # of the film that all clips are spans of
 BUCKET, TALL = "16x9/4-8s", "9x16/4-8s"
-JOB_TIMEOUT_S = 120  # two processes that import torch on a busy machine
+JOB_TIMEOUT_S = 240  # four processes that import torch on a busy machine
 
 
 def make_film(folder: Path) -> Path:
