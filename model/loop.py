@@ -213,18 +213,24 @@ class Session:
                 if isinstance(value, float | int) and name != "step":
                     self._board.add_scalar(name, value, entry["step"])
         except OSError as error:
-            raise TrainingError(
-                f"The log of {self.output} cannot be written ({error}); mend that and start the same command again: it "
-                "goes on from the last checkpoint."
-            ) from error
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"The log of {self.output} cannot be written ({error}); mend that and start the same command again: it "
+            "goes on from the last checkpoint."
+        )
 
     def save(self, trained: dict[str, Trained]) -> None:
         """Begin to write a checkpoint of this step, and let TensorBoard see what was logged until here.
 
         Raises CheckpointError where the one before failed.
         """
-        if self._board:
-            self._board.flush()
+        try:
+            if self._board:
+                self._board.flush()
+        except OSError as error:
+            raise self._unwritten(error) from error
         state = {name: one.state() for name, one in trained.items()}
         first = state.pop(next(iter(state)))
         meta = {**self.facts, **asdict(self.progress)}
