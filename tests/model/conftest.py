@@ -35,7 +35,7 @@ def small_latents(small_run, small_tae, tmp_path_factory) -> str:
     from pipelines.encode import Options, encode
 
     root = str(tmp_path_factory.mktemp("latents"))
-    options = Options("float32", stills=2, clips_per_file=3, engine=Engine(num_cpus=1))
+    options = Options("float32", stills=2, clips_per_file=3, engine=Engine(num_cpus=2))
     run, notes = encode(two_views(), [small_run], small_tae, root, [], options, Console(file=io.StringIO()))
     assert not notes
     return run.root

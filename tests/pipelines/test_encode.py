@@ -36,7 +36,7 @@ class Encoded:
     notes: list[str] = field(default_factory=list)
 
     def into(self, root: Path, **changed) -> tuple[Run, list[str]]:
-        options = Options("float16", stills=2, clips_per_file=1, engine=Engine(num_cpus=1), **changed)
+        options = Options("float16", stills=2, clips_per_file=1, engine=Engine(num_cpus=2), **changed)
         return encode(two_views(), [self.source], self.tae, str(root), [], options, Console(file=io.StringIO()))
 
     def command(self, root: Path, *more: str) -> list[str]:
