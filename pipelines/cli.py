@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -207,7 +208,9 @@ def demo(
     for file in make_pool(pool):
         console.print(f"  {file.path.name:22} {file.what}", highlight=False, markup=False)
     curate(input=[str(pool / "*")], output=output, recipe="demo", set_=None, dry_run=False)
-    if train:
+    if train and importlib.util.find_spec("torch") is None:
+        console.print("\nWithout the extra `train` there is no training: pip install 'rushes[train]'", highlight=False)
+    elif train:
         with train_cli.sentences():
             from pipelines.demo_train import train as train_both
 
