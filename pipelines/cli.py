@@ -218,6 +218,47 @@ def demo(
         report(output, None, tae, dit)
 
 
+@app.command()
+def images(
+    output: Annotated[str, typer.Option("--output", "-o", help="Run folder; the same folder again goes on.")],
+    input: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", help="Image file, folder, glob, or list of URIs; may be repeated."),
+    ] = None,
+    clips: Annotated[
+        list[str] | None, typer.Option("--clips", help="A curated run whose kept clips give frames; may be repeated.")
+    ] = None,
+    per_clip: Annotated[int, typer.Option(help="Frames of each clip: the sharpest of as many parts.", min=1)] = 1,
+    captions: Annotated[
+        str | None,
+        typer.Option(help="Table (.csv .jsonl .parquet) with columns file, caption; else IMAGE.txt."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="The set's name, which a stage's key `images` gives.")] = "images",
+    resolution: Annotated[int, typer.Option(help="Square root of the area, pixels; smaller ones fail.", min=16)] = 256,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+) -> None:
+    """Images to a set that training mixes in: image files, and frames of a run's kept clips.
+
+    Example:  rushes images -i ~/pictures --clips runs/first -o runs/images
+    """
+    from pipelines.images import Request, collect, list_items, print_outcome
+
+    request = Request(input or [], clips or [], per_clip, captions, name, resolution)
+    if dry_run:
+        items = list_items(request)
+        console.print(f"{len(items)} images and clips into {output}:", highlight=False)
+        for item in items[:10]:
+            console.print(f"  {item.uri}", highlight=False, markup=False)
+        if len(items) > 10:
+            console.print(f"  and {len(items) - 10} more")
+        return
+    run = collect(request, output, console)
+    print_outcome(run, console)
+    _print_warnings(run)
+    if not run.record["tables"][f"sets/{name}"]["rows"]:
+        fail(f"none of it can be trained on; why stands in {output}/sources, column error.", 3)
+
+
 train_cli.register(app)
 
 
