@@ -12,7 +12,7 @@ from rich.console import Console
 
 TAE_STEPS, TAE_EVERY = 160, 32
 # A dozen clips are soon known by heart: the general stages stop early, and the last one learns its three clips.
-DIT_STEPS = {"text-to-image": 240, "joint-256": 120, "joint-768": 60, "finetune": 600}
+DIT_STEPS = {"text-to-image": 240, "joint-256": 120, "joint-768": 60, "finetune": 1200}
 DIT_VALIDATIONS = 4  # of a stage
 DIT_SETTINGS = [
     *(f"stages.{name}.steps={steps}" for name, steps in DIT_STEPS.items()),
