@@ -124,17 +124,17 @@ def survey(clips: Clips, extractor: Extractor) -> Truth:
         frames = batch.frames[0]
         features.add(extractor(frames))
         count, mean = means.get(batch.shape, (0, np.float32(0)))
-        means[batch.shape] = count + 1, mean + (_still(frames) - mean) / (count + 1)
+        means[batch.shape] = count + 1, mean + (mean_frame(frames) - mean) / (count + 1)
     scores = []
     for batch in clips:
         frames = batch.frames[0]
-        stills = _still(frames), means[batch.shape][1]
+        stills = mean_frame(frames), means[batch.shape][1]
         scores.append([_decibels(float(np.mean((frames - still) ** 2, dtype=np.float64))) for still in stills])
     own, whole = np.mean(np.minimum(scores, PSNR_MOST), axis=0)
     return Truth(clips.count, features, float(own), float(whole), batch.shape)
 
 
-def _still(frames: np.ndarray) -> np.ndarray:
+def mean_frame(frames: np.ndarray) -> np.ndarray:
     """The mean frame, float32 [H, W, 3], not rounded."""
     return frames.mean(0, dtype=np.float64).astype(np.float32)
 

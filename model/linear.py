@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 BLOCK = 8  # frames, rows and columns
 NEIGHBOURS = 3  # latents that synthesis reads along each side
-CORRELATION = 0.9  # of neighbours in space and in time; chosen on the demo's footage
+CORRELATION = 0.9  # of neighbours in space and in time; the best of four on the demo's validation clips
 COLOUR_POWER = (1.0, 0.06, 0.02)  # variances of luma, red-blue and green-magenta
 COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 2.0, -1.0))  # of R, G, B; made to unit length
 SCALE = 8.0  # of an orthonormal block's coefficients: latents come out near variance 1

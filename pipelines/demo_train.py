@@ -22,8 +22,12 @@ DIT_SETTINGS = [
 
 
 def train(run: str, console: Console) -> tuple[str, str]:
-    """The outputs of both trainings, beside the run. What an earlier demo left there is replaced."""
+    """The outputs of both trainings, beside the run. What an earlier demo left there is replaced.
+
+    Raises TrainingError where a signal ends it.
+    """
     from curation.recipe import Engine
+    from model.loop import TrainingError
     from model.train import train_dit, train_tae
     from model.train_recipe import load
     from pipelines import encode
@@ -35,14 +39,17 @@ def train(run: str, console: Console) -> tuple[str, str]:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    stopped = "Stopped. The curated run is whole; the demo's training begins anew when it is started again."
     steps = [f"stages.all.steps={TAE_STEPS}", f"stages.all.validate_every={TAE_EVERY}"]
     say(_command(f"rushes train tae {run} -o {tae}", steps))
-    train_tae(load("tae-tiny", steps), [run], tae, say)
+    if not train_tae(load("tae-tiny", steps), [run], tae, say):
+        raise TrainingError(stopped)
     recipe = load("dit-tiny", DIT_SETTINGS)
     say(_command(f"rushes encode {run} --tae {tae} -o {latents}", DIT_SETTINGS))
     encode.encode(recipe, [run], tae, latents, [], encode.Options(engine=Engine()), console)
     say(_command(f"rushes train dit {latents} --tae {tae} -o {dit}", DIT_SETTINGS))
-    train_dit(recipe, [latents], dit, tae, say)
+    if not train_dit(recipe, [latents], dit, tae, say):
+        raise TrainingError(stopped)
     say(f"\nTry:  rushes sample --dit {dit} --tae {tae} -p 'A slow pan.' -o {Path(run).parent}/samples")
     return tae, dit
 

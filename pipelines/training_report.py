@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from model.checkpoint import CheckpointError
 from model.data import DataError, DataOptions, Loader, Sample
 from pipelines import charts
 from pipelines.report import STRIP_BYTES, filmstrip
@@ -24,18 +25,21 @@ MARGIN = 4.0  # drawing units around a curve
 
 
 def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
-    """(title, HTML) for `write_report`. tae, dit: outputs of trainings. Raises CheckpointError."""
+    """(title, HTML) for `write_report`. tae, dit: outputs of trainings. Raises CheckpointError where one is not."""
     import jinja2
 
     from model.train import load_tae
 
+    for output in (tae, dit):
+        if output and not (Path(output) / "log.jsonl").is_file():
+            raise CheckpointError(f"{output} holds no log of a training; name the folder that `rushes train` wrote.")
     decoder, mark = load_tae(tae)
     curves = _curves(Path(tae), "Autoencoder", "error on clips never trained on")
     curves += _curves(Path(dit), "Transformer", "loss on clips never trained on") if dit else []
     environment = jinja2.Environment(loader=jinja2.PackageLoader("pipelines", "templates"), autoescape=True)
     page = environment.get_template("training.html.j2").render(
-        lede="What small models learned from these sets in a minute or two: proof that the sets can be trained on, "
-        "not a measure of the method. A transformer soon knows a few clips by heart; its loss on others then rises.",
+        lede="What models learned from these sets. A dozen clips and a minute show that the sets can be trained on, "
+        "no more: a transformer soon knows a few clips by heart, and its loss on others then rises.",
         curves=curves,
         size=charts.CHART,
         pairs=_pairs(run, decoder),
@@ -69,7 +73,7 @@ def _curve(title: str, what: str, told: list[tuple[int, float]]) -> dict[str, An
 
 
 def _pairs(run: str, tae: Any) -> list[dict[str, Any]]:
-    from model.evaluate import psnr, reconstruct
+    from model.evaluate import mean_frame, psnr, reconstruct
 
     try:
         loader = Loader([run], DataOptions("validation", 1, 0, workers=0))
@@ -79,26 +83,22 @@ def _pairs(run: str, tae: Any) -> list[dict[str, Any]]:
     for batch in loader.batches(range(min(PAIRS, sum(loader.plan.sizes)))):
         frames = batch.frames[0]
         made = reconstruct(tae, frames)
-        still = np.broadcast_to(frames.mean(0, keepdims=True).round().astype(np.uint8), frames.shape)
         pairs.append(
             {"clip_id": batch.samples[0].clip_id, "original": _strip(frames), "made": _strip(made),
-             "psnr": psnr(frames, made), "baseline": psnr(frames, still)}
+             "psnr": psnr(frames, made), "baseline": psnr(frames, mean_frame(frames))}
         )  # fmt: skip
     return pairs
 
 
 def _samples(run: str, tae: Any, dit: str, mark: str) -> list[dict[str, Any]]:
     """Videos for captions that were trained on: a model this small knows no others."""
-    import yaml
-
     from model.flow import PROCESSES
     from model.sample import load_dit, sample_video
     from model.train import text_encoders
-    from model.train_recipe import Text, TrainRecipe, build
+    from model.train_recipe import Text, load
 
     model, meta = load_dit(dit, mark)
-    recipe: TrainRecipe = build(yaml.safe_load((Path(dit) / "recipe.yaml").read_text(encoding="utf-8")))
-    stage = recipe.stages[min(meta.get("stage", 0), len(recipe.stages) - 1)]
+    stage = load(str(Path(dit) / "recipe.yaml")).stages[meta["stage"]]
     options = DataOptions(
         stage.set, 1, 0, stage.frames_max, stage.resolution, buckets=stage.buckets, small_buckets="leave_out", workers=0
     )

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from model.checkpoint import CheckpointError
 from model.train import train_dit
 from pipelines.training_report import training_section
 from tests.model.conftest import small_run, small_tae  # noqa: F401
@@ -30,3 +31,8 @@ def test_it_shows_losses_reconstructions_and_samples(small_run, small_tae, tmp_p
 def test_without_a_transformer_there_are_no_samples(small_run, small_tae):  # noqa: F811
     _, html = training_section(small_run, small_tae, None)
     assert "<b>sample</b>" not in html and "<b>reconstruction</b>" in html
+
+
+def test_what_is_no_training_is_a_sentence(small_run, small_tae, tmp_path):  # noqa: F811
+    with pytest.raises(CheckpointError, match="holds no log of a training"):
+        training_section(small_run, small_tae, str(tmp_path))
