@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from curation import manifest
-from curation.meter import Meter, Span, Unmeasured, build_custom, custom_columns
-from curation.motion import MotionMeter
-from curation.recipe import Recipe
-from curation.scenes import ClipSpan, ShotMeter, clip_spans
-from curation.video.decode import Decoded, DecodeError, StreamInfo, frames, opened
-from curation.video.source import Source, clip_id
-from curation.visual.stills import STILLS, StillMeter
+from rushes.curation import manifest
+from rushes.curation.meter import Meter, Span, Unmeasured, build_custom, custom_columns
+from rushes.curation.motion import MotionMeter
+from rushes.curation.recipe import Recipe
+from rushes.curation.scenes import ClipSpan, ShotMeter, clip_spans
+from rushes.curation.video.decode import Decoded, DecodeError, StreamInfo, frames, opened
+from rushes.curation.video.source import Source, clip_id
+from rushes.curation.visual.stills import STILLS, StillMeter
 
 #: A file whose frames end so much before its stated duration is taken for cut off: seconds, and share.
 SHORT_BY_S, SHORT_BY = 1.0, 0.02

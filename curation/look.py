@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from curation import manifest
-from curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
-from curation.recipe import Recipe
-from curation.visual.aesthetics import MeasuredAesthetics
-from curation.visual.people import PeopleDetector
-from curation.visual.stills import decode
-from curation.visual.text import TextMeter
+from rushes.curation import manifest
+from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
+from rushes.curation.recipe import Recipe
+from rushes.curation.visual.aesthetics import MeasuredAesthetics
+from rushes.curation.visual.people import PeopleDetector
+from rushes.curation.visual.stills import decode
+from rushes.curation.visual.text import TextMeter
 
 
 class Looker:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-
-from curation.recipe import RecipeError
+from rushes.curation.recipe import RecipeError
 
 if TYPE_CHECKING:
-    from curation.video.decode import Frame, StreamInfo
+    from rushes.curation.video.decode import Frame, StreamInfo
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from curation import manifest
-from curation.recipe import Recipe, RecipeError
+from rushes.curation import manifest
+from rushes.curation.recipe import Recipe, RecipeError
 
 Column = np.ndarray
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {

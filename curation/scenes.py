@@ -14,12 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from rushes.curation.meter import Span, Track
+from rushes.curation.recipe import Scenes
+from rushes.curation.video.decode import Frame, StreamInfo, shrink
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
-
-from curation.meter import Span, Track
-from curation.recipe import Scenes
-from curation.video.decode import Frame, StreamInfo, shrink
 
 #: Dissolves: half lengths looked for, seconds (transitions of about 0.4 to 2 s).
 BLEND_HALF_S = (0.2, 0.4, 0.6, 1.0)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rushes.model import checkpoint as checkpoints
+from rushes.model.checkpoint import CheckpointError
 from torch import Tensor
-
-from model import checkpoint as checkpoints
-from model.checkpoint import CheckpointError
 
 
 @torch.no_grad()

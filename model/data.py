@@ -29,9 +29,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-
-from curation.manifest import ManifestError, Run, open_run, resolve
-from model.frames import ClipError, read_clip, read_image
+from rushes.curation.manifest import ManifestError, Run, open_run, resolve
+from rushes.model.frames import ClipError, read_clip, read_image
 
 SIDE_STEP = 16  # pixels: the TAE shrinks a side 8 times, the DiT's patches take 2 of what is left
 FEISTEL_ROUNDS = 6  # enough that neighbours in the epoch are not neighbours in the manifest

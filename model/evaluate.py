@@ -16,16 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rushes.model.data import Batch, DataOptions, Loader, Sample, Shape
+from rushes.model.dit import DiT
+from rushes.model.features import Extractor, Moments, frechet_distance
+from rushes.model.flow import Process
+from rushes.model.sample import sample_video, to_frames
+from rushes.model.steps import to_video
+from rushes.model.tae import TAE, TILE_FRAMES
+from rushes.model.text import TextEncoders
 from torch import Tensor
-
-from model.data import Batch, DataOptions, Loader, Sample, Shape
-from model.dit import DiT
-from model.features import Extractor, Moments, frechet_distance
-from model.flow import Process
-from model.sample import sample_video, to_frames
-from model.steps import to_video
-from model.tae import TAE, TILE_FRAMES
-from model.text import TextEncoders
 
 PEAK = 255.0  # of 8-bit pixels
 PSNR_MOST = 100.0  # dB that an exact copy (a still clip against its mean frame) counts in a mean

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rushes.model import checkpoint as checkpoints
+from rushes.model.checkpoint import CheckpointError
+from rushes.model.data import SIDE_STEP
+from rushes.model.dit import DiT, DiTConfig
+from rushes.model.flow import GUIDANCE, PROCESSES, SAMPLING_STEPS, Process, guided, sample
+from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
+from rushes.model.text import TextEncoders, prompt
 from torch import Tensor
-
-from model import checkpoint as checkpoints
-from model.checkpoint import CheckpointError
-from model.data import SIDE_STEP
-from model.dit import DiT, DiTConfig
-from model.flow import GUIDANCE, PROCESSES, SAMPLING_STEPS, Process, guided, sample
-from model.tae import SPACE_FACTOR, TAE, latent_frames
-from model.text import TextEncoders, prompt
 
 CRF = 18  # x264's quality of what is written: visually close to the frames
 FPS = 16  # sec 3.1: what a clip of 16 s is trained at

@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from rushes.model.data import Batch, Clip, Sample, mix
+from rushes.model.dit import DiT
+from rushes.model.flow import Process, training_loss
+from rushes.model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
+from rushes.model.parallel import average_gradients, mean_over_ranks, synchronize_gradients
+from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
+from rushes.model.text import TextEncoders, prompt
+from rushes.model.train_recipe import Stage, TrainRecipe
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from model.data import Batch, Clip, Sample, mix
-from model.dit import DiT
-from model.flow import Process, training_loss
-from model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
-from model.parallel import average_gradients, mean_over_ranks, synchronize_gradients
-from model.tae import SPACE_FACTOR, TAE, latent_frames
-from model.text import TextEncoders, prompt
-from model.train_recipe import Stage, TrainRecipe
-
 if TYPE_CHECKING:
-    from model.latents import EncodedSample
+    from rushes.model.latents import EncodedSample
 
 GREY = 127.5  # uint8 to [-1, 1]
 LATENT_MOMENTUM = 0.01  # of the running statistics of the latents, per step

@@ -15,19 +15,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from curation.manifest import ManifestError, lock
-from model import checkpoint as checkpoints
-from model.data import Batch, DataError, DataOptions, Loader, mix
-from model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, parameter_count, stretch, token_count
-from model.flow import PROCESSES
-from model.inflate import inflate
-from model.latents import encodings, loader_class, require_encoded, videos_only
-from model.loop import Say, Session, Trained, TrainingError, stop_on_signal
-from model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops, ranks_of
-from model.steps import (
+from rushes.curation.manifest import ManifestError, lock
+from rushes.model import checkpoint as checkpoints
+from rushes.model.data import Batch, DataError, DataOptions, Loader, mix
+from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, parameter_count, stretch, token_count
+from rushes.model.flow import PROCESSES
+from rushes.model.inflate import inflate
+from rushes.model.latents import encodings, loader_class, require_encoded, videos_only
+from rushes.model.loop import Say, Session, Trained, TrainingError, stop_on_signal
+from rushes.model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
+from rushes.model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops, ranks_of
+from rushes.model.steps import (
     VALIDATION_SEED,
     MakeInputs,
     dit_backward,
@@ -37,9 +35,10 @@ from model.steps import (
     tae_backward,
     to_video,
 )
-from model.tae import TAE, TAE_SIZES, TAEConfig
-from model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
-from model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
+from rushes.model.tae import TAE, TAE_SIZES, TAEConfig
+from rushes.model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
+from rushes.model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
+from torch import Tensor, nn
 
 TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
 STAGE_SEED = 103  # keeps the stages' batches apart

@@ -23,15 +23,14 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
-
-from curation import manifest
-from curation.manifest import ManifestError, Run, open_run
-from curation.recipe import Engine
-from model import checkpoint as checkpoints
-from model.checkpoint import CheckpointError
-from model.data import Clip, ClipTable, DataError, Shape
-from model.frames import ClipError
-from model.latents import (
+from rushes.curation import manifest
+from rushes.curation.manifest import ManifestError, Run, open_run
+from rushes.curation.recipe import Engine
+from rushes.model import checkpoint as checkpoints
+from rushes.model.checkpoint import CheckpointError
+from rushes.model.data import Clip, ClipTable, DataError, Shape
+from rushes.model.frames import ClipError
+from rushes.model.latents import (
     PRECISIONS,
     ClipEncoder,
     Job,
@@ -42,13 +41,13 @@ from model.latents import (
     text_widths,
     videos_only,
 )
-from model.tae import SPACE_FACTOR, TAE, latent_frames
-from model.text import TextEncoderError
-from model.train import load_tae, text_encoders
-from model.train_recipe import Text, TrainRecipe
-from pipelines import engine
-from pipelines.progress import Stages
-from pipelines.worker import stop_reason as curation_stop_reason
+from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
+from rushes.model.text import TextEncoderError
+from rushes.model.train import load_tae, text_encoders
+from rushes.model.train_recipe import Text, TrainRecipe
+from rushes.pipelines.cli.progress import Stages
+from rushes.pipelines.engine import pool as engine
+from rushes.pipelines.stages.worker import stop_reason as curation_stop_reason
 
 CLIPS_PER_FILE = 32  # a kill costs at most so many clips per worker
 FILE_BYTES_MAX = 256 << 20  # larger clips come fewer to a file: 27 of 768 px, 16 s

@@ -24,16 +24,15 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from rich.console import Console
-
-from curation import manifest
-from curation import recipe as recipes
-from curation.curriculum import bucket_shape, buckets
-from curation.manifest import ManifestError, Run, join, resolve
-from curation.video import decode
-from curation.video.inputs import LIST_SUFFIXES, InputError, list_inputs
-from curation.video.source import Source, clip_id, fingerprint
-from pipelines import engine
-from pipelines.progress import Stages
+from rushes.curation import manifest
+from rushes.curation import recipe as recipes
+from rushes.curation.curriculum import bucket_shape, buckets
+from rushes.curation.manifest import ManifestError, Run, join, resolve
+from rushes.curation.video import decode
+from rushes.curation.video.inputs import LIST_SUFFIXES, InputError, list_inputs
+from rushes.curation.video.source import Source, clip_id, fingerprint
+from rushes.pipelines.cli.progress import Stages
+from rushes.pipelines.engine import pool as engine
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 FORMATS = ("JPEG", "PNG", "WEBP")  # that the trainer reads (model/frames.py)
@@ -265,7 +264,7 @@ def sharpest(uri: str, duration_s: float, parts: int) -> list[tuple[float, np.nd
 
     A part without a key frame gives nothing. Raises DecodeError, NoImage.
     """
-    from curation.visual.frame_stats import frame_stats
+    from rushes.curation.visual.frame_stats import frame_stats
 
     best: dict[int, tuple[float, float, np.ndarray]] = {}
     with decode.opened(uri) as (container, stream):
@@ -310,7 +309,7 @@ def _there(root: str, media: str) -> bool:
 
 def _examine(items: list[Item], root: str, per_clip: int, stages: Stages) -> dict[str, dict[str, Any]]:
     """A row of RECORDS for every item, by key: from the records, or from workers."""
-    from pipelines.worker import stop_reason
+    from rushes.pipelines.stages.worker import stop_reason
 
     found = _known(root)
     todo = [item for item in items if item.key not in found]

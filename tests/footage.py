@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from pipelines import demo_film
-from pipelines.demo_pool import BUNNY, BUS, CARPHONE, CYCLIST, TRAFFIC, WALL, PoolFile, make_pool
+from rushes.pipelines.demo import film as demo_film
+from rushes.pipelines.demo.pool import BUNNY, BUS, CARPHONE, CYCLIST, TRAFFIC, WALL, PoolFile, make_pool
 
 SMALL = (320, 180)  # width, height of an ordinary test video
 FPS = 24

@@ -12,9 +12,9 @@ vision.py     all of it: clips in, captions out
 draft.py      structured drafts that people correct
 """
 
-from curation.captioning.base import CAMERA_SURE, Caption, Captioner, fps_token, sure_camera
-from curation.captioning.composed import ComposedCaptioner, compose
-from curation.captioning.endpoint import Servers, ServersDown
+from rushes.curation.captioning.base import CAMERA_SURE, Caption, Captioner, fps_token, sure_camera
+from rushes.curation.captioning.composed import ComposedCaptioner, compose
+from rushes.curation.captioning.endpoint import Servers, ServersDown
 
 __all__ = [
     "CAMERA_SURE",

@@ -10,9 +10,8 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-
-from curation.content import hash_unit
-from curation.recipe import CaptionModel
+from rushes.curation.content import hash_unit
+from rushes.curation.recipe import CaptionModel
 
 SEED_BYTES = 4  # every server that takes a sampling seed takes a non-negative signed 32-bit number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curation.captioning.base import Caption
+from rushes.curation.captioning.base import Caption
 
 BRIGHTNESS = ((60.0, "dark"), (110.0, "dim"), (170.0, "evenly lit"), (256.0, "bright"))  # mean luma below, word
 COLOUR = ((0.08, "nearly colourless"), (0.3, "muted"), (0.55, "colourful"), (1.01, "strongly coloured"))  # saturation

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from curation.captioning.assign import sampling_seed
-from curation.captioning.endpoint import Endpoints, Servers, Unanswered
-from curation.captioning.frames import FrameError
-from curation.captioning.prompt import chat_body, load_template
-from curation.captioning.vision import Frames, Row
-from curation.recipe import Captioning
+from rushes.curation.captioning.assign import sampling_seed
+from rushes.curation.captioning.endpoint import Endpoints, Servers, Unanswered
+from rushes.curation.captioning.frames import FrameError
+from rushes.curation.captioning.prompt import chat_body, load_template
+from rushes.curation.captioning.vision import Frames, Row
+from rushes.curation.recipe import Captioning
 
 #: The sixteen classes of B.2.
 CameraControl = Literal[

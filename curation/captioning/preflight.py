@@ -10,11 +10,10 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-
-from curation.captioning.endpoint import BUSY, OK, Servers, echoed, headers, is_html, plain, said
-from curation.captioning.frames import encode
-from curation.captioning.prompt import Template, chat_body
-from curation.recipe import Captioning, RecipeError
+from rushes.curation.captioning.endpoint import BUSY, OK, Servers, echoed, headers, is_html, plain, said
+from rushes.curation.captioning.frames import encode
+from rushes.curation.captioning.prompt import Template, chat_body
+from rushes.curation.recipe import Captioning, RecipeError
 
 LIST_S = 15.0  # seconds that the list of models may take
 NO_PICTURES = ("not a multimodal model", "at most 0", "does not support", "unknown part type", "is not supported",

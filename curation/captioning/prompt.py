@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.recipe import Captioning, RecipeError
+from rushes.curation.recipe import Captioning, RecipeError
 
 PROMPT_FOLDER = Path(__file__).parent / "prompts"
 HEADS = re.compile(r"^# (system|user)\s*$", flags=re.MULTILINE)

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from curation.captioning import checks
-from curation.captioning.assign import assign_models, sampling_seed
-from curation.captioning.base import Caption
-from curation.captioning.endpoint import Answer, Endpoints, Servers, ServersDown, Unanswered
-from curation.captioning.frames import FrameError
-from curation.captioning.prompt import chat_body, load_template
-from curation.recipe import Captioning
+from rushes.curation.captioning import checks
+from rushes.curation.captioning.assign import assign_models, sampling_seed
+from rushes.curation.captioning.base import Caption
+from rushes.curation.captioning.endpoint import Answer, Endpoints, Servers, ServersDown, Unanswered
+from rushes.curation.captioning.frames import FrameError
+from rushes.curation.captioning.prompt import chat_body, load_template
+from rushes.curation.recipe import Captioning
 
 RECORD_EVERY = 16  # captions handed over at once ...
 RECORD_S = 2.0  # ... or after so many seconds, whichever comes first

@@ -9,7 +9,7 @@ Movie Gen 3.2.1 and B.1, in the order of the stage:
 Pure functions on arrays: the result depends on the clips and the seed, never on the order of the rows.
 """
 
-from curation.content.embed import (
+from rushes.curation.content.embed import (
     COPY_DIM,
     COPY_THRESHOLD,
     SEMANTIC_DIM,
@@ -19,8 +19,8 @@ from curation.content.embed import (
     copy_embedding,
     semantic_embedding,
 )
-from curation.content.group import cluster, find_duplicates
-from curation.content.resample import hash_unit, keep_probability, sample, solve_keep
+from rushes.curation.content.group import cluster, find_duplicates
+from rushes.curation.content.resample import hash_unit, keep_probability, sample, solve_keep
 
 __all__ = [
     "COPY_DIM",

@@ -1,5 +1,5 @@
 """Motion: how much moves, how, and whether it is real (Movie Gen sec 3.2.1, app B.1)."""
 
-from curation.motion.meter import MotionMeter
+from rushes.curation.motion.meter import MotionMeter
 
 __all__ = ["MotionMeter"]

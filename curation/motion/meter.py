@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from curation.meter import Span, Track, Unmeasured
-from curation.motion import vmaf
-from curation.motion.camera import camera_motion
-from curation.motion.vectors import REFERENCE_SIDE, CameraStep, Flow, field_of, fit_camera, mean_length
-from curation.recipe import Motion
-from curation.video.decode import Frame, StreamInfo
+from rushes.curation.meter import Span, Track, Unmeasured
+from rushes.curation.motion import vmaf
+from rushes.curation.motion.camera import camera_motion
+from rushes.curation.motion.vectors import REFERENCE_SIDE, CameraStep, Flow, field_of, fit_camera, mean_length
+from rushes.curation.recipe import Motion
+from rushes.curation.video.decode import Frame, StreamInfo
 
 CAMERA_PER_S = 4.0  # frames a second whose vectors are fitted to a camera
 FLOW_PER_S = 8.0  # frames a second whose flow is measured where the codec exports no vectors

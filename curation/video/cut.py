@@ -19,10 +19,9 @@ from typing import Any
 import av
 import ffmpeg
 import pyarrow.fs as pafs
-
-from curation.manifest import DiskFull, is_local, join, named_errors, resolve
-from curation.recipe import Cut
-from curation.video.source import Source
+from rushes.curation.manifest import DiskFull, is_local, join, named_errors, resolve
+from rushes.curation.recipe import Cut
+from rushes.curation.video.source import Source
 
 CUT_MIN_S, CUT_FACTOR = 60.0, 15.0  # FFmpeg may take so long for a clip: seconds, and times its length
 STDERR_LINES = 3  # of FFmpeg's own words in an error

@@ -21,8 +21,7 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
-
-from curation.video.source import Source, open_bytes
+from rushes.curation.video.source import Source, open_bytes
 
 LUMA_SIDE = 160  # longer side of the small luma, pixels: VMAF motion there ranks as at full size (docs/benchmarks.md)
 TINY_SHRINK = 2  # the tiny colour picture is this much smaller again: shot detection needs no more
@@ -300,7 +299,7 @@ def probe(uri: str, source_id: str | None = None) -> Source:
     try:
         from dataclasses import replace
 
-        from curation.video.source import fingerprint
+        from rushes.curation.video.source import fingerprint
 
         file, size = open_bytes(uri)
         if hasattr(file, "close"):

@@ -11,8 +11,7 @@ import os
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-
-from curation.manifest import ManifestError, is_local, resolve
+from rushes.curation.manifest import ManifestError, is_local, resolve
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv",

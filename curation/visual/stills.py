@@ -13,12 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-
-from curation.meter import Span, Unmeasured
-from curation.recipe import Visual
-from curation.video.decode import Frame
-from curation.visual.borders import static_border_frac
-from curation.visual.frame_stats import frame_stats
+from rushes.curation.meter import Span, Unmeasured
+from rushes.curation.recipe import Visual
+from rushes.curation.video.decode import Frame
+from rushes.curation.visual.borders import static_border_frac
+from rushes.curation.visual.frame_stats import frame_stats
 
 JPEG_QUALITY = 88
 BORDER_SIDE_MIN = 16  # pixels: a smaller picture has no border to speak of

@@ -39,9 +39,9 @@ def bare_decode(path: Path) -> tuple[float, int]:
 
 
 def analysis_ratio(path: Path) -> str:
-    from curation import recipe
-    from curation.analyze import Analyzer
-    from curation.video import decode
+    from rushes.curation import recipe
+    from rushes.curation.analyze import Analyzer
+    from rushes.curation.video import decode
 
     decode.quiet()
     analyzer = Analyzer(recipe.build({}))
@@ -113,8 +113,9 @@ def _seconds(path: Path) -> float:
 def _peak_mb(path: Path) -> float:
     """Peak memory of a process that analyzes the file and looks at its clips, MB."""
     code = (
-        "import sys,resource;from curation import recipe;from curation.video import decode;"
-        "from curation.analyze import Analyzer;from curation.look import Looker;decode.quiet();r=recipe.build({});"
+        "import sys,resource;from rushes.curation import recipe;from rushes.curation.video import decode;"
+        "from rushes.curation.analyze import Analyzer;from rushes.curation.look import Looker;decode.quiet();"
+        "r=recipe.build({});"
         "a=Analyzer(r)(decode.probe(sys.argv[1]));Looker(r)(a.clips['clip_id'].to_pylist()[:3],a.stills);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)"
     )
@@ -131,7 +132,7 @@ def bench_memory() -> str:
 
 def bench_vmaf() -> str:
     """Our motion score on small luma against FFmpeg's filter at full size, over windows of 48 frames."""
-    from curation.video import decode
+    from rushes.curation.video import decode
 
     decode.quiet()
     full, small = [], []
@@ -176,8 +177,8 @@ def ffmpeg_motion(path: Path) -> list[float]:
 
 def our_motion(path: Path) -> list[float]:
     """Our unmapped score for every frame."""
-    from curation.motion import vmaf
-    from curation.video.decode import Decoded, frames, opened
+    from rushes.curation.motion import vmaf
+    from rushes.curation.video.decode import Decoded, frames, opened
 
     scores, before = [], None
     with opened(str(path)) as (container, stream):
@@ -190,13 +191,14 @@ def our_motion(path: Path) -> list[float]:
 
 def bench_judge() -> str:
     """Seconds (wall) to decide on a million clip rows and put them into sets."""
-    from curation import recipe
-    from pipelines.pretrain import with_decisions, with_sets
+    from rushes.curation import recipe
+    from rushes.pipelines.curate import with_decisions, with_sets
+
     from tests.bench.rows import synthetic_clips
 
     clips = synthetic_clips(JUDGED_ROWS)
     judged = recipe.load("moviegen", ["motion.vmaf_min=3"])
-    from curation.judge import decide
+    from rushes.curation.decide import decide
 
     began = time.perf_counter()
     clips = with_decisions(clips, decide(clips, judged))

@@ -20,7 +20,7 @@ def real_files() -> list[Path]:
     """Real clips at hand, sorted."""
     if SHARED.is_dir():
         return sorted(SHARED.glob("*.mp4"))
-    from pipelines.demo_pool import make_pool
+    from rushes.pipelines.demo.pool import make_pool
 
     return sorted(file.path for file in make_pool(HERE / "pool") if file.expect not in ("error", "duplicate"))
 

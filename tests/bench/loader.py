@@ -8,10 +8,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+from rushes.curation.recipe import Cut
+from rushes.curation.video import decode
+from rushes.curation.video.cut import Cutter
 
-from curation.recipe import Cut
-from curation.video import decode
-from curation.video.cut import Cutter
 from tests.bench import footage
 
 CLIPS, FRAMES = 6, 128  # clips of a pass, frames of each: the bucket of 4 to 8 s
@@ -44,7 +44,7 @@ def bare(path: Path, times: np.ndarray) -> None:
 
 def loader_speed(size: str, seconds: float, height: int, width: int) -> str:
     """Speed of `read_clip` as a share of bare decode's: CPU seconds of the process, medians of paired passes."""
-    from model.frames import read_clip
+    from rushes.model.frames import read_clip
 
     decode.quiet()
     clips = short_clips(size, seconds)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-
-from curation import manifest
+from rushes.curation import manifest
 
 CLIPS_PER_SOURCE = 3
 

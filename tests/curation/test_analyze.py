@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rushes.curation import manifest
+from rushes.curation.analyze import Analyzer
+from rushes.curation.look import Looker, matrix
+from rushes.curation.meter import Unmeasured
+from rushes.curation.recipe import RecipeError, build
+from rushes.curation.video.decode import probe
 
-from curation import manifest
-from curation.analyze import Analyzer
-from curation.look import Looker, matrix
-from curation.meter import Unmeasured
-from curation.recipe import RecipeError, build
-from curation.video.decode import probe
 from tests.footage import timed_cuts
 
 SHORT = ["scenes.head_s=0", "visual.text=false"]
@@ -56,7 +56,7 @@ def test_a_truncated_file_is_partial_and_keeps_the_clips_that_can_be_read(bad_in
 
 
 def test_what_a_meter_cannot_measure_becomes_null_with_its_reason(film, monkeypatch):
-    from curation.motion import MotionMeter
+    from rushes.curation.motion import MotionMeter
 
     monkeypatch.setattr(MotionMeter, "measure", lambda *_: {"vmaf_motion": Unmeasured("the sky was too blue")})
     row = Analyzer(build({}, SHORT))(probe(str(film[0]))).clips.to_pylist()[0]

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from curation import content
+from rushes.curation import content
 
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=30)

@@ -7,8 +7,8 @@ import os
 import cv2
 import numpy as np
 import pytest
+from rushes.curation.video.decode import Decoded, DecodeError, frames, opened, probe
 
-from curation.video.decode import Decoded, DecodeError, frames, opened, probe
 from tests.footage import BAD_INPUTS, DAMAGED, NO_PICTURE, make_video
 
 
@@ -91,8 +91,8 @@ def test_vectors_come_with_predicted_frames_of_h264_and_never_with_vp9(bad_input
 
 
 def test_a_file_that_vanishes_or_shrinks_is_a_failed_row_or_a_partial_one(bunny_video, tmp_path):
-    from curation.analyze import Analyzer
-    from curation.recipe import build
+    from rushes.curation.analyze import Analyzer
+    from rushes.curation.recipe import build
 
     path = tmp_path / "gone.mp4"
     path.write_bytes(bunny_video.read_bytes())

@@ -8,9 +8,8 @@ import sys
 
 import pyarrow as pa
 import pytest
-
-from curation import manifest
-from curation.manifest import ManifestError, open_run, publish
+from rushes.curation import manifest
+from rushes.curation.manifest import ManifestError, open_run, publish
 
 
 def tables(value: int) -> dict[str, pa.Table]:
@@ -87,7 +86,7 @@ def test_a_record_of_another_version_is_refused(tmp_path):
 
 def test_the_lock_of_a_folder_goes_with_its_process(tmp_path):
     code = (
-        "import os, sys\nfrom curation import manifest\n"
+        "import os, sys\nfrom rushes.curation import manifest\n"
         "with manifest.lock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
-from curation import recipe as recipes
-from curation.recipe import Recipe, RecipeError, build, flat
+from rushes.curation import recipe as recipes
+from rushes.curation.recipe import Recipe, RecipeError, build, flat
 
 PARTS = ("analyze", "look", "content", "cut", "caption")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from curation import manifest, rules
-from curation.recipe import RecipeError, build
+from rushes.curation import manifest, rules
+from rushes.curation.recipe import RecipeError, build
 
 GOOD = {
     "duration_s": 8.0, "width": 1280, "height": 720, "fps": 24.0, "corrupt_frames": 0, "border_frac": 0.0,

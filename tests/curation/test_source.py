@@ -7,10 +7,9 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from curation.video.decode import probe
-from curation.video.inputs import InputError, list_inputs
-from curation.video.source import clip_id, fingerprint
+from rushes.curation.video.decode import probe
+from rushes.curation.video.inputs import InputError, list_inputs
+from rushes.curation.video.source import clip_id, fingerprint
 
 
 @pytest.fixture

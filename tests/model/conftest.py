@@ -18,7 +18,7 @@ def small_run(tmp_path_factory) -> str:
 def small_tae(small_run, tmp_path_factory) -> str:
     """Output of a TAE trained for two steps."""
     torch = pytest.importorskip("torch")
-    from model.train import train_tae
+    from rushes.model.train import train_tae
 
     torch.set_num_threads(1)
     output = str(tmp_path_factory.mktemp("tae"))
@@ -30,9 +30,8 @@ def small_tae(small_run, tmp_path_factory) -> str:
 def small_latents(small_run, small_tae, tmp_path_factory) -> str:
     """The small run encoded, in float32."""
     from rich.console import Console
-
-    from curation.recipe import Engine
-    from pipelines.encode import Options, encode
+    from rushes.curation.recipe import Engine
+    from rushes.pipelines.encode import Options, encode
 
     root = str(tmp_path_factory.mktemp("latents"))
     options = Options("float32", stills=2, clips_per_file=3, engine=Engine(num_cpus=2))

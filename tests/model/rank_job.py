@@ -13,8 +13,9 @@ torch.set_num_threads(1)
 
 def train(run: str, tae: str, output: str, kill_after: str, *overrides: str) -> None:
     """Train the small transformer; every rank is killed when it begins the step after `kill_after` (0: it finishes)."""
-    from model.loop import Session
-    from model.train import train_dit
+    from rushes.model.loop import Session
+    from rushes.model.train import train_dit
+
     from tests.model.small_run import dit_recipe
 
     one_step = Session._step
@@ -30,7 +31,8 @@ def train(run: str, tae: str, output: str, kill_after: str, *overrides: str) -> 
 
 def train_tae(run: str, output: str) -> None:
     """Train the small autoencoder against a discriminator."""
-    from model import train
+    from rushes.model import train
+
     from tests.model.small_run import tae_recipe
     from tests.model.test_train import ADVERSARIAL, BATTLE
 
@@ -41,8 +43,8 @@ def killed_saving(folder: str) -> None:
     """A save that fails on one rank fails on both; the next is published; they are killed while one is written."""
     from pathlib import Path
 
-    from model.checkpoint import CheckpointError, Saver
-    from model.parallel import joined
+    from rushes.model.checkpoint import CheckpointError, Saver
+    from rushes.model.parallel import joined
 
     with joined() as place:
         (no_folder := Path(folder) / "file").touch()
@@ -65,8 +67,9 @@ def killed_saving(folder: str) -> None:
 
 def layouts(file: str) -> None:
     """By layout: loss, norm, gradients, weights after one step and fresh weights of a DiT that the ranks share."""
-    from model.loop import Trained
-    from model.parallel import average_gradients, joined, mean_over_ranks, parallelize, placed
+    from rushes.model.loop import Trained
+    from rushes.model.parallel import average_gradients, joined, mean_over_ranks, parallelize, placed
+
     from tests.model.test_parallel import CLIPPED, LAYOUTS, batch_of, fresh_dit, loss_of, small_dit
 
     found = {}

@@ -19,12 +19,13 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from curation.manifest import SET, ManifestError, open_run, publish
-from model.checkpoint import open_checkpoint
-from model.data import DataError, DataOptions, Loader, Plan, Shape, permute
-from model.frames import ClipError, read_clip
-from model.sample import write_mp4
-from model.train import train_dit
+from rushes.curation.manifest import SET, ManifestError, open_run, publish
+from rushes.model.checkpoint import open_checkpoint
+from rushes.model.data import DataError, DataOptions, Loader, Plan, Shape, permute
+from rushes.model.frames import ClipError, read_clip
+from rushes.model.sample import write_mp4
+from rushes.model.train import train_dit
+
 from tests.model.small_run import BUCKET, RATE, TALL, dit_recipe, losses, make_film, make_run, row
 
 OPTIONS = {"set": "pretrain-256", "batch": 4, "workers": 0}

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model.flow import (  # noqa: E402
+from rushes.model.flow import (  # noqa: E402
     SIGMA_MIN,
     FlowMatching,
     VDiffusion,

@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from rushes.model.frames import ClipError, read_clip, read_image
+from rushes.model.sample import write_mp4
 
-from model.frames import ClipError, read_clip, read_image
-from model.sample import write_mp4
 from tests.footage import PATTERN, ffmpeg, make_video
 
 RATE = 24
@@ -70,7 +70,7 @@ def test_a_frame_that_stays_on_screen_is_shown_at_every_time_of_it(film):
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_a_turned_video_is_read_upright_as_curation_shows_it(tmp_path, film, degrees):
-    from curation.video import decode
+    from rushes.curation.video import decode
 
     turned = tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", degrees, "-i", film, "-c", "copy", turned)

@@ -6,8 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model.inflate import image_config, inflate  # noqa: E402
-from model.tae import TAE, TAEConfig  # noqa: E402
+from rushes.model.inflate import image_config, inflate  # noqa: E402
+from rushes.model.tae import TAE, TAEConfig  # noqa: E402
+
 from tests.model.image_autoencoder import EXACT, pair  # noqa: E402
 
 torch.set_num_threads(1)
@@ -84,4 +85,4 @@ def test_weights_that_do_not_fit_are_named_and_nothing_is_changed(damage, messag
 
 def test_weights_of_something_else_are_refused():
     with pytest.raises(ValueError, match="not an AutoencoderKL"):
-        image_config({"model.weight": torch.ones(1)})
+        image_config({"rushes.model.weight": torch.ones(1)})

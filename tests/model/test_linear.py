@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model.inflate import inflate  # noqa: E402
-from model.linear import LinearCodec, markov_basis  # noqa: E402
-from model.tae import TAE, TAE_SIZES  # noqa: E402
+from rushes.model.inflate import inflate  # noqa: E402
+from rushes.model.linear import LinearCodec, markov_basis  # noqa: E402
+from rushes.model.tae import TAE, TAE_SIZES  # noqa: E402
 
 torch.set_num_threads(1)
 CHANNELS = 16

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model.losses import (  # noqa: E402
+from rushes.model.losses import (  # noqa: E402
     AdaptiveWeight,
     Discriminator,
     PerceptualLoss,
@@ -21,7 +21,7 @@ from model.losses import (  # noqa: E402
     outlier_penalty,
     tae_loss,
 )
-from model.tae import Posterior  # noqa: E402
+from rushes.model.tae import Posterior  # noqa: E402
 
 torch.set_num_threads(1)
 PLAIN = TAELossConfig(perceptual=0, opl=0, adversarial=0)

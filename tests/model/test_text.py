@@ -9,11 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from model.data import Sample  # noqa: E402
-from model.dit import PAPER_TEXT  # noqa: E402
-from model.sample import load_dit, sample_video  # noqa: E402
-from model.steps import prompts_of  # noqa: E402
-from model.text import (  # noqa: E402
+from rushes.model.data import Sample  # noqa: E402
+from rushes.model.dit import PAPER_TEXT  # noqa: E402
+from rushes.model.sample import load_dit, sample_video  # noqa: E402
+from rushes.model.steps import prompts_of  # noqa: E402
+from rushes.model.text import (  # noqa: E402
     ByteEncoder,
     CLIPEncoder,
     T5Encoder,
@@ -23,8 +23,9 @@ from model.text import (  # noqa: E402
     prompt,
     quoted,
 )
-from model.train import load_tae, text_encoders, train_dit  # noqa: E402
-from model.train_recipe import Text, TrainRecipeError, load  # noqa: E402
+from rushes.model.train import load_tae, text_encoders, train_dit  # noqa: E402
+from rushes.model.train_recipe import Text, TrainRecipeError, load  # noqa: E402
+
 from tests.model.small_run import dit_recipe  # noqa: E402
 
 torch.set_num_threads(1)

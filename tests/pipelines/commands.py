@@ -16,7 +16,7 @@ WAIT_S = 120.0  # seconds after which a process that should have ended is taken 
 
 
 def curate_command(inputs: list[str], root: Path, *overrides: str) -> list[str]:
-    command = [sys.executable, "-m", "pipelines.cli", "curate", "--recipe", "demo", "--output", str(root)]
+    command = [sys.executable, "-m", "rushes.pipelines.cli", "curate", "--recipe", "demo", "--output", str(root)]
     command += [part for text in inputs for part in ("--input", text)]
     return command + [part for key in (*QUICK, *overrides) for part in ("--set", key)]
 

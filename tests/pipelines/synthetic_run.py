@@ -10,11 +10,10 @@ import av
 import cv2
 import numpy as np
 import pyarrow as pa
-
-from curation import manifest, rules
-from curation.curriculum import buckets
-from curation.recipe import Recipe, build
-from pipelines.show import MISSING_OF
+from rushes.curation import manifest, rules
+from rushes.curation.curriculum import buckets
+from rushes.curation.recipe import Recipe, build
+from rushes.pipelines.view.show import MISSING_OF
 
 FILM_CLIPS = ("bigbuckbunny.mp4", "bikes.mp4")
 SHAPES = ((1920, 1080), (1280, 720), (1080, 1920), (720, 720), (3840, 2160))

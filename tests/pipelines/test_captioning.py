@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rushes.curation import recipe
+from rushes.curation.captioning import Caption, ServersDown
+from rushes.curation.recipe import RecipeError
+from rushes.pipelines.stages import captioning
+from rushes.pipelines.stages.records import WorkStore
+from rushes.pipelines.stages.vllm_server import VllmServer, check, gpus_of
+from rushes.pipelines.stages.worker import stop_reason
 
-from curation import recipe
-from curation.captioning import Caption, ServersDown
-from curation.recipe import RecipeError
-from pipelines import captioning
-from pipelines.vllm_server import VllmServer, check, gpus_of
-from pipelines.work import WorkStore
-from pipelines.worker import stop_reason
 from tests.conftest import curate_here
 from tests.curation.captioning.asking import clips
 from tests.curation.captioning.stub import Behaviour, serving
@@ -25,7 +25,7 @@ MODELS = "captioning.models=[{name: small, share: 0.7}, {name: large, share: 0.3
 CLIPS, CONCURRENCY, BATCH = 400, 16, 16
 KILLED = """
 import sys
-from pipelines import captioning
+from rushes.pipelines.stages import captioning
 from tests.pipelines.test_captioning import ask_all
 ask_all(sys.argv[1], sys.argv[2])
 """
@@ -176,7 +176,7 @@ def test_the_command_line_says_what_the_recipe_says_and_holds_no_key(tmp_path):
 
 
 def test_a_server_that_cannot_start_says_its_last_error(tmp_path):
-    from pipelines.engine import StopRun
+    from rushes.pipelines.engine.pool import StopRun
 
     script = tmp_path / "vllm"
     script.write_text("#!/bin/sh\necho 'INFO loading'\necho 'ValueError: no such architecture'\necho bye\nexit 1\n")

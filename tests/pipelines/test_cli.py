@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from rushes.pipelines.cli import main as cli
 
-from pipelines import cli
 from tests.conftest import QUICK
 from tests.pipelines.commands import curate_command, finish
 
@@ -147,9 +147,9 @@ def test_judge_shows_the_new_funnel_and_a_dry_run_leaves_the_old_one(rushes, cur
 def test_the_library_stands_alone():
     """Importing all of curation brings in no engine, no pipelines and no trainer."""
     code = (
-        "import sys, pkgutil, importlib, curation\n"
-        "for found in pkgutil.walk_packages(curation.__path__, 'curation.'): importlib.import_module(found.name)\n"
-        "print([name for name in ('ray', 'torch', 'pipelines', 'model') if name in sys.modules])"
+        "import sys, pkgutil, importlib, rushes.curation as room\n"
+        "for found in pkgutil.walk_packages(room.__path__, 'rushes.curation.'): importlib.import_module(found.name)\n"
+        "print([name for name in ('ray', 'torch', 'rushes.pipelines', 'rushes.model') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
@@ -185,4 +185,4 @@ def test_a_full_disk_is_one_sentence_and_with_room_the_same_command_finishes(sma
 def test_the_quick_overrides_of_these_tests_are_valid_keys(rushes):
     words = [word for key in QUICK for word in ("--set", key)]
     assert rushes("recipe", "demo", *words)[0] == 0
-    assert Path(cli.__file__).name == "cli.py"
+    assert Path(cli.__file__).name == "main.py"

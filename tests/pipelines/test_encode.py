@@ -12,13 +12,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rich.console import Console  # noqa: E402
+from rushes.curation.manifest import ManifestError, Run, open_run  # noqa: E402
+from rushes.curation.recipe import Engine  # noqa: E402
+from rushes.model.train import train_tae  # noqa: E402
+from rushes.pipelines.cli.main import app  # noqa: E402
+from rushes.pipelines.encode import Options, encode  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from curation.manifest import ManifestError, Run, open_run  # noqa: E402
-from curation.recipe import Engine  # noqa: E402
-from model.train import train_tae  # noqa: E402
-from pipelines.cli import app  # noqa: E402
-from pipelines.encode import Options, encode  # noqa: E402
 from tests.model.small_run import make_film, make_run, row, tae_recipe, two_views  # noqa: E402
 from tests.pipelines.commands import at_work, descendants, start, wait_until  # noqa: E402
 
@@ -98,7 +98,7 @@ def test_run_json_says_what_the_latents_are(encoded):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_killed_in_the_middle_it_ends_with_the_same_tables_and_repeats_nothing(encoded, tmp_path):
     root = tmp_path / "out"
-    process = start([sys.executable, "-m", "pipelines.cli", *encoded.command(root)])
+    process = start([sys.executable, "-m", "rushes.pipelines.cli", *encoded.command(root)])
     assert wait_until(lambda: len(files(root)) >= 2 or process.poll() is not None)
     below = descendants(process.pid)
     process.kill()

@@ -9,15 +9,24 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from rich.console import Console
+from rushes.curation import manifest
+from rushes.curation.manifest import ManifestError, open_run, publish
+from rushes.curation.video.inputs import InputError
+from rushes.model.data import DataOptions, Loader
+from rushes.pipelines import images
+from rushes.pipelines.cli.main import app
+from rushes.pipelines.images import (
+    ImageWorker,
+    NoImage,
+    Request,
+    collect,
+    image_facts,
+    list_items,
+    read_captions,
+    sharpest,
+)
 from typer.testing import CliRunner
 
-from curation import manifest
-from curation.manifest import ManifestError, open_run, publish
-from curation.video.inputs import InputError
-from model.data import DataOptions, Loader
-from pipelines import images
-from pipelines.cli import app
-from pipelines.images import ImageWorker, NoImage, Request, collect, image_facts, list_items, read_captions, sharpest
 from tests.footage import make_video
 
 WIDE, TALL = (384, 216), (216, 384)  # pixels: just larger than what a resolution of 256 asks for

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rushes.curation.manifest import Run, open_run
+from rushes.curation.recipe import RecipeError
+from rushes.pipelines import curate as pretrain
 
-from curation.manifest import Run, open_run
-from curation.recipe import RecipeError
-from pipelines import pretrain
 from tests.conftest import Curated, curate_here
 
 ALL = "content.keep=1"  # without the draw, which weighs each clip by the others that passed
@@ -104,7 +104,7 @@ def test_a_dry_run_publishes_nothing(mine, curated):
 
 
 def test_a_reader_keeps_the_tables_and_the_recipe_that_it_opened(mine, curated):
-    from pipelines.show import recipe_of
+    from rushes.pipelines.view.show import recipe_of
 
     old = open_run(str(mine))
     judge(mine, *stricter(curated))

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 import ray  # noqa: E402
+from rushes.model.checkpoint import open_checkpoint  # noqa: E402
+from rushes.model.train import train_dit, train_tae  # noqa: E402
+from rushes.model.train_recipe import TrainRecipe  # noqa: E402
+from rushes.pipelines.cli.main import app  # noqa: E402
+from rushes.pipelines.engine.pool import StopRun  # noqa: E402
+from rushes.pipelines.train.on_ray import Workers, train_on_ray  # noqa: E402
 
-from model.checkpoint import open_checkpoint  # noqa: E402
-from model.train import train_dit, train_tae  # noqa: E402
-from model.train_recipe import TrainRecipe  # noqa: E402
-from pipelines.cli import app  # noqa: E402
-from pipelines.engine import StopRun  # noqa: E402
-from pipelines.train_ray import Workers, train_on_ray  # noqa: E402
 from tests.model.small_run import dit_recipe, film_run, losses, tae_recipe  # noqa: E402
 from tests.pipelines.commands import command_line, descendants  # noqa: E402
 
@@ -70,7 +70,7 @@ def test_stopped_by_a_signal_then_by_a_dead_worker_the_same_command_ends_with_th
 
     def kill(text: str) -> None:
         if " step " in text:
-            ranks = {pid for pid, _ in descendants(os.getpid()) if "pipelines.cli train" in command_line(pid)}
+            ranks = {pid for pid, _ in descendants(os.getpid()) if "rushes.pipelines.cli train" in command_line(pid)}
             assert len(ranks) == 2
             os.kill(max(ranks), signal.SIGKILL)
 

@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from model.checkpoint import CheckpointError
-from model.train import train_dit
-from pipelines.training_report import training_section
+from rushes.model.checkpoint import CheckpointError
+from rushes.model.train import train_dit
+from rushes.pipelines.view.training import training_section
+
 from tests.model.conftest import small_run, small_tae  # noqa: F401
 from tests.model.small_run import dit_recipe
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from curation.recipe import CaptionEngine, Captioning, build
-from pipelines.vllm_server import VllmServer
+from rushes.curation.recipe import CaptionEngine, Captioning, build
+from rushes.pipelines.stages.vllm_server import VllmServer
 
 HERE = Path(__file__).parent
 KEY_ENV, KEY = "RUSHES_TEST_VLLM_KEY", "test-key"

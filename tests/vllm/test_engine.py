@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rushes.curation.captioning.assign import sampling_seed
+from rushes.curation.captioning.draft import Drafter
+from rushes.curation.captioning.frames import encode
+from rushes.curation.captioning.preflight import preflight
+from rushes.curation.captioning.prompt import chat_body, load_template
+from rushes.curation.captioning.vision import VisionCaptioner
+from rushes.curation.recipe import RecipeError
+from rushes.pipelines.engine.pool import StopRun
 
-from curation.captioning.assign import sampling_seed
-from curation.captioning.draft import Drafter
-from curation.captioning.frames import encode
-from curation.captioning.preflight import preflight
-from curation.captioning.prompt import chat_body, load_template
-from curation.captioning.vision import VisionCaptioner
-from curation.recipe import RecipeError
-from pipelines.engine import StopRun
 from tests.conftest import curate_here
 from tests.vllm.conftest import HERE, KEY, KEY_ENV, OPTIONS, Engine
 
@@ -110,7 +110,7 @@ def test_the_whole_job_by_endpoint_and_in_the_cluster_gives_the_same_captions(
 def test_weights_that_vllm_cannot_load_stop_the_run_with_its_reason(engine: Engine, curated, tmp_path: Path):
     broken = tmp_path / "broken"
     shutil.copytree(engine.model, broken)
-    (broken / "model.safetensors").unlink()
+    (broken / "rushes.model.safetensors").unlink()
     root = tmp_path / "run"
     for folder in ("work", "media"):
         shutil.copytree(curated.root / folder, root / folder)

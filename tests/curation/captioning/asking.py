@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from curation import recipe
-from curation.captioning.base import Caption
-from curation.captioning.endpoint import Servers
-from curation.captioning.frames import encode
-from curation.captioning.preflight import preflight
-from curation.captioning.prompt import load_template
-from curation.captioning.vision import VisionCaptioner
-from curation.recipe import Captioning
+from rushes.curation import recipe
+from rushes.curation.captioning.base import Caption
+from rushes.curation.captioning.endpoint import Servers
+from rushes.curation.captioning.frames import encode
+from rushes.curation.captioning.preflight import preflight
+from rushes.curation.captioning.prompt import load_template
+from rushes.curation.captioning.vision import VisionCaptioner
+from rushes.curation.recipe import Captioning
+
 from tests.curation.captioning.stub import picture
 
 QUICK = {"checks": (), "side": 32, "frames": 2, "timeout_s": 0.6, "concurrency": 16, "patience_s": 20.0}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
-from curation.captioning import checks
-from curation.captioning.prompt import load_template
-from curation.recipe import Captioning
+from rushes.curation.captioning import checks
+from rushes.curation.captioning.prompt import load_template
+from rushes.curation.recipe import Captioning
 
 GOOD = (
     "A grey squirrel with a thick tail sits upright on a mossy log in a sunlit forest, holding a hazelnut between its "

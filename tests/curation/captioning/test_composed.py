@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curation import captioning
+from rushes.curation import captioning
 
 ROW = {
     "clip_id": "a", "orientation": "landscape", "duration_s": 6.25, "luma_mean": 100.0, "saturation": 0.4,

@@ -8,11 +8,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-
-from curation import recipe
-from curation.captioning.frames import FrameError, encode, from_media, from_stills, spread
-from curation.captioning.prompt import chat_body, load_template
-from curation.recipe import Captioning, RecipeError
+from rushes.curation import recipe
+from rushes.curation.captioning.frames import FrameError, encode, from_media, from_stills, spread
+from rushes.curation.captioning.prompt import chat_body, load_template
+from rushes.curation.recipe import Captioning, RecipeError
 
 GREYS = 40  # frames of the film below, each lighter than the one before
 

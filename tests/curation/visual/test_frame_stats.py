@@ -5,8 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
-from curation.visual.frame_stats import frame_stats, shrink
+from rushes.curation.visual.frame_stats import frame_stats, shrink
 
 
 def flat(colour, size=(360, 640)):

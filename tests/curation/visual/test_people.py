@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from curation.visual.people import PeopleDetector
+from rushes.curation.visual.people import PeopleDetector
 
 
 @pytest.fixture(scope="module")

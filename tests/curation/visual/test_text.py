@@ -7,8 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-
-from curation.visual.text import TextMeter, looking_order, stroke_map
+from rushes.curation.visual.text import TextMeter, looking_order, stroke_map
 
 REJECT = 0.6
 

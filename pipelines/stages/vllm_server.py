@@ -24,8 +24,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from curation.recipe import CaptionEngine, Captioning, CaptionModel, RecipeError
-from pipelines.engine import StopRun
+from rushes.curation.recipe import CaptionEngine, Captioning, CaptionModel, RecipeError
+from rushes.pipelines.engine.pool import StopRun
 
 POLL_S = 0.5  # between looks whether a server is up
 HEALTH_S = 5.0  # an answer to "are you well?" takes milliseconds

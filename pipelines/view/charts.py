@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from curation import manifest, rules
-from curation.curriculum import ASPECTS, DURATIONS
-from curation.manifest import Run
-from curation.recipe import Recipe
-from pipelines.show import schema_of
-from pipelines.words import number, reason
+from rushes.curation import manifest, rules
+from rushes.curation.curriculum import ASPECTS, DURATIONS
+from rushes.curation.manifest import Run
+from rushes.curation.recipe import Recipe
+from rushes.pipelines.view.show import schema_of
+from rushes.pipelines.view.words import number, reason
 
 CHART = (320.0, 96.0)  # units of the histogram's drawing, width x height
 BINS = 48

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rushes.pipelines.cli.terminal import console, fail
 
 if TYPE_CHECKING:
-    from model.train_recipe import TrainRecipe
+    from rushes.model.train_recipe import TrainRecipe
 
 Runs = Annotated[list[str], typer.Argument(help="One or more curated runs, whose sets the recipe's stages name.")]
 Output = Annotated[
@@ -47,19 +48,17 @@ def register(commands: typer.Typer) -> None:
 @contextmanager
 def sentences() -> Iterator[None]:
     """What a person can act on is a sentence and exit code 2. Needs the extra `train`."""
-    from pipelines.cli import fail
-
     try:
         import torch  # noqa: F401
     except ImportError:
         fail("training needs torch, which is not installed: pip install 'rushes[train]'")
-    from curation.manifest import ManifestError
-    from model.checkpoint import CheckpointError
-    from model.data import DataError
-    from model.features import FeaturesError
-    from model.loop import TrainingError
-    from model.text import TextEncoderError
-    from model.train_recipe import TrainRecipeError
+    from rushes.curation.manifest import ManifestError
+    from rushes.model.checkpoint import CheckpointError
+    from rushes.model.data import DataError
+    from rushes.model.features import FeaturesError
+    from rushes.model.loop import TrainingError
+    from rushes.model.text import TextEncoderError
+    from rushes.model.train_recipe import TrainRecipeError
 
     known = CheckpointError, DataError, FeaturesError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError
     try:
@@ -91,12 +90,12 @@ def tae(
 
     Example:  rushes train tae runs/demo -o runs/tae --set stages.all.steps=200
 
-    On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train tae ...
+    On several GPUs:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli train tae ...
     On a Ray cluster:  rushes train tae ... --ray HOST:PORT --workers 16
     """
     with sentences():
-        from model.train import describe, train_tae
-        from model.train_recipe import load
+        from rushes.model.train import describe, train_tae
+        from rushes.model.train_recipe import load
 
         chosen = _of(load(recipe, set_ or []), "tae")
         if dry_run:
@@ -123,12 +122,12 @@ def dit(
 
     Example:  rushes train dit runs/demo --tae runs/tae -o runs/dit --set stages.joint-256.steps=100
 
-    On several GPUs:  torchrun --nproc-per-node 8 -m pipelines.cli train dit ...
+    On several GPUs:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli train dit ...
     On a Ray cluster:  rushes train dit ... --ray HOST:PORT --workers 16
     """
     with sentences():
-        from model.train import describe, train_dit
-        from model.train_recipe import load
+        from rushes.model.train import describe, train_dit
+        from rushes.model.train_recipe import load
 
         chosen = _of(load(recipe, set_ or []), "dit")
         if dry_run:
@@ -146,13 +145,13 @@ def _ranks(ray: str | None, workers: int) -> int:
 
 
 def _on_ray(address: str, workers: int, gpus: float | None, words: list[str], recipe: TrainRecipe) -> None:
-    from pipelines.train_ray import Workers, train_on_ray
+    from rushes.pipelines.train.on_ray import Workers, train_on_ray
 
     train_on_ray(Workers(address, workers, gpus), words, recipe.to_yaml(), _say)
 
 
 def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:
-    from model.train_recipe import TrainRecipeError
+    from rushes.model.train_recipe import TrainRecipeError
 
     if recipe.model != model:
         raise TrainRecipeError(f"The recipe '{recipe.name}' trains a {recipe.model}: rushes train {recipe.model}.")
@@ -186,13 +185,11 @@ def encode(
 
     Example:  rushes encode runs/demo --tae runs/tae --recipe dit-tiny -o runs/latents
     """
-    from pipelines.cli import console, fail
-
     with sentences():
-        from curation.recipe import Engine
-        from model.train import load_tae
-        from model.train_recipe import load
-        from pipelines import encode as job
+        from rushes.curation.recipe import Engine
+        from rushes.model.train import load_tae
+        from rushes.model.train_recipe import load
+        from rushes.pipelines import encode as job
 
         if precision not in job.PRECISIONS:
             fail(f"--precision is one of {', '.join(job.PRECISIONS)}, not '{precision}'.")
@@ -228,16 +225,14 @@ def sample(
 
     Example:  rushes sample --dit runs/dit --tae runs/tae -p "A slow pan over a forest." --size 128x80 --frames 16
     """
-    from pipelines.cli import fail
-
     wide, _, high = size.partition("x")
     if not (wide.isdigit() and high.isdigit()) or int(wide) % 16 or int(high) % 16 or not int(wide) * int(high):
         fail(f"--size wants WIDTHxHEIGHT, multiples of 16, for example 128x80, not '{size}'.")
     with sentences():
-        from model.flow import PROCESSES
-        from model.sample import load_dit, sample_video, write_mp4
-        from model.train import load_tae, text_encoders
-        from model.train_recipe import Text
+        from rushes.model.flow import PROCESSES
+        from rushes.model.sample import load_dit, sample_video, write_mp4
+        from rushes.model.train import load_tae, text_encoders
+        from rushes.model.train_recipe import Text
 
         device = _device()
         decoder, mark = load_tae(tae, device)
@@ -261,7 +256,7 @@ def average(
     Example:  rushes average runs/finetune-a runs/finetune-b -o runs/averaged
     """
     with sentences():
-        from model.average import average as run_average
+        from rushes.model.average import average as run_average
 
         _say(f"Averaged {len(checkpoints)} checkpoints: {run_average(checkpoints, output, weight)}")
 
@@ -290,16 +285,14 @@ def evaluate(
 
     Example:  rushes evaluate runs/demo --tae runs/tae-2.5d --tae runs/tae-3d --resolution 96 --frames-max 16
     """
-    from pipelines.cli import console, fail
-
     if dit and len(tae) > 1:
         fail(f"--dit is judged with the one TAE it was trained with; {len(tae)} were given with --tae.")
     with sentences():
         import json
 
-        from model.data import DataOptions
-        from model.latents import videos_only
-        from pipelines import evaluation
+        from rushes.model.data import DataOptions
+        from rushes.model.latents import videos_only
+        from rushes.pipelines.train import evaluation
 
         videos_only(runs)
         options = DataOptions(set_name, 1, 0, frames_max, resolution)

@@ -17,24 +17,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
-
-from curation import manifest, rules
-from curation import recipe as recipes
-from curation.captioning import Caption
-from curation.judge import Decisions, curriculum, decide, measure_content, set_table
-from curation.manifest import Run, join
-from curation.meter import custom_columns
-from curation.recipe import Recipe, RecipeError
-from curation.video.cut import CutClip
-from curation.video.inputs import list_inputs
-from curation.video.source import Source
-from pipelines import engine
-from pipelines.captioning import caption_all
-from pipelines.captioning import check as check_captioning
-from pipelines.progress import Stages
-from pipelines.show import resolved_of, schema_of
-from pipelines.work import WorkStore, record_versions
-from pipelines.worker import Worker, stop_reason
+from rushes.curation import manifest, rules
+from rushes.curation import recipe as recipes
+from rushes.curation.captioning import Caption
+from rushes.curation.decide import Decisions, curriculum, decide, measure_content, set_table
+from rushes.curation.manifest import Run, join
+from rushes.curation.meter import custom_columns
+from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.video.cut import CutClip
+from rushes.curation.video.inputs import list_inputs
+from rushes.curation.video.source import Source
+from rushes.pipelines.cli.progress import Stages
+from rushes.pipelines.engine import pool as engine
+from rushes.pipelines.stages.captioning import caption_all
+from rushes.pipelines.stages.captioning import check as check_captioning
+from rushes.pipelines.stages.records import WorkStore, record_versions
+from rushes.pipelines.stages.worker import Worker, stop_reason
+from rushes.pipelines.view.show import resolved_of, schema_of
 
 CLIPS_PER_CUT = 4  # clips cut in one task: a killed run repeats at most so many per worker
 VALIDATION_RESOLUTION = 256  # pixels; the validation set is read at the smallest stage's size

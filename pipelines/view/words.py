@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curation import rules
-from curation.recipe import Recipe
+from rushes.curation import rules
+from rushes.curation.recipe import Recipe
 
 DIGITS = range(3, 9)  # significant digits tried until a value and its threshold read differently
 SECONDS_TO, MINUTES_TO = 120, 2 * 3600  # shorter durations are written in seconds, then in minutes

@@ -18,11 +18,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from curation import manifest, rules
-from curation.manifest import ManifestError, Run
-from curation.recipe import Recipe, build
-from pipelines.words import hours, needs, number, percent, reason, span
+from rushes.curation import manifest, rules
+from rushes.curation.manifest import ManifestError, Run
+from rushes.curation.recipe import Recipe, build
+from rushes.pipelines.view.words import hours, needs, number, percent, reason, span
 
 STATUSES = ("ok", "partial", "duplicate", "failed")
 ERRORS_SHOWN = 5  # failed inputs named on the terminal; the report and --json name them all

@@ -8,17 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-
-from curation import manifest
-from curation.analyze import Analyzer
-from curation.captioning import Caption, Servers, ServersDown
-from curation.look import Looker
-from curation.recipe import Recipe
-from curation.video import decode
-from curation.video.cut import CutClip, Cutter
-from curation.video.source import Source
-from pipelines.captioning import caption_rows
-from pipelines.work import WorkStore
+from rushes.curation import manifest
+from rushes.curation.analyze import Analyzer
+from rushes.curation.captioning import Caption, Servers, ServersDown
+from rushes.curation.look import Looker
+from rushes.curation.recipe import Recipe
+from rushes.curation.video import decode
+from rushes.curation.video.cut import CutClip, Cutter
+from rushes.curation.video.source import Source
+from rushes.pipelines.stages.captioning import caption_rows
+from rushes.pipelines.stages.records import WorkStore
 
 CLIPS_PER_LOOK = 8  # clips whose stills are in memory at a time
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from curation import manifest, rules
-from curation.captioning import CAMERA_SURE
-from curation.content import cluster as cluster_rows
-from curation.content import find_duplicates, sample
-from curation.content.resample import hash_unit
-from curation.curriculum import SetSpec, bucket_shape, buckets, nested_sets, validation_sources
-from curation.look import matrix
-from curation.recipe import Recipe
+from rushes.curation import manifest, rules
+from rushes.curation.captioning import CAMERA_SURE
+from rushes.curation.content import cluster as cluster_rows
+from rushes.curation.content import find_duplicates, sample
+from rushes.curation.content.resample import hash_unit
+from rushes.curation.curriculum import SetSpec, bucket_shape, buckets, nested_sets, validation_sources
+from rushes.curation.look import matrix
+from rushes.curation.recipe import Recipe
 
 VALIDATION = "validation"
 VALIDATION_FAR = 2.0  # times the share asked for above which the share held out is said aloud

@@ -19,11 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-
-from curation import manifest, rules
-from curation.manifest import Run
-from curation.recipe import Recipe
-from pipelines import charts, show, words
+from rushes.curation import manifest, rules
+from rushes.curation.manifest import Run
+from rushes.curation.recipe import Recipe
+from rushes.pipelines.view import charts, show, words
 
 CLIPS_PER_GROUP = 12  # per fate: six rows of two on a laptop
 ERRORS_LISTED = 200  # inputs with an error that are listed; the rest are counted
@@ -58,7 +57,7 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = ()) -> str:
     recipe = show.recipe_of(run)
     found = show.funnel_dict(run)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines", "templates"),
+        loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.recipe import Engine
-from pipelines.engine import StopRun, start
+from rushes.curation.recipe import Engine
+from rushes.pipelines.engine.pool import StopRun, start
 
 PLACED_S = 60.0  # a cluster that has not placed the workers by then has no room for them
 POLL_S = 0.3  # how often the ranks are asked what they said and whether they ended, seconds
@@ -218,7 +218,7 @@ class Rank:
             )
         yaml = self._folder / "recipe.yaml"
         yaml.write_text(recipe, encoding="utf-8")
-        command = [sys.executable, "-m", "pipelines.cli", "train", *words, "--recipe", str(yaml)]
+        command = [sys.executable, "-m", "rushes.pipelines.cli", "train", *words, "--recipe", str(yaml)]
         with open(self._folder / "out", "wb") as out, open(self._folder / "err", "wb") as err:
             self._process = subprocess.Popen(
                 command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env={**os.environ, **environment},

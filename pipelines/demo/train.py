@@ -26,11 +26,11 @@ def train(run: str, console: Console) -> tuple[str, str]:
 
     Raises TrainingError where a signal ends it.
     """
-    from curation.recipe import Engine
-    from model.loop import TrainingError
-    from model.train import train_dit, train_tae
-    from model.train_recipe import load
-    from pipelines import encode
+    from rushes.curation.recipe import Engine
+    from rushes.model.loop import TrainingError
+    from rushes.model.train import train_dit, train_tae
+    from rushes.model.train_recipe import load
+    from rushes.pipelines import encode
 
     tae, latents, dit = (f"{run.rstrip('/')}-{name}" for name in ("tae", "latents", "dit"))
     for folder in (tae, latents, dit):

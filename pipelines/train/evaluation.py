@@ -15,16 +15,15 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-
-from model import checkpoint as checkpoints
-from model import evaluate
-from model.checkpoint import Checkpoint
-from model.data import DataOptions
-from model.features import load_extractor
-from model.flow import PROCESSES
-from model.sample import load_dit
-from model.train import load_tae, text_encoders
-from model.train_recipe import Text
+from rushes.model import checkpoint as checkpoints
+from rushes.model import evaluate
+from rushes.model.checkpoint import Checkpoint
+from rushes.model.data import DataOptions
+from rushes.model.features import load_extractor
+from rushes.model.flow import PROCESSES
+from rushes.model.sample import load_dit
+from rushes.model.train import load_tae, text_encoders
+from rushes.model.train_recipe import Text
 
 PROCESS_NAMES = {"flow": "flow matching", "diffusion": "diffusion"}
 COLUMNS = {  # key of a row -> heading, how it is written

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from model.checkpoint import CheckpointError
-from model.data import DataError, DataOptions, Loader, Sample
-from pipelines import charts
-from pipelines.report import STRIP_BYTES, filmstrip
+from rushes.model.checkpoint import CheckpointError
+from rushes.model.data import DataError, DataOptions, Loader, Sample
+from rushes.pipelines.view import charts
+from rushes.pipelines.view.report import STRIP_BYTES, filmstrip
 
 PAIRS, SAMPLES = 2, 3  # shown
 STILL_WIDTH = 336  # pixels: smaller frames are enlarged smoothly to this before they go into a strip
@@ -27,8 +26,7 @@ MARGIN = 4.0  # drawing units around a curve
 def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
     """(title, HTML) for `write_report`. tae, dit: outputs of trainings. Raises CheckpointError where one is not."""
     import jinja2
-
-    from model.train import load_tae
+    from rushes.model.train import load_tae
 
     for output in (tae, dit):
         if output and not (Path(output) / "log.jsonl").is_file():
@@ -36,7 +34,7 @@ def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
     decoder, mark = load_tae(tae)
     curves = _curves(Path(tae), "Autoencoder", "error on clips never trained on")
     curves += _curves(Path(dit), "Transformer", "loss on clips never trained on") if dit else []
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("pipelines", "templates"), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"), autoescape=True)
     page = environment.get_template("training.html.j2").render(
         lede="What models learned from these sets. A dozen clips and a minute show that the sets can be trained on, "
         "no more: a transformer soon knows a few clips by heart, and its loss on others then rises.",
@@ -73,7 +71,7 @@ def _curve(title: str, what: str, told: list[tuple[int, float]]) -> dict[str, An
 
 
 def _pairs(run: str, tae: Any) -> list[dict[str, Any]]:
-    from model.evaluate import mean_frame, psnr, reconstruct
+    from rushes.model.evaluate import mean_frame, psnr, reconstruct
 
     try:
         loader = Loader([run], DataOptions("validation", 1, 0, workers=0))
@@ -92,10 +90,10 @@ def _pairs(run: str, tae: Any) -> list[dict[str, Any]]:
 
 def _samples(run: str, tae: Any, dit: str, mark: str) -> list[dict[str, Any]]:
     """Videos for captions that were trained on: a model this small knows no others."""
-    from model.flow import PROCESSES
-    from model.sample import load_dit, sample_video
-    from model.train import text_encoders
-    from model.train_recipe import Text, load
+    from rushes.model.flow import PROCESSES
+    from rushes.model.sample import load_dit, sample_video
+    from rushes.model.train import text_encoders
+    from rushes.model.train_recipe import Text, load
 
     model, meta = load_dit(dit, mark)
     stage = load(str(Path(dit) / "recipe.yaml")).stages[meta["stage"]]

@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
-
-from curation.captioning import Caption, ComposedCaptioner, Servers
-from curation.manifest import join
-from curation.recipe import Recipe
-from pipelines import engine
-from pipelines.work import WorkStore
+from rushes.curation.captioning import Caption, ComposedCaptioner, Servers
+from rushes.curation.manifest import join
+from rushes.curation.recipe import Recipe
+from rushes.pipelines.engine import pool as engine
+from rushes.pipelines.stages.records import WorkStore
 
 CLIPS_PER_TASK = 2000  # the tail of a task, where requests run out, is then below two per cent of it
 TASK_S = 30 * 24 * 3600.0  # every request has its time-out: a caption task needs none of its own
@@ -35,14 +34,14 @@ def check(recipe: Recipe) -> None:
     captioning = recipe.captioning
     if captioning.provider == "composed":
         return
-    from curation.captioning.preflight import key_of, preflight
-    from curation.captioning.prompt import load_template
+    from rushes.curation.captioning.preflight import key_of, preflight
+    from rushes.curation.captioning.prompt import load_template
 
     template, key = load_template(captioning.prompt), key_of(captioning)
     if captioning.provider == "endpoint":
         preflight(captioning, captioning.endpoints, template, key)
     else:
-        from pipelines.vllm_server import check as check_vllm
+        from rushes.pipelines.stages.vllm_server import check as check_vllm
 
         check_vllm(captioning, local=recipe.engine.address is None)
 
@@ -93,7 +92,7 @@ def caption_rows(
     recipe: Recipe, store: WorkStore, rows: list[Row], servers: Servers, key: str | None, concurrency: int
 ) -> list[Caption]:
     """In a worker: captions of these rows, each written down soon after it came. Raises ServersDown."""
-    from curation.captioning.vision import VisionCaptioner
+    from rushes.curation.captioning.vision import VisionCaptioner
 
     wanted = {row["clip_id"] for row in rows}
     before = [c for c in store.captions() if c.clip_id in wanted and c.lasting]  # by the worker that died before us
@@ -113,7 +112,7 @@ def caption_rows(
 
 def frames_of(recipe: Recipe, store: WorkStore, row: Row) -> list[bytes]:
     """The JPEG frames of a clip that a model is shown. Raises FrameError."""
-    from curation.captioning.frames import FrameError, from_media, from_stills
+    from rushes.curation.captioning.frames import FrameError, from_media, from_stills
 
     captioning = recipe.captioning
     if captioning.frames_from == "stills":
@@ -128,8 +127,8 @@ def frames_of(recipe: Recipe, store: WorkStore, row: Row) -> list[bytes]:
 @contextlib.contextmanager
 def serving(recipe: Recipe) -> Iterator[tuple[Servers, str | None]]:
     """(the servers of the recipe's models, their key); engines in the cluster are started, and ended with it."""
-    from curation.captioning.preflight import key_of, preflight
-    from curation.captioning.prompt import load_template
+    from rushes.curation.captioning.preflight import key_of, preflight
+    from rushes.curation.captioning.prompt import load_template
 
     captioning = recipe.captioning
     template = load_template(captioning.prompt)
@@ -137,7 +136,7 @@ def serving(recipe: Recipe) -> Iterator[tuple[Servers, str | None]]:
         key = key_of(captioning)
         yield preflight(captioning, captioning.endpoints, template, key), key
         return
-    from pipelines.vllm_server import Fleet
+    from rushes.pipelines.stages.vllm_server import Fleet
 
     with Fleet(captioning) as fleet:
         yield preflight(captioning, fleet.urls, template, fleet.key), fleet.key

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.recipe import Engine
+from rushes.curation.recipe import Engine
 
 OBJECT_STORE_BYTES = 100 << 20  # tables of signals only
 REACHABLE_S = 10.0  # a cluster that takes no connection within this time is not there; Ray itself waits minutes
@@ -101,13 +101,18 @@ class Pool:
         self, build: Callable[[], Any], workers: int, attempts: int, stop_reason: Callable[..., str | None],
         cpus: int = 1, gpus: float = 0.0,
     ):  # fmt: skip
+        import cloudpickle
         import ray
+
+        packed = cloudpickle.dumps(build)  # unpacked, and so imported, once the process has its own standard input
 
         class Host:
             """The actor: one plain worker, built in its own process."""
 
             def __init__(self) -> None:
-                self._worker = build()
+                empty = os.open(os.devnull, os.O_RDONLY)
+                os.dup2(empty, 0)  # not the terminal's, which a node that was started by hand hands on (cli.terminal)
+                self._worker = cloudpickle.loads(packed)()
 
             def call(self, stage: str, args: tuple[Any, ...]) -> Any:
                 return getattr(self._worker, stage)(*args)

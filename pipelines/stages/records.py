@@ -23,15 +23,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-
-from curation import manifest
-from curation.analyze import Analysis
-from curation.captioning import Caption
-from curation.captioning.prompt import load_template
-from curation.manifest import exists, join, read_table, resolve, write_batches, write_bytes, write_table
-from curation.recipe import Recipe
-from curation.video.source import Source
-from curation.visual.stills import STILLS
+from rushes.curation import manifest
+from rushes.curation.analyze import Analysis
+from rushes.curation.captioning import Caption
+from rushes.curation.captioning.prompt import load_template
+from rushes.curation.manifest import exists, join, read_table, resolve, write_batches, write_bytes, write_table
+from rushes.curation.recipe import Recipe
+from rushes.curation.video.source import Source
+from rushes.curation.visual.stills import STILLS
 
 CAPTIONS = pa.schema(
     [

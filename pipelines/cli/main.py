@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-
-from pipelines import train_cli
+from rushes.pipelines.cli import train as train_cli
+from rushes.pipelines.cli.terminal import console, fail, own_stdin
 
 if TYPE_CHECKING:
-    from curation.manifest import Run
+    from rushes.curation.manifest import Run
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
@@ -21,10 +19,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 2 the request is wrong; 3 finished, but more sources failed than the error budget.",
 )  # fmt: skip
 REPORT_ROWS_MAX = 100_000  # clips up to which `judge` draws the report anew at once
-WIDTH_WITHOUT_TERMINAL = 120  # columns of what is printed into a file or a pipe
-
-console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
-stderr = Console(stderr=True)
 
 RecipeName = Annotated[
     str, typer.Option("--recipe", "-r", help="A shipped recipe (demo, cpu, moviegen) or a YAML file.")
@@ -33,11 +27,6 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override any recipe key; may be repeated.")
 ]
 RunFolder = Annotated[str, typer.Argument(help="A run's folder, or its s3:// or gs:// address.")]
-
-
-def fail(sentence: str, code: int = 2) -> NoReturn:
-    stderr.print(f"rushes: {sentence}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -57,8 +46,8 @@ def curate(
 
     Example:  rushes curate --recipe cpu --input ~/footage --output runs/first --set motion.vmaf_min=1.5
     """
-    from curation import recipe as recipes
-    from curation.video.inputs import list_inputs
+    from rushes.curation import recipe as recipes
+    from rushes.curation.video.inputs import list_inputs
 
     resolved = recipes.load(recipe, set_ or [])
     if dry_run:
@@ -70,9 +59,9 @@ def curate(
         if len(uris) > 10:
             console.print(f"  and {len(uris) - 10} more")
         return
-    from pipelines.pretrain import curate as run_curation
-    from pipelines.report import write_report
-    from pipelines.show import print_funnel
+    from rushes.pipelines.curate import curate as run_curation
+    from rushes.pipelines.view.report import write_report
+    from rushes.pipelines.view.show import print_funnel
 
     outcome = run_curation(resolved, input, output, console)
     print_funnel(outcome.run, console)
@@ -106,10 +95,10 @@ def judge(
 
     Example:  rushes judge runs/first --set motion.vmaf_min=3
     """
-    from curation.manifest import open_run
-    from pipelines.pretrain import judge as run_judge
-    from pipelines.pretrain import recipe_for_judging
-    from pipelines.show import print_comparison
+    from rushes.curation.manifest import open_run
+    from rushes.pipelines.curate import judge as run_judge
+    from rushes.pipelines.curate import recipe_for_judging
+    from rushes.pipelines.view.show import print_comparison
 
     opened = open_run(run)
     resolved = recipe_for_judging(opened, recipe, set_ or [])
@@ -124,7 +113,7 @@ def judge(
 
 def _renew_report(root: str, run: Run) -> None:
     """A report of the old decisions must not lie beside the new ones; that of a large run is drawn when asked for."""
-    from pipelines.report import write_report
+    from rushes.pipelines.view.report import write_report
 
     if run.record["tables"]["clips"]["rows"] <= REPORT_ROWS_MAX:
         console.print(f"\nReport: {write_report(root)}", highlight=False)
@@ -136,8 +125,8 @@ def _renew_report(root: str, run: Run) -> None:
 @app.command()
 def funnel(run: RunFolder, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """What went in, what was rejected by which rule, what was kept, and what is in each set."""
-    from curation.manifest import open_run
-    from pipelines.show import funnel_dict, print_funnel
+    from rushes.curation.manifest import open_run
+    from rushes.pipelines.view.show import funnel_dict, print_funnel
 
     opened = open_run(run)
     if json_:
@@ -153,8 +142,8 @@ def why(
     run: RunFolder, clip: Annotated[str, typer.Argument(help="A clip id (or its beginning), or a source's name.")]
 ) -> None:
     """Why a clip was kept or rejected: every rule, the value, the threshold."""
-    from curation.manifest import open_run
-    from pipelines.show import why as show_why
+    from rushes.curation.manifest import open_run
+    from rushes.pipelines.view.show import why as show_why
 
     show_why(open_run(run), clip, console)
 
@@ -167,14 +156,14 @@ def report(
     dit: Annotated[str | None, typer.Option("--dit", help="With --tae: and this transformer.")] = None,
 ) -> None:
     """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets, trainings."""
-    from pipelines.report import write_report
+    from rushes.pipelines.view.report import write_report
 
     if dit and not tae:
         fail("--dit needs the autoencoder it was trained with: name it with --tae.")
     sections = []
     if tae:
         with train_cli.sentences():
-            from pipelines.training_report import training_section
+            from rushes.pipelines.view.training import training_section
 
             sections = [training_section(run, tae, dit)]
     console.print(f"Report: {write_report(run, html, sections)}", highlight=False)
@@ -186,8 +175,8 @@ def recipe(
     set_: Overrides = None,
 ) -> None:
     """Show the shipped recipes, or one of them in full with what every key means."""
-    from curation import recipe as recipes
-    from pipelines.show import print_recipe
+    from rushes.curation import recipe as recipes
+    from rushes.pipelines.view.show import print_recipe
 
     if name is None:
         console.print("Recipes: " + ", ".join(recipes.shipped()) + ".  `rushes recipe NAME` shows one.")
@@ -201,7 +190,7 @@ def demo(
     train: Annotated[bool, typer.Option(help="Train both models on it, about a minute each.")] = True,
 ) -> None:
     """The main job on real footage, offline: make a small pool of clips, curate it, train on it, show it all."""
-    from pipelines.demo_pool import make_pool
+    from rushes.pipelines.demo.pool import make_pool
 
     pool = Path(output).parent / "demo-footage"
     console.print(f"Making the footage of the demo in {pool} ...", highlight=False)
@@ -212,7 +201,7 @@ def demo(
         console.print("\nWithout the extra `train` there is no training: pip install 'rushes[train]'", highlight=False)
     elif train:
         with train_cli.sentences():
-            from pipelines.demo_train import train as train_both
+            from rushes.pipelines.demo.train import train as train_both
 
             tae, dit = train_both(output, console)
         report(output, None, tae, dit)
@@ -241,7 +230,7 @@ def images(
 
     Example:  rushes images -i ~/pictures --clips runs/first -o runs/images
     """
-    from pipelines.images import Request, collect, list_items, print_outcome
+    from rushes.pipelines.images import Request, collect, list_items, print_outcome
 
     request = Request(input or [], clips or [], per_clip, captions, name, resolution)
     if dry_run:
@@ -264,10 +253,11 @@ train_cli.register(app)
 
 def main() -> None:
     """Entry point: errors that a person can act on are sentences on stderr with exit code 2, never tracebacks."""
-    from curation.manifest import ManifestError
-    from curation.recipe import RecipeError
-    from curation.video.inputs import InputError
+    from rushes.curation.manifest import ManifestError
+    from rushes.curation.recipe import RecipeError
+    from rushes.curation.video.inputs import InputError
 
+    own_stdin()
     try:
         app(standalone_mode=True)
     except (RecipeError, ManifestError, InputError) as error:
@@ -285,7 +275,3 @@ def _exit(sentence: str, code: int = 2) -> NoReturn:
         fail(sentence, code)
     except typer.Exit as stop:
         raise SystemExit(stop.exit_code) from None
-
-
-if __name__ == "__main__":
-    main()
