@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation import manifest
 from rushes.curation.meter import Meter, Span, Unmeasured, build_custom, custom_columns
 from rushes.curation.motion import MotionMeter

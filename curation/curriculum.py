@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+
 from rushes.curation.content.resample import hash_unit
 
 # --- buckets -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from rushes.curation import manifest, rules
 from rushes.curation.captioning import CAMERA_SURE
 from rushes.curation.content import cluster as cluster_rows

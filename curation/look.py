@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation import manifest
 from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
 from rushes.curation.recipe import Recipe

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation.recipe import RecipeError
 
 if TYPE_CHECKING:

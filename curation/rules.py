@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from rushes.curation import manifest
 from rushes.curation.recipe import Recipe, RecipeError
 

@@ -14,11 +14,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from scenedetect import FrameTimecode
+from scenedetect.detectors import AdaptiveDetector
+
 from rushes.curation.meter import Span, Track
 from rushes.curation.recipe import Scenes
 from rushes.curation.video.decode import Frame, StreamInfo, shrink
-from scenedetect import FrameTimecode
-from scenedetect.detectors import AdaptiveDetector
 
 #: Dissolves: half lengths looked for, seconds (transitions of about 0.4 to 2 s).
 BLEND_HALF_S = (0.2, 0.4, 0.6, 1.0)

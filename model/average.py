@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from rushes.model import checkpoint as checkpoints
 from rushes.model.checkpoint import CheckpointError
-from torch import Tensor
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+
 from rushes.curation.manifest import ManifestError, Run, open_run, resolve
 from rushes.model.frames import ClipError, read_clip, read_image
 

@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from rushes.model.tae import SPACE_FACTOR, latent_frames
 from rushes.model.text import TextProjector
-from torch import Tensor, nn
 
 TIME_FREQUENCIES = 256  # width of the sinusoidal time embedding (Peebles 2023)
 TIME_SCALE = 1000.0  # t in [0, 1] is spread over DDPM's 1000 steps, for which the frequencies were chosen

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from rushes.model.data import Batch, DataOptions, Loader, Sample, Shape
 from rushes.model.dit import DiT
 from rushes.model.features import Extractor, Moments, frechet_distance
@@ -24,7 +26,6 @@ from rushes.model.sample import sample_video, to_frames
 from rushes.model.steps import to_video
 from rushes.model.tae import TAE, TILE_FRAMES
 from rushes.model.text import TextEncoders
-from torch import Tensor
 
 PEAK = 255.0  # of 8-bit pixels
 PSNR_MOST = 100.0  # dB that an exact copy (a still clip against its mean frame) counts in a mean

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from rushes.curation.manifest import ManifestError, is_local, resolve
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ deeper, in `.spatial`, or in the middle slice of `.volume`.
 from __future__ import annotations
 
 import torch
-from rushes.model.tae import TAE, TIME_LEVELS, Attention, TAEConfig, TemporalConv
 from torch import Tensor
+
+from rushes.model.tae import TAE, TIME_LEVELS, Attention, TAEConfig, TemporalConv
 
 # Names that older AutoencoderKL files use for the attention projections.
 OLD_NAMES = {

@@ -35,6 +35,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
+
 from rushes.curation.manifest import Run, exists, join, open_run, read_table, resolve, write_batches
 from rushes.model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, frames_of
 from rushes.model.frames import ClipError
@@ -42,7 +44,6 @@ from rushes.model.steps import latent_of, prompts_of
 from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoders
 from rushes.model.train_recipe import Stage, TrainRecipe
-from torch import Tensor
 
 FOLDER = "latents"
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -26,18 +26,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from rushes.model import checkpoint as checkpoints
-from rushes.model.checkpoint import Checkpoint, Saver
-from rushes.model.data import Batch, Loader
-from rushes.model.parallel import Place, by_mesh, clip_gradients, mean_over_ranks, reshard
-from rushes.model.steps import Backward
-from rushes.model.train_recipe import Optimizer, Stage, TrainRecipe
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+
+from rushes.model import checkpoint as checkpoints
+from rushes.model.checkpoint import Checkpoint, Saver
+from rushes.model.data import Batch, Loader
+from rushes.model.parallel import Place, by_mesh, clip_gradients, mean_over_ranks, reshard
+from rushes.model.steps import Backward
+from rushes.model.train_recipe import Optimizer, Stage, TrainRecipe
 
 EMA_RAMP = 10  # the average's decay is at most (1 + n) / (10 + n) after n steps, so that short runs have one too
 PROGRESS = 1e-3  # by how much, relatively, a validation loss must fall to count as progress

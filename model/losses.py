@@ -19,9 +19,10 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from rushes.model.parallel import mean_over_ranks
 from rushes.model.tae import Posterior
-from torch import Tensor, nn
 
 VARIANCE_FLOOR = 1e-12  # under the square root of a variance: its gradient stays finite on a constant latent
 ADAPTIVE_LIMIT = 1e4  # LDM's bounds of the adaptive weight

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from rushes.model.train_recipe import Parallel, TrainRecipeError
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from rushes.model.train_recipe import Parallel, TrainRecipeError
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from rushes.model import checkpoint as checkpoints
 from rushes.model.checkpoint import CheckpointError
 from rushes.model.data import SIDE_STEP
@@ -17,7 +19,6 @@ from rushes.model.dit import DiT, DiTConfig
 from rushes.model.flow import GUIDANCE, PROCESSES, SAMPLING_STEPS, Process, guided, sample
 from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoders, prompt
-from torch import Tensor
 
 CRF = 18  # x264's quality of what is written: visually close to the frames
 FPS = 16  # sec 3.1: what a clip of 16 s is trained at

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
 from rushes.model.data import Batch, Clip, Sample, mix
 from rushes.model.dit import DiT
 from rushes.model.flow import Process, training_loss
@@ -21,8 +24,6 @@ from rushes.model.parallel import average_gradients, mean_over_ranks, synchroniz
 from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoders, prompt
 from rushes.model.train_recipe import Stage, TrainRecipe
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
     from rushes.model.latents import EncodedSample

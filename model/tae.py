@@ -26,8 +26,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from rushes.model.linear import LinearCodec
 from torch import Tensor, nn
+
+from rushes.model.linear import LinearCodec
 
 SPACE_FACTOR = 8  # three spatial halvings
 TIME_FACTOR = 8  # three temporal halvings, after the spatial ones

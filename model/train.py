@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from rushes.curation.manifest import ManifestError, lock
 from rushes.model import checkpoint as checkpoints
 from rushes.model.data import Batch, DataError, DataOptions, Loader, mix
@@ -38,7 +40,6 @@ from rushes.model.steps import (
 from rushes.model.tae import TAE, TAE_SIZES, TAEConfig
 from rushes.model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
 from rushes.model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
-from torch import Tensor, nn
 
 TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
 STAGE_SEED = 103  # keeps the stages' batches apart

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
+
 from rushes.curation import manifest, rules
 from rushes.curation import recipe as recipes
 from rushes.curation.captioning import Caption

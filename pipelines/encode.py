@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+
 from rushes.curation import manifest
 from rushes.curation.manifest import ManifestError, Run, open_run
 from rushes.curation.recipe import Engine

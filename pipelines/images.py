@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from rich.console import Console
+
 from rushes.curation import manifest
 from rushes.curation import recipe as recipes
 from rushes.curation.curriculum import bucket_shape, buckets

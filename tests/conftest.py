@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from rushes.curation.manifest import Run
 from rushes.pipelines.demo.pool import PoolFile
-
 from tests.footage import bad_inputs, bunny_video, pool  # noqa: F401 - fixtures
 
 #: Every run of the tests is the demo recipe without the reading of text, which has tests of its own and is slow.
@@ -41,6 +41,7 @@ def curate_here(inputs: list[str], root: Path, *overrides: str) -> Run:
     import io
 
     from rich.console import Console
+
     from rushes.curation import recipe
     from rushes.pipelines.curate import curate
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from rushes.pipelines.demo import film as demo_film
 from rushes.pipelines.demo.pool import BUNNY, BUS, CARPHONE, CYCLIST, TRAFFIC, WALL, PoolFile, make_pool
 

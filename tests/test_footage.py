@@ -11,9 +11,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+
 from rushes.pipelines.demo import film as demo_film
 from rushes.pipelines.demo import pool as demo_pool
-
 from tests import footage
 
 CUT = 35.0  # mean difference of two small grey neighbours, of 255: cuts here lie above 40, motion below 27

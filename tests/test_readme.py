@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pyarrow.compute as pc
+
 from rushes.curation import recipe, rules
 from rushes.curation.analyze import Analyzer
 from rushes.curation.video.decode import probe
-
 from tests.footage import make_video
 
 README = Path(__file__).parent.parent / "README.md"

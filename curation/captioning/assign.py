@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+
 from rushes.curation.content import hash_unit
 from rushes.curation.recipe import CaptionModel
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from rushes.curation.captioning.assign import sampling_seed
 from rushes.curation.captioning.endpoint import Endpoints, Servers, Unanswered
 from rushes.curation.captioning.frames import FrameError

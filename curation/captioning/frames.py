@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import av
 import cv2
 import numpy as np
+
 from rushes.curation.manifest import is_local, resolve
 
 JPEG_QUALITY = 88  # as the stills: artefacts stay below what a vision model's patches see

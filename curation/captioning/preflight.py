@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+
 from rushes.curation.captioning.endpoint import BUSY, OK, Servers, echoed, headers, is_html, plain, said
 from rushes.curation.captioning.frames import encode
 from rushes.curation.captioning.prompt import Template, chat_body

@@ -7,6 +7,7 @@ the class named is the rotation or the lens (pan, tilt, zoom), as a person would
 from __future__ import annotations
 
 import numpy as np
+
 from rushes.curation.motion.vectors import CameraStep
 
 STILL_SHIFT = 0.0004  # mean shift per frame below which the camera stands, shares of the longer side

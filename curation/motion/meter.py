@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation.meter import Span, Track, Unmeasured
 from rushes.curation.motion import vmaf
 from rushes.curation.motion.camera import camera_motion

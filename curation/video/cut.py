@@ -19,6 +19,7 @@ from typing import Any
 import av
 import ffmpeg
 import pyarrow.fs as pafs
+
 from rushes.curation.manifest import DiskFull, is_local, join, named_errors, resolve
 from rushes.curation.recipe import Cut
 from rushes.curation.video.source import Source

@@ -21,6 +21,7 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
+
 from rushes.curation.video.source import Source, open_bytes
 
 LUMA_SIDE = 160  # longer side of the small luma, pixels: VMAF motion there ranks as at full size (docs/benchmarks.md)

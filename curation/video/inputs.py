@@ -11,6 +11,7 @@ import os
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
 from rushes.curation.manifest import ManifestError, is_local, resolve
 
 VIDEO_SUFFIXES = frozenset(

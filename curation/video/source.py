@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.fs as pafs
+
 from rushes.curation.manifest import resolve
 
 FINGERPRINT_WHOLE = 8 << 20  # files up to this size are hashed whole, bytes

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation.meter import Span, Unmeasured
 from rushes.curation.recipe import Visual
 from rushes.curation.video.decode import Frame

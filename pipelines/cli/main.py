@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.terminal import console, fail, own_stdin
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from rushes.pipelines.cli.terminal import console, fail
 
 if TYPE_CHECKING:

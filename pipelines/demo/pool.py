@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from rushes.pipelines.demo.film import Film, Reel, Shot, encode, encode_stream, film_frames, unfinished
 
 # Spans [first, stop) of frames without a cut. The bikes clip is a montage: these are its shots, without the

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
+
 from rushes.curation.captioning import Caption, ComposedCaptioner, Servers
 from rushes.curation.manifest import join
 from rushes.curation.recipe import Recipe

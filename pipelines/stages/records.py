@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
 from rushes.curation import manifest
 from rushes.curation.analyze import Analysis
 from rushes.curation.captioning import Caption

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+
 from rushes.curation import manifest
 from rushes.curation.analyze import Analyzer
 from rushes.curation.captioning import Caption, Servers, ServersDown

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+
 from rushes.model import checkpoint as checkpoints
 from rushes.model import evaluate
 from rushes.model.checkpoint import Checkpoint

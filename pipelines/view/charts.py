@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from rushes.curation import manifest, rules
 from rushes.curation.curriculum import ASPECTS, DURATIONS
 from rushes.curation.manifest import Run

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe, build

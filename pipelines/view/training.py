@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from rushes.model.checkpoint import CheckpointError
 from rushes.model.data import DataError, DataOptions, Loader, Sample
 from rushes.pipelines.view import charts
@@ -26,6 +27,7 @@ MARGIN = 4.0  # drawing units around a curve
 def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
     """(title, HTML) for `write_report`. tae, dit: outputs of trainings. Raises CheckpointError where one is not."""
     import jinja2
+
     from rushes.model.train import load_tae
 
     for output in (tae, dit):

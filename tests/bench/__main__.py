@@ -193,7 +193,6 @@ def bench_judge() -> str:
     """Seconds (wall) to decide on a million clip rows and put them into sets."""
     from rushes.curation import recipe
     from rushes.pipelines.curate import with_decisions, with_sets
-
     from tests.bench.rows import synthetic_clips
 
     clips = synthetic_clips(JUDGED_ROWS)

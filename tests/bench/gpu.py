@@ -16,6 +16,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
 from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, token_count
 from rushes.model.evaluate import seconds
 from rushes.model.flow import FlowMatching, training_loss
@@ -24,8 +27,6 @@ from rushes.model.parallel import peak_flops, prepare_blocks
 from rushes.model.steps import precision
 from rushes.model.tae import SPACE_FACTOR, TAE, TAE_SIZES, TAEConfig, latent_frames
 from rushes.model.train_recipe import TrainRecipe, build
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 REPEATS = 10  # timed runs, after one to warm up; medians
 TEXT = {"ul2": 4096}  # the text encoder of dit-moviegen: name, width

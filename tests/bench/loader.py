@@ -8,10 +8,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+
 from rushes.curation.recipe import Cut
 from rushes.curation.video import decode
 from rushes.curation.video.cut import Cutter
-
 from tests.bench import footage
 
 CLIPS, FRAMES = 6, 128  # clips of a pass, frames of each: the bucket of 4 to 8 s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation import manifest
 
 CLIPS_PER_SOURCE = 3

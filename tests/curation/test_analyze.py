@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from rushes.curation import manifest
 from rushes.curation.analyze import Analyzer
 from rushes.curation.look import Looker, matrix
 from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import RecipeError, build
 from rushes.curation.video.decode import probe
-
 from tests.footage import timed_cuts
 
 SHORT = ["scenes.head_s=0", "visual.text=false"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rushes.curation import content
 
 SEEDS = st.integers(0, 2**31 - 1)

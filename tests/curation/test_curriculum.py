@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rushes.curation import curriculum as cur
 
 SEEDS = st.integers(0, 2**31 - 1)

@@ -6,10 +6,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation.recipe import Cut
 from rushes.curation.video.cut import CutClip, Cutter, media_path
 from rushes.curation.video.decode import Decoded, frames, opened, probe
-
 from tests.footage import make_video
 
 WHOLE = 4096  # stills of this side are not shrunk

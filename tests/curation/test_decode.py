@@ -7,8 +7,8 @@ import os
 import cv2
 import numpy as np
 import pytest
-from rushes.curation.video.decode import Decoded, DecodeError, frames, opened, probe
 
+from rushes.curation.video.decode import Decoded, DecodeError, frames, opened, probe
 from tests.footage import BAD_INPUTS, DAMAGED, NO_PICTURE, make_video
 
 

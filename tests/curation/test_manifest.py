@@ -8,6 +8,7 @@ import sys
 
 import pyarrow as pa
 import pytest
+
 from rushes.curation import manifest
 from rushes.curation.manifest import ManifestError, open_run, publish
 

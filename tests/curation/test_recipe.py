@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from rushes.curation import recipe as recipes
 from rushes.curation.recipe import Recipe, RecipeError, build, flat
 

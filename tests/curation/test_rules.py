@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from rushes.curation import manifest, rules
 from rushes.curation.recipe import RecipeError, build
 

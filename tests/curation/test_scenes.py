@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+
 from rushes.curation.recipe import Scenes, build
 from rushes.curation.scenes import ShotMeter, clip_spans
 from rushes.curation.video.decode import Decoded, frames, opened
-
 from tests.footage import PATTERN, make_video, timed_cuts
 
 FPS = 24

@@ -7,6 +7,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from rushes.curation.video.decode import probe
 from rushes.curation.video.inputs import InputError, list_inputs
 from rushes.curation.video.source import clip_id, fingerprint

@@ -30,6 +30,7 @@ def small_tae(small_run, tmp_path_factory) -> str:
 def small_latents(small_run, small_tae, tmp_path_factory) -> str:
     """The small run encoded, in float32."""
     from rich.console import Console
+
     from rushes.curation.recipe import Engine
     from rushes.pipelines.encode import Options, encode
 

@@ -6,9 +6,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from rushes.model.inflate import image_config, inflate
 from rushes.model.tae import TAE, TAEConfig
-from torch import nn
 
 CHANNELS = (8, 16, 16, 24)
 EXACT = 1e-5  # of values of about 1: float32 rounding in another order

@@ -15,7 +15,6 @@ def train(run: str, tae: str, output: str, kill_after: str, *overrides: str) -> 
     """Train the small transformer; every rank is killed when it begins the step after `kill_after` (0: it finishes)."""
     from rushes.model.loop import Session
     from rushes.model.train import train_dit
-
     from tests.model.small_run import dit_recipe
 
     one_step = Session._step
@@ -32,7 +31,6 @@ def train(run: str, tae: str, output: str, kill_after: str, *overrides: str) -> 
 def train_tae(run: str, output: str) -> None:
     """Train the small autoencoder against a discriminator."""
     from rushes.model import train
-
     from tests.model.small_run import tae_recipe
     from tests.model.test_train import ADVERSARIAL, BATTLE
 
@@ -69,7 +67,6 @@ def layouts(file: str) -> None:
     """By layout: loss, norm, gradients, weights after one step and fresh weights of a DiT that the ranks share."""
     from rushes.model.loop import Trained
     from rushes.model.parallel import average_gradients, joined, mean_over_ranks, parallelize, placed
-
     from tests.model.test_parallel import CLIPPED, LAYOUTS, batch_of, fresh_dit, loss_of, small_dit
 
     found = {}

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from rushes.curation.manifest import SET, publish
 from rushes.model.train_recipe import TrainRecipe, build
-
 from tests.footage import PATTERN, make_video
 
 CLIPS, SECONDS, RATE = 10, 4.0, 16  # of the film that all clips are spans of

@@ -25,7 +25,6 @@ from rushes.model.data import DataError, DataOptions, Loader, Plan, Shape, permu
 from rushes.model.frames import ClipError, read_clip
 from rushes.model.sample import write_mp4
 from rushes.model.train import train_dit
-
 from tests.model.small_run import BUCKET, RATE, TALL, dit_recipe, losses, make_film, make_run, row
 
 OPTIONS = {"set": "pretrain-256", "batch": 4, "workers": 0}

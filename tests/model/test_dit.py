@@ -8,6 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
 from rushes.model.dit import (  # noqa: E402
     DIT_SIZES,
     DiT,
@@ -21,8 +24,6 @@ from rushes.model.dit import (  # noqa: E402
     unpatchify,
 )
 from rushes.model.flow import FlowMatching, VDiffusion, sample, training_loss  # noqa: E402
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 torch.set_num_threads(1)
 SMALL = DiTConfig(layers=2, dim=32, ffn=64, heads=2, grid=(2, 4, 4), text_widths={"bytes": 12})

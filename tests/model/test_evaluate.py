@@ -11,14 +11,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import scipy.linalg  # noqa: E402
+from scipy.ndimage import gaussian_filter  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
 from rushes.model import train  # noqa: E402
 from rushes.model.data import DataOptions  # noqa: E402
 from rushes.model.evaluate import Clips, evaluate_tae, psnr, ssim, survey  # noqa: E402
 from rushes.model.features import FeaturesError, Moments, frechet_distance, load_extractor  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
-from scipy.ndimage import gaussian_filter  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
 from tests.model.small_run import dit_recipe, film_run, make_run, row, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)

@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+
 from rushes.model.frames import ClipError, read_clip, read_image
 from rushes.model.sample import write_mp4
-
 from tests.footage import PATTERN, ffmpeg, make_video
 
 RATE = 24

@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import typer  # noqa: E402
-from rushes.model.dit import forward_flops  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
+from rushes.model.dit import forward_flops  # noqa: E402
 from tests.bench import gpu  # noqa: E402
 
 torch.set_num_threads(1)

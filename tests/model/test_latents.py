@@ -20,7 +20,6 @@ from rushes.model.steps import inputs_from_latents, inputs_from_videos, latent_o
 from rushes.model.tae import TAE, TAEConfig  # noqa: E402
 from rushes.model.text import ByteEncoder, TextEncoders  # noqa: E402
 from rushes.model.train import load_tae, train_dit, train_tae  # noqa: E402
-
 from tests.model.small_run import PART, WHOLE, dit_recipe, losses, make_film, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)

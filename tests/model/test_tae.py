@@ -9,6 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
 from rushes.model.losses import TAELossConfig, tae_loss  # noqa: E402
 from rushes.model.tae import (  # noqa: E402
     TAE,
@@ -20,8 +22,6 @@ from rushes.model.tae import (  # noqa: E402
     group_norm,
     latent_frames,
 )
-from torch import nn  # noqa: E402
-
 from tests.model.image_autoencoder import EXACT, pair  # noqa: E402
 
 torch.set_num_threads(1)

@@ -25,7 +25,6 @@ from rushes.model.text import (  # noqa: E402
 )
 from rushes.model.train import load_tae, text_encoders, train_dit  # noqa: E402
 from rushes.model.train_recipe import Text, TrainRecipeError, load  # noqa: E402
-
 from tests.model.small_run import dit_recipe  # noqa: E402
 
 torch.set_num_threads(1)

@@ -14,6 +14,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import av  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
 from rushes.curation.manifest import ManifestError, lock  # noqa: E402
 from rushes.model import checkpoint as checkpoints  # noqa: E402
 from rushes.model import train  # noqa: E402
@@ -22,8 +24,6 @@ from rushes.model.loop import Progress, Session, TrainingError, learning_rate, n
 from rushes.model.sample import load_dit, sample_video, write_mp4  # noqa: E402
 from rushes.model.train_recipe import Stage, TrainRecipeError, load, shipped  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
 from tests.model.small_run import CLIPS, dit_recipe, film_run, losses, make_run, on_ranks, row, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)

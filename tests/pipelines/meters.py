@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation.meter import Span, Track
 
 DEADLY_WIDTH = 362  # of the file that kills its worker

@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation import manifest, rules
 from rushes.curation.curriculum import buckets
 from rushes.curation.recipe import Recipe, build

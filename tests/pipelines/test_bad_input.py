@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from rushes.curation import manifest
 from rushes.curation.manifest import open_run
-
 from tests.conftest import curate_here
 from tests.footage import BAD_INPUTS, DAMAGED, NO_PICTURE
 from tests.pipelines.commands import curate_command, finish

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from rushes.curation import recipe
 from rushes.curation.captioning import Caption, ServersDown
 from rushes.curation.recipe import RecipeError
@@ -15,7 +16,6 @@ from rushes.pipelines.stages import captioning
 from rushes.pipelines.stages.records import WorkStore
 from rushes.pipelines.stages.vllm_server import VllmServer, check, gpus_of
 from rushes.pipelines.stages.worker import stop_reason
-
 from tests.conftest import curate_here
 from tests.curation.captioning.asking import clips
 from tests.curation.captioning.stub import Behaviour, serving

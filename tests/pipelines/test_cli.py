@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rushes.pipelines.cli import main as cli
 
+from rushes.pipelines.cli import main as cli
 from tests.conftest import QUICK
 from tests.pipelines.commands import curate_command, finish
 

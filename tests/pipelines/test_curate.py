@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from rushes.curation import manifest
 from rushes.curation.curriculum import bucket_shape
 from rushes.curation.manifest import open_run
-
 from tests.conftest import CURATED, MISSING, TWIN, curate_here
 
 FRAME_S = 1 / 25  # of the films used here

@@ -12,13 +12,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rich.console import Console  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+
 from rushes.curation.manifest import ManifestError, Run, open_run  # noqa: E402
 from rushes.curation.recipe import Engine  # noqa: E402
 from rushes.model.train import train_tae  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
 from rushes.pipelines.encode import Options, encode  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
-
 from tests.model.small_run import make_film, make_run, row, tae_recipe, two_views  # noqa: E402
 from tests.pipelines.commands import at_work, descendants, start, wait_until  # noqa: E402
 

@@ -7,9 +7,9 @@ import signal
 import time
 
 import pytest
+
 from rushes.curation.recipe import Engine
 from rushes.pipelines.engine import pool as engine
-
 from tests.conftest import curate_here
 from tests.footage import make_video, width_362
 from tests.pipelines.commands import wait_until

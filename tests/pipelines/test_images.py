@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
+
 from rushes.curation import manifest
 from rushes.curation.manifest import ManifestError, open_run, publish
 from rushes.curation.video.inputs import InputError
@@ -25,8 +27,6 @@ from rushes.pipelines.images import (
     read_captions,
     sharpest,
 )
-from typer.testing import CliRunner
-
 from tests.footage import make_video
 
 WIDE, TALL = (384, 216), (216, 384)  # pixels: just larger than what a resolution of 256 asks for

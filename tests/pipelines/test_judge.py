@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+
 from rushes.curation.manifest import Run, open_run
 from rushes.curation.recipe import RecipeError
 from rushes.pipelines import curate as pretrain
-
 from tests.conftest import Curated, curate_here
 
 ALL = "content.keep=1"  # without the draw, which weighs each clip by the others that passed

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import ManifestError
 from rushes.pipelines.view import charts, report, show
-
 from tests.pipelines.synthetic_run import film_stills, make_run
 
 VOID = {"meta", "img", "input", "br", "link"}

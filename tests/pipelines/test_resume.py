@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from rushes.curation.manifest import ManifestError, open_run
 
+from rushes.curation.manifest import ManifestError, open_run
 from tests.pipelines.commands import at_work, curate_command, descendants, finish, start, wait_until
 
 ORPHANS_GONE_S = 30.0  # seconds after which nothing of a killed run may work on

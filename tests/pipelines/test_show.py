@@ -9,10 +9,10 @@ import json
 import pyarrow as pa
 import pytest
 from rich.console import Console
+
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import ManifestError
 from rushes.pipelines.view import show, words
-
 from tests.pipelines.synthetic_run import make_run
 
 

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 import ray  # noqa: E402
+
 from rushes.model.checkpoint import open_checkpoint  # noqa: E402
 from rushes.model.train import train_dit, train_tae  # noqa: E402
 from rushes.model.train_recipe import TrainRecipe  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
 from rushes.pipelines.engine.pool import StopRun  # noqa: E402
 from rushes.pipelines.train.on_ray import Workers, train_on_ray  # noqa: E402
-
 from tests.model.small_run import dit_recipe, film_run, losses, tae_recipe  # noqa: E402
 from tests.pipelines.commands import command_line, descendants  # noqa: E402
 

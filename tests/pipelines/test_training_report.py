@@ -11,7 +11,6 @@ pytest.importorskip("torch")
 from rushes.model.checkpoint import CheckpointError
 from rushes.model.train import train_dit
 from rushes.pipelines.view.training import training_section
-
 from tests.model.conftest import small_run, small_tae  # noqa: F401
 from tests.model.small_run import dit_recipe
 

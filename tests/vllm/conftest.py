@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from rushes.curation.recipe import CaptionEngine, Captioning, build
 from rushes.pipelines.stages.vllm_server import VllmServer
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rushes.curation.captioning.assign import sampling_seed
 from rushes.curation.captioning.draft import Drafter
 from rushes.curation.captioning.frames import encode
@@ -22,7 +23,6 @@ from rushes.curation.captioning.prompt import chat_body, load_template
 from rushes.curation.captioning.vision import VisionCaptioner
 from rushes.curation.recipe import RecipeError
 from rushes.pipelines.engine.pool import StopRun
-
 from tests.conftest import curate_here
 from tests.vllm.conftest import HERE, KEY, KEY_ENV, OPTIONS, Engine
 

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from rushes.curation.captioning.assign import assign_models, sampling_seed
 from rushes.curation.recipe import CaptionModel
 

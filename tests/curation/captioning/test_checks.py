@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from rushes.curation.captioning import checks
 from rushes.curation.captioning.prompt import load_template
 from rushes.curation.recipe import Captioning

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from rushes.curation.captioning.draft import BadDraft, Draft, Drafter, parse_draft
 
+from rushes.curation.captioning.draft import BadDraft, Draft, Drafter, parse_draft
 from tests.curation.captioning.asking import captioning, clips, frames, servers
 from tests.curation.captioning.stub import Behaviour, serving
 

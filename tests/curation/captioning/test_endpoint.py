@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
+
 from rushes.curation.captioning import ServersDown
 from rushes.curation.captioning.endpoint import jittered, retry_after, said
 from rushes.curation.captioning.vision import VisionCaptioner
-
 from tests.curation.captioning.asking import caption, captioning, clips, frames, servers, swapped
 from tests.curation.captioning.stub import Behaviour, process, serving
 from tests.pipelines.commands import wait_until

@@ -8,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation import recipe
 from rushes.curation.captioning.frames import FrameError, encode, from_media, from_stills, spread
 from rushes.curation.captioning.prompt import chat_body, load_template

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from rushes.curation import recipe
 from rushes.curation.captioning.preflight import key_of
 from rushes.curation.recipe import RecipeError
-
 from tests.curation.captioning.asking import captioning, servers
 from tests.curation.captioning.stub import Behaviour, serving
 

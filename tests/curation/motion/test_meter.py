@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation.analyze import Analyzer
 from rushes.curation.recipe import build
 from rushes.curation.video.decode import probe
 from rushes.pipelines.demo.film import encode
-
 from tests.footage import decoded, make_video
 
 SIZE = (640, 360)  # width, height: vectors are reported for 720 lines, so twice as long

@@ -7,10 +7,10 @@ import itertools
 import av
 import numpy as np
 import pytest
-from rushes.curation.motion import vmaf
-from rushes.curation.video.decode import Decoded, frames, opened
 from scipy.stats import spearmanr
 
+from rushes.curation.motion import vmaf
+from rushes.curation.video.decode import Decoded, frames, opened
 from tests.footage import make_video
 
 KEY = "lavfi.vmafmotion.score"

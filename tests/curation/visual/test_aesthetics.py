@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation.visual.aesthetics import MeasuredAesthetics, measured_aesthetic
 
 DROP = 4.0  # Movie Gen B.1

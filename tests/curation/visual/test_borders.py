@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation.visual.borders import BorderBox, border_frac, static_border_frac
 
 COLOURS = {"black": 0, "grey": 128, "white": 255, "blue": (180, 60, 20)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation.visual.frame_stats import frame_stats, shrink
 
 

@@ -7,6 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+
 from rushes.curation.visual.text import TextMeter, looking_order, stroke_map
 
 REJECT = 0.6
