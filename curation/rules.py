@@ -165,16 +165,21 @@ def passes_set(table: pa.Table, recipe: Recipe, name: str) -> np.ndarray:
 
 
 def funnel(rejected_by: pa.ChunkedArray, recipe: Recipe) -> list[dict[str, Any]]:
-    """Rows {rule, rejected, remaining} in the rules' order, from the total down to what was kept.
-
-    The rejected of all rows and the last `remaining` add up to the number of clips: every clip has one fate.
-    """
+    """`funnel_rows` of a column."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(rejected_by).to_pylist()}
     counts.pop(None, None)
+    return funnel_rows(len(rejected_by), counts, recipe)
+
+
+def funnel_rows(clips: int, counts: dict[str, int], recipe: Recipe) -> list[dict[str, Any]]:
+    """Rows {rule, rejected, remaining} in the rules' order, from the total down to what was kept.
+
+    counts: clips that each rule rejected. The rejected of all rows and the last `remaining` add up to the number of
+    clips: every clip has one fate.
+    """
     order = [rule.key for rule, _ in active(recipe)] + list(LATER_RULES)
     order += sorted(key for key in counts if key not in order)
-    rows, remaining = [], len(rejected_by)
-    rows.append({"rule": "clips", "rejected": 0, "remaining": remaining})
+    rows, remaining = [{"rule": "clips", "rejected": 0, "remaining": clips}], clips
     for key in order:
         remaining -= counts.get(key, 0)
         rows.append({"rule": key, "rejected": counts.get(key, 0), "remaining": remaining})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.fs as pafs
 
-from rushes.curation.manifest import resolve
+from rushes.curation.storage import StorageError, resolve
 
 FINGERPRINT_WHOLE = 8 << 20  # files up to this size are hashed whole, bytes
 FINGERPRINT_CHUNKS = 64  # larger ones in so many evenly spaced chunks ...
@@ -79,6 +79,16 @@ def fingerprint(uri: str) -> str:
                 stream.seek(int(offset))
                 digest.update(stream.read(FINGERPRINT_CHUNK))
     return digest.hexdigest()
+
+
+def stamp(uri: str) -> str | None:
+    """Size and time of a file: what is known of its content holds while they do. None where there is no such file."""
+    try:
+        fs, path = resolve(uri)
+        info = fs.get_file_info(path)
+    except (OSError, StorageError):
+        return None
+    return f"{info.size}:{info.mtime_ns}" if info.type == pafs.FileType.File else None
 
 
 def clip_id(source_id: str, start_s: float, end_s: float) -> str:

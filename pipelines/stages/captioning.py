@@ -12,20 +12,43 @@ down sixteen at a time or every two seconds, so a killed run asks again only for
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
 
-from rushes.curation.captioning import Caption, ComposedCaptioner, Servers
-from rushes.curation.manifest import join
+from rushes.curation import storage
+from rushes.curation.captioning import Caption, Servers
+from rushes.curation.captioning.prompt import load_template
 from rushes.curation.recipe import Recipe
-from rushes.pipelines.engine import pool as engine
-from rushes.pipelines.stages.records import WorkStore
+from rushes.curation.storage import join
+from rushes.curation.table import reject
+from rushes.curation.tracks import stills_of
+from rushes.pipelines.engine.pool import Failure
+from rushes.pipelines.stages.items import CaptionLease
+from rushes.pipelines.stages.job import Job
+from rushes.pipelines.stages.keys import Keys
+from rushes.pipelines.stages.making import with_captions
+from rushes.pipelines.stages.records import Index, Ledger, by_source
 
-CLIPS_PER_TASK = 2000  # the tail of a task, where requests run out, is then below two per cent of it
-TASK_S = 30 * 24 * 3600.0  # every request has its time-out: a caption task needs none of its own
-ROW_COLUMNS = ["clip_id", "source_id", "duration_s", "media"]
+CAPTION = "captioning"
+CLIPS_PER_LEASE = 2000  # the tail of a lease, where requests run out, is then below two per cent of it
+LEASE_S = 30 * 24 * 3600.0  # every request has its time-out: a lease of captions needs none of its own
+ROW_COLUMNS = ["clip_id", "source_id", "start_s", "end_s", "duration_s", "media"]
+CAPTIONS = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("text", pa.string()),
+        ("model", pa.string()),
+        ("error", pa.string()),
+        ("seed", pa.int64()),
+        ("tokens_in", pa.int64()),
+        ("tokens_out", pa.int64()),
+        ("lasting", pa.bool_()),
+    ]
+)
 
 Row = dict[str, Any]
 
@@ -36,7 +59,6 @@ def check(recipe: Recipe) -> None:
     if captioning.provider == "composed":
         return
     from rushes.curation.captioning.preflight import key_of, preflight
-    from rushes.curation.captioning.prompt import load_template
 
     template, key = load_template(captioning.prompt), key_of(captioning)
     if captioning.provider == "endpoint":
@@ -47,89 +69,133 @@ def check(recipe: Recipe) -> None:
         check_vllm(captioning, local=recipe.engine.address is None)
 
 
-def caption_all(
-    recipe: Recipe, store: WorkStore, pool: engine.Pool, workers: int, kept: pa.Table, step: Callable[[int], None]
-) -> list[Caption]:
-    """A Caption for every row of `kept` (clips table); step(n) is told of every n clips that are done.
+def caption(job: Job) -> None:
+    """A caption for every clip that was cut; one that gets none is rejected by `captioning.failed`.
 
-    Raises RecipeError or StopRun (no server); what was answered by then is in the store.
+    Raises RecipeError or StopRun (no server); what was answered by then is recorded.
     """
-    if recipe.captioning.provider == "composed":
-        captions = ComposedCaptioner()(kept.to_pylist())
-        step(len(captions))
-        return captions
-    known = {caption.clip_id: caption for caption in store.captions() if caption.lasting}
-    rows = kept.select(ROW_COLUMNS).to_pylist()
-    todo = [row for row in rows if row["clip_id"] not in known]
-    step(len(rows) - len(todo))
-    if todo:
-        with serving(recipe) as (servers, key):
-            known |= _ask(recipe, store, pool, workers, todo, (servers, key), step)
-    return [known[row["clip_id"]] for row in rows if row["clip_id"] in known]
+    if job.recipe.captioning.provider == "composed":  # written beside the media, by the same step
+        return
+    known = job.work("caption", f"{_key(job.recipe)}.index")
+    _ledger(job.recipe, job.root).index().save(known)
+    shards = list(job.pool.map(partial(_plan, known=known), job.made))
+    found = [lease for leases, _ in shards for lease in leases]
+    stage = job.bus.stage(CAPTION, sum(count for _, count in shards), "clips")
+    stage.step(stage.total - sum(lease.clips for lease in found))
+    lost: dict[tuple[str, int], str] = {}
+    if found:
+        with serving(job.recipe) as (servers, key):
+            most = job.recipe.captioning.concurrency
+            each = -(-most // min(job.pool.workers(), len(found)))
+            for lease in found:
+                job.pool.submit("caption", f"{lease.plan}#{lease.group}", lease, servers, key, each, timeout_s=LEASE_S)
+            for task, result in job.pool.completed():
+                lease = task.args[0]
+                if isinstance(result, Failure):
+                    lost[lease.plan, lease.group] = result.reason
+                    stage.error("caption", lease.clips)
+                else:
+                    stage.error("caption", result)
+                stage.step(lease.clips)
+    _ledger(job.recipe, job.root).index(passing=True).save(known)
+    why = "; ".join(dict.fromkeys(lost.values())) or "the captioner gave no answer"
+    for _ in job.pool.map(partial(_with_captions, known=known, why=why), job.made):
+        pass
+    stage.end()
 
 
-def _ask(
-    recipe: Recipe, store: WorkStore, pool: engine.Pool, workers: int, todo: list[Row],
-    at: tuple[Servers, str | None], step: Callable[[int], None],
-) -> dict[str, Caption]:  # fmt: skip
-    most = recipe.captioning.concurrency
-    tasks = max(-(-len(todo) // CLIPS_PER_TASK), min(workers, -(-len(todo) // most)))
-    each = -(-most // min(workers, tasks))
-    for index in range(tasks):
-        pool.submit("caption", str(index), todo[index::tasks], *at, each, timeout_s=TASK_S)
-    done: dict[str, Caption] = {}
-    for task, result in pool.completed():
-        rows = task.args[0]
-        if isinstance(result, engine.Failure):  # what it had written down before it died counts
-            written = {caption.clip_id: caption for caption in store.captions()}
-            lost = [Caption(row["clip_id"], None, "", result.reason, lasting=False) for row in rows]
-            result = [written.get(caption.clip_id, caption) for caption in lost]
-        done |= {caption.clip_id: caption for caption in result}
-        step(len(rows))
-    return done
+def _key(recipe: Recipe) -> str:
+    """What decides a caption: the recipe's part, the prompt's wording, where frames come from."""
+    captioning, keys = recipe.captioning, Keys.of(recipe)
+    frames = keys.cut if captioning.frames_from == "media" else ""
+    return f"{keys.observe}{frames}-{recipe.part_hash('caption')}-{load_template(captioning.prompt).key}"
 
 
-def caption_rows(
-    recipe: Recipe, store: WorkStore, rows: list[Row], servers: Servers, key: str | None, concurrency: int
-) -> list[Caption]:
-    """In a worker: captions of these rows, each written down soon after it came. Raises ServersDown."""
+def _ledger(recipe: Recipe, root: str) -> Ledger:
+    return Ledger(root, "caption", _key(recipe))
+
+
+def _plan(made: str, known: str) -> tuple[list[CaptionLease], int]:
+    """Clips of a shard that are to be asked for, a row group a lease; and how many clips have or get captions."""
+    table = storage.read_table(made, [*ROW_COLUMNS, "kept"])
+    table = table.filter(table["kept"]).select(ROW_COLUMNS)
+    places = Index.load(known).find(table["clip_id"].to_pylist())
+    todo = table.filter(pa.array([place is None for place in places], pa.bool_()))
+    plan = made.replace("/made/", "/captions/")
+    parts = [todo.slice(start, CLIPS_PER_LEASE) for start in range(0, len(todo), CLIPS_PER_LEASE)]
+    storage.write_batches(plan, todo.schema, parts)
+    return [CaptionLease(plan, group, len(part)) for group, part in enumerate(parts)], len(table)
+
+
+def caption_lease(
+    recipe: Recipe, root: str, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int
+) -> int:
+    """In a worker: captions of a lease, each recorded soon after it came; how many got none. Raises ServersDown."""
     from rushes.curation.captioning.vision import VisionCaptioner
 
-    wanted = {row["clip_id"] for row in rows}
-    before = [c for c in store.captions() if c.clip_id in wanted and c.lasting]  # by the worker that died before us
-    done = {caption.clip_id: caption for caption in before}
-    parts: list[str] = []
+    with storage.opened_table(lease.plan) as parquet:
+        rows = parquet.read_row_group(lease.group).to_pylist()
+    ledger, done, parts = _ledger(recipe, root), {}, []
+    before = ledger.index().find([row["clip_id"] for row in rows])  # by a worker that died before us
+    rows = [row for row, place in zip(rows, before, strict=True) if place is None]
 
     def record(captions: list[Caption]) -> None:
-        parts.append(store.put_captions(captions))
+        parts.append(_write(ledger, captions))
         done.update({caption.clip_id: caption for caption in captions})
 
-    todo = [row for row in rows if row["clip_id"] not in done]
     captioner = VisionCaptioner(recipe.captioning, servers, key, concurrency)
-    captioner.run(todo, lambda row: frames_of(recipe, store, row), record)
-    store.merge_captions([done[row["clip_id"]] for row in todo], parts)
-    return [done[row["clip_id"]] for row in rows]
+    captioner.run(rows, lambda row: frames_of(recipe, root, row), record)
+    if len(parts) > 1:  # one record in place of many; a kill in between leaves both, which say the same
+        _write(ledger, list(done.values()))
+        for part in parts:
+            storage.delete(part)
+    return sum(caption.text is None for caption in done.values())
 
 
-def frames_of(recipe: Recipe, store: WorkStore, row: Row) -> list[bytes]:
+def _write(ledger: Ledger, captions: list[Caption]) -> str:
+    table = pa.Table.from_pylist([asdict(caption) for caption in captions], CAPTIONS)
+    lasting = {caption.clip_id: None for caption in captions if caption.lasting}
+    passing = {caption.clip_id: caption.error for caption in captions if not caption.lasting}
+    return ledger.write(lasting, CAPTIONS, [table], passing)
+
+
+def _with_captions(made: str, known: str, why: str) -> None:
+    """In a worker: a shard's rows with their captions, from the records."""
+    table = storage.read_table(made)
+    wanted = table.filter(table["kept"])["clip_id"].to_pylist()
+    places = Index.load(known).find(wanted)
+    captions: dict[str, Caption] = {}
+    for uri in dict.fromkeys(place for place in places if place is not None):
+        captions |= {row["clip_id"]: Caption(**row) for row in storage.read_table(uri).to_pylist()}
+    failed = {i: (captions[i].error or "no caption") if i in captions else why for i in wanted
+              if i not in captions or captions[i].text is None}  # fmt: skip
+    table = with_captions(table, (captions[i] for i in wanted if i in captions))
+    storage.write_table(made, reject(table, failed, "captioning.failed", "caption"))
+
+
+@cache
+def _observed(root: str, key: str) -> dict[str, list[str]]:
+    return by_source(Ledger(root, "observe", key))
+
+
+def frames_of(recipe: Recipe, root: str, row: Row) -> list[bytes]:
     """The JPEG frames of a clip that a model is shown. Raises FrameError."""
     from rushes.curation.captioning.frames import FrameError, from_media, from_stills
 
     captioning = recipe.captioning
     if captioning.frames_from == "stills":
-        stills = store.stills(row["source_id"], [row["clip_id"]]).to_pylist()
+        observed = _observed(root, Keys.of(recipe).observe).get(row["source_id"], [])
+        stills = stills_of(observed, row["source_id"], row, recipe).to_pylist()
         return from_stills([(still["t_s"], still["jpeg"]) for still in stills], captioning.frames, captioning.side)
     if row["media"] is None:
         raise FrameError("the clip was not cut")
-    media = row["media"] if "://" in row["media"] or row["media"].startswith("/") else join(store.root, row["media"])
-    return from_media(media, captioning.frames, captioning.side)
+    return from_media(join(root, row["media"]), captioning.frames, captioning.side)
 
 
 @contextlib.contextmanager
 def serving(recipe: Recipe) -> Iterator[tuple[Servers, str | None]]:
     """(the servers of the recipe's models, their key); engines in the cluster are started, and ended with it."""
     from rushes.curation.captioning.preflight import key_of, preflight
-    from rushes.curation.captioning.prompt import load_template
 
     captioning = recipe.captioning
     template = load_template(captioning.prompt)

@@ -1,170 +1,167 @@
-"""The work store of a run: what each task gave, keyed by content, so that a killed run repeats only what was in flight.
+"""Records of a run: what workers leave behind, keyed by content, so that a run started again repeats only what is new.
 
-    RUN/work/probe/<hash of uri, size, time>.json
-    RUN/work/analyze/<source id>-<hash of the recipe's analyze part>.parquet   and stills/ beside it
-    RUN/work/look/<source id>-<hash of analyze and look>.parquet
-    RUN/work/caption/<hashes of what is shown and asked>/<unique>.parquet   a batch of captions, or many merged
+    RUN/work/sources/<hash of the addresses>.parquet   what inputs are: rows of `sources`, with the file's time
+    RUN/work/KIND/<hash of the recipe's parts>/*.parquet   what leases gave; the footer names the items it holds
+    RUN/work/shards/...                                a run's clips by shard, and what the global steps made of them
     RUN/media/<hash of the cut part>/<..>/<clip id>.mp4
 
-Every record appears whole or not at all. Nothing here is a table of the run: those are published at the end.
+Every record appears whole or not at all, and its pages carry checksums: one that cannot be read is deleted and made
+again. Nothing here is a table of the run: those are published at the end.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import io
 import json
 import uuid
-from dataclasses import asdict
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
-from rushes.curation import manifest
-from rushes.curation.analyze import Analysis
-from rushes.curation.captioning import Caption
-from rushes.curation.captioning.prompt import load_template
-from rushes.curation.manifest import exists, join, read_table, resolve, write_batches, write_bytes, write_table
-from rushes.curation.recipe import Recipe
-from rushes.curation.video.source import Source
-from rushes.curation.visual.stills import STILLS
+from rushes.curation import storage
+from rushes.curation.storage import DamagedFile, join
 
-CAPTIONS = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("text", pa.string()),
-        ("model", pa.string()),
-        ("error", pa.string()),
-        ("seed", pa.int64()),
-        ("tokens_in", pa.int64()),
-        ("tokens_out", pa.int64()),
-        ("lasting", pa.bool_()),
-    ]
-)
+FOOTER = b"rushes.items"
+READERS = 16  # footers read at a time: on an object store each is a request
 
 
-class WorkStore:
-    def __init__(self, root: str, recipe: Recipe) -> None:
-        self.root = root
-        self.analyze_hash = recipe.part_hash("analyze")
-        self.look_hash = f"{self.analyze_hash}-{recipe.part_hash('look')}"
-        self.content_hash = f"{self.look_hash}-{recipe.part_hash('content')}"
-        self.cut_hash = recipe.part_hash("cut")
-        self._recipe = recipe
+def key_of(*parts: Any) -> str:
+    """20 hexadecimal digits that stand for the parts."""
+    return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=10).hexdigest()
 
-    def _path(self, kind: str, name: str) -> str:
-        return join(self.root, "work", kind, name)
 
-    def probe(self, uri: str) -> Source | None:
-        """What an earlier run found of this file, if the file's size and time are what they were then."""
-        path = self._probe_path(uri)
-        if path is None or not exists(path):
-            return None
-        fs, local = resolve(path)
-        with fs.open_input_stream(local) as stream:
-            return Source(**json.loads(stream.read()))
+def number_of(item: str) -> int:
+    """An item's name as 64 bits."""
+    return int.from_bytes(hashlib.blake2b(item.encode(), digest_size=8).digest(), "little")
 
-    def put_probe(self, source: Source) -> None:
-        path = self._probe_path(source.uri)
-        if path is not None and source.status != "failed":
-            write_bytes(path, json.dumps(asdict(source)).encode())
 
-    def _probe_path(self, uri: str) -> str | None:
-        fs, path = resolve(uri)
-        info = fs.get_file_info(path)
-        if info.size is None:
-            return None
-        key = hashlib.blake2b(f"{uri}:{info.size}:{info.mtime_ns}".encode(), digest_size=10).hexdigest()
-        return self._path("probe", f"{key}.json")
+@dataclass(frozen=True)
+class Index:
+    """Where items are recorded: twelve bytes an item."""
 
-    def analysis(self, source: Source) -> tuple[Source, pa.Table] | None:
-        """The source as its decode left it, and its clips; None where it was not analyzed with this recipe."""
-        path = self._path("analyze", f"{source.source_id}-{self.analyze_hash}.parquet")
-        if not exists(path):
-            return None
-        clips = read_table(path)
-        stored = Source(**json.loads(clips.schema.metadata[b"source"]))
-        uris = pa.array([source.uri] * clips.num_rows, pa.string())  # the file may have another name today
-        clips = clips.set_column(clips.schema.get_field_index("uri"), "uri", uris)
-        return Source(**{**asdict(stored), "uri": source.uri}), clips.replace_schema_metadata(None)
+    numbers: np.ndarray  # uint64 [n], sorted
+    places: np.ndarray  # int32 [n], into files
+    files: tuple[str, ...]
 
-    def put_analysis(self, analysis: Analysis) -> None:
-        """Stills first: who sees the record can rely on them."""
-        source = analysis.source
-        path = self._path("stills", f"{source.source_id}-{self.analyze_hash}.parquet")
-        write_batches(path, STILLS, analysis.still_batches())
-        clips = analysis.clips.replace_schema_metadata({b"source": json.dumps(asdict(source)).encode()})
-        write_table(self._path("analyze", f"{source.source_id}-{self.analyze_hash}.parquet"), clips)
+    def find(self, items: Sequence[str]) -> list[str | None]:
+        """The file that holds each item, None where it is not recorded."""
+        if not len(self.numbers):
+            return [None] * len(items)
+        wanted = np.fromiter(map(number_of, items), np.uint64, len(items))
+        at = np.minimum(np.searchsorted(self.numbers, wanted), len(self.numbers) - 1)
+        return [self.files[self.places[i]] if self.numbers[i] == w else None for i, w in zip(at, wanted, strict=True)]
 
-    def stills(self, source_id: str, clip_ids: list[str]) -> pa.Table:
-        """STILLS rows of these clips; only their row groups are read."""
-        path = self._path("stills", f"{source_id}-{self.analyze_hash}.parquet")
-        return read_table(path, filters=pc.is_in(pc.field("clip_id"), pa.array(clip_ids, pa.string())))
 
-    def looks(self, source_id: str) -> pa.Table | None:
-        path = self._path("look", f"{source_id}-{self.look_hash}.parquet")
-        return read_table(path) if exists(path) else None
+    def save(self, uri: str) -> None:
+        """One file for workers that look items up."""
+        with storage.writing(uri) as stream:
+            np.savez(stream, numbers=self.numbers, places=self.places, files=np.array(self.files, np.str_))
 
-    def put_looks(self, source_id: str, looks: pa.Table) -> None:
-        write_table(self._path("look", f"{source_id}-{self.look_hash}.parquet"), looks)
+    @staticmethod
+    def load(uri: str) -> Index:
+        found = np.load(io.BytesIO(storage.read_bytes(uri)))
+        return Index(found["numbers"], found["places"], tuple(found["files"].tolist()))
 
-    def content(self, clip_ids: list[str]) -> tuple[str, pa.Table | None]:
-        """(key, copy groups and clusters) of exactly these clips, where they were computed before."""
-        digest = hashlib.blake2b("\n".join(sorted(clip_ids)).encode(), digest_size=8).hexdigest()
-        path = self._path("content", f"{digest}-{self.content_hash}.parquet")
-        return path, (read_table(path) if exists(path) else None)
 
-    @cached_property
-    def _caption_folder(self) -> str:
-        """Its name holds what decides a caption: the recipe's part, the prompt's wording, where frames come from."""
-        captioning = self._recipe.captioning
-        frames = self.cut_hash if captioning.frames_from == "media" else ""
-        key = f"{self.analyze_hash}{frames}-{self._recipe.part_hash('caption')}-{load_template(captioning.prompt).key}"
-        return self._path("caption", key)
+class Ledger:
+    """The records of one kind of work: a folder of Parquet files whose footers name the items that they hold."""
 
-    def captions(self) -> list[Caption]:
-        """Every caption that was written down for this recipe; of a clip asked twice the lasting answer comes last."""
-        fs, folder = resolve(self._caption_folder)
-        found = fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
-        rows: list[Caption] = []
-        for path in sorted(info.path for info in found if info.path.endswith(".parquet")):
-            with contextlib.suppress(FileNotFoundError):  # merged into another by its worker just now
-                rows += [Caption(**row) for row in pq.read_table(path, filesystem=fs, partitioning=None).to_pylist()]
-        return sorted(rows, key=lambda caption: caption.lasting)
+    def __init__(self, root: str, kind: str, key: str) -> None:
+        self.folder = join(root, "work", kind, key)
 
-    def put_captions(self, captions: list[Caption]) -> str:
-        """Write a batch down; its path."""
-        path = join(self._caption_folder, f"{uuid.uuid4().hex}.parquet")
-        write_table(path, pa.Table.from_pylist([asdict(caption) for caption in captions], CAPTIONS))
-        return path
+    def write(
+        self, items: dict[str, Any], schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table],
+        passing: dict[str, Any] | None = None, **options: Any,
+    ) -> str:  # fmt: skip
+        """One record; its address. items: their names, with a fact each that is read without the rows.
 
-    def merge_captions(self, captions: list[Caption], parts: list[str]) -> None:
-        """One record instead of many small ones; a kill in between leaves both, which say the same."""
-        if len(parts) < 2:
-            return
-        self.put_captions(captions)
-        for part in parts:
-            fs, path = resolve(part)
-            fs.delete_file(path)
+        passing: items whose rows are of use now and are not found again by `index`. Both may still be filled while the
+        batches are written. options: of `storage.write_batches`.
+        """
+        uri = join(self.folder, f"{uuid.uuid4().hex}.parquet")
+
+        def footer() -> dict[bytes, str]:
+            return {FOOTER: json.dumps({"items": items, "passing": passing or {}})}
+
+        storage.write_batches(uri, schema, batches, footer, **options)
+        return uri
+
+    def index(self, passing: bool = False) -> Index:
+        """All that is recorded. A file whose footer cannot be read is deleted. A later record of an item replaces one.
+
+        passing: what does not last is found as well, where nothing that lasts is.
+        """
+        files = [join(self.folder, info.base_name) for info in _by_age(self.folder)]
+        with ThreadPoolExecutor(READERS) as readers:
+            held = list(readers.map(_items, files))
+            if passing:
+                fleeting = list(readers.map(_passing, files))
+                files, held = [*files, *files], [*fleeting, *held]
+        numbers = [np.fromiter(map(number_of, items), np.uint64, len(items)) for items in held]
+        places = [np.full(len(items), place, np.int32) for place, items in enumerate(held)]
+        if not files:
+            return Index(np.zeros(0, np.uint64), np.zeros(0, np.int32), ())
+        all_numbers, all_places = np.concatenate(numbers), np.concatenate(places)
+        order = np.lexsort((-all_places, all_numbers))
+        all_numbers, all_places = all_numbers[order], all_places[order]
+        first = np.concatenate([[True], all_numbers[1:] != all_numbers[:-1]]) if len(order) else np.zeros(0, bool)
+        return Index(all_numbers[first], all_places[first], tuple(files))
+
+
+def _by_age(folder: str) -> list[Any]:
+    return sorted(storage.listing(folder, ".parquet"), key=lambda info: (info.mtime_ns or 0, info.base_name))
+
+
+def _items(uri: str) -> list[str]:
+    try:
+        return list(facts_of(uri)["items"])
+    except DamagedFile:
+        storage.delete(uri)
+        return []
+    except FileNotFoundError:
+        return []
+
+
+def _passing(uri: str) -> list[str]:
+    try:
+        return list(facts_of(uri)["passing"])
+    except (DamagedFile, FileNotFoundError):
+        return []
+
+
+def facts_of(uri: str) -> dict[str, dict[str, Any]]:
+    """What a record's footer says: facts by item, of `items` and of `passing`. Raises DamagedFile."""
+    with storage.opened_table(uri) as parquet:
+        try:
+            return json.loads(parquet.metadata.metadata[FOOTER])
+        except (KeyError, ValueError) as error:
+            raise DamagedFile(uri, "its footer names no items") from error
+
+
+def by_source(ledger: Ledger) -> dict[str, list[str]]:
+    """Records of every source, in the order of its parts, from items named SOURCE_ID:PART/PARTS.
+
+    For whoever shows some clips' stills; a run knows its records by `Index`.
+    """
+    found: dict[str, dict[int, str]] = {}
+    for info in _by_age(ledger.folder):
+        uri = join(ledger.folder, info.base_name)
+        for item in _items(uri):
+            source, _, part = item.partition(":")
+            found.setdefault(source, {})[int(part.partition("/")[0])] = uri
+    return {source: [parts[part] for part in sorted(parts)] for source, parts in found.items()}
 
 
 def record_versions() -> dict[str, Any]:
     """Versions of what decides the result, for the commit record."""
     from importlib.metadata import version
 
-    names = (
-        "rushes",
-        "av",
-        "scenedetect",
-        "opencv-python",
-        "rapidocr",
-        "faiss-cpu",
-        "ray",
-        "pyarrow",
-        "imageio-ffmpeg",
-    )
+    from rushes.curation import manifest
+
+    names = "rushes", "av", "scenedetect", "opencv-python", "rapidocr", "faiss-cpu", "ray", "pyarrow", "imageio-ffmpeg"
     return {"manifest": manifest.SCHEMA_VERSION, **{name: version(name) for name in names}}

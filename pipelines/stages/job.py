@@ -1,0 +1,88 @@
+"""A run in progress: what its stages share, and what they know of it. Nothing here holds a clip."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from rushes.curation.recipe import Recipe
+from rushes.curation.storage import join
+from rushes.pipelines.engine.events import Bus
+from rushes.pipelines.engine.pool import Pool
+from rushes.pipelines.stages.items import Probed
+from rushes.pipelines.stages.keys import Keys
+
+LEASES_PER_WORKER = 6  # work is divided at least so finely, so that workers end together
+LEASE_SOURCES = 32  # sources in a lease at most
+LEASE_S = 600.0  # footage in a lease at most, seconds: what a kill may cost a worker
+
+
+@dataclass
+class Inputs:
+    """Every input of a run, by arrays in the order of their addresses: some tens of bytes each.
+
+    records, first: of the leases that probed them, and where each lease's inputs begin; numbers: content ids as 64
+    bits; seconds: footage; ok: worth decoding; first_of: the input with the same content that comes first, -1 where
+    none does; failed: sentences, by input.
+    """
+
+    uris: pa.Array
+    records: list[str] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    ok: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    first_of: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def take(self, probed: list[Probed]) -> None:
+        """Leases in order."""
+        sizes = [len(lease.ok) for lease in probed]
+        self.records = [lease.record for lease in probed]
+        self.first = [0, *np.cumsum(sizes).tolist()]
+        self.numbers = np.concatenate([np.array(lease.numbers, np.uint64) for lease in probed])
+        self.seconds = np.concatenate([np.array(lease.seconds, np.float32) for lease in probed])
+        self.ok = np.concatenate([np.array(lease.ok, bool) for lease in probed])
+        self.first_of = np.full(len(self.ok), -1, np.int64)
+        good = np.flatnonzero(self.ok)
+        _, where, inverse = np.unique(self.numbers[good], return_index=True, return_inverse=True)
+        again = where[inverse] != np.arange(len(good))
+        self.first_of[good[again]] = good[where[inverse[again]]]
+        self.ok[good[again]] = False
+
+
+@dataclass
+class Job:
+    """recipe, root (absolute), keys of its records, pool and bus; then what the stages have found so far."""
+
+    recipe: Recipe
+    root: str
+    pool: Pool
+    bus: Bus
+    inputs: Inputs
+    keys: Keys
+    warnings: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    observed: dict[int, list[str | None]] = field(default_factory=dict)  # records of each input's parts, in order
+    looked: dict[int, list[str | None]] = field(default_factory=dict)  # records of their clips, in order
+    unlooked: int = 0  # clips that no model could look at
+    survivors: int = 0
+    shards: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)  # rows of `sources`, a file for each shard
+    groups: list[str] = field(default_factory=list)  # what content measured, a file for each shard
+    decided: list[str] = field(default_factory=list)  # what was decided, a file for each shard
+    plans: list[str] = field(default_factory=list)  # kept clips, by lease of cutting, a file for each shard
+    made: list[str] = field(default_factory=list)  # final rows without sets, a file for each shard
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def work(self, *parts: str) -> str:
+        return join(self.root, "work", *parts)
+
+    def timeout_s(self, seconds: float, count: int = 1) -> float:
+        """How long a lease of `count` items and so much footage may take."""
+        engine = self.recipe.engine
+        return engine.timeout_min_s * count + engine.timeout_factor * seconds
