@@ -280,20 +280,22 @@ SOURCES: tuple[Column, ...] = (
 )
 
 SET: tuple[Column, ...] = (
+    Column("set", TEXT, "the set's own name: tables of nested sets can be read together"),
     Column("clip_id", TEXT, "as in clips"),
-    Column("media", TEXT, "the clip's file, relative to the run"),
     Column("source_id", TEXT, "as in clips"),
-    Column("start_s", EXACT, "begin of the span inside the media file", "s"),
-    Column("end_s", EXACT, "end of the span inside the media file", "s"),
-    Column("fps", EXACT, "frames per second of the media", "1/s"),
-    Column("frames", WHOLE, "frames of the bucket", "frames"),
-    Column("width", WHOLE, "width of the bucket", "px"),
-    Column("height", WHOLE, "height of the bucket", "px"),
-    Column("bucket", TEXT, "aspect and duration class"),
+    Column("media", TEXT, "the clip's file, relative to the run"),
+    Column("media_start_s", EXACT, "begin of the span that is trained on, inside the media file", "s"),
+    Column("media_end_s", EXACT, "end of the span that is trained on, inside the media file", "s"),
+    Column("fps", EXACT, "the clip's own frames per second", "1/s"),
+    Column("bucket", TEXT, "aspect and duration class, as 16x9/12-16s"),
+    Column("bucket_frames", WHOLE, "what a batch holds of the span", "frames"),
+    Column("bucket_width", WHOLE, "width at which a batch holds it", "px"),
+    Column("bucket_height", WHOLE, "height at which a batch holds it", "px"),
+    Column("sample_fps", EXACT, "rate at which the bucket's frames sample the span", "1/s"),
     Column("caption", TEXT, "what the text encoder is given: the camera's motion in front, where it is sure",
            null="not captioned"),
     Column("camera_motion", TEXT, "as in clips, where it is sure", null="not sure"),
-    Column("fps_token", TEXT, "rate at which the bucket's frames sample the clip, as FPS-16"),
+    Column("fps_token", TEXT, "sample_fps as text, FPS-16"),
     Column("weight", REAL, "weight of the clip in a draw"),
 )  # fmt: skip
 
