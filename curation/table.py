@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rushes.curation.signals import LateRule
+
 
 def with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
     """The table with a column set, where it stands or at the end."""
@@ -42,12 +44,12 @@ def noted(table: pa.Table, notes: Iterable[list[str] | None]) -> pa.Table:
     return with_column(table, "notes", pa.array(both, pa.list_(pa.string())))
 
 
-def reject(table: pa.Table, failed: dict[str, str], rule: str, what: str) -> pa.Table:
-    """Clips (clip_id -> reason) rejected by `rule` after they had been kept; the note names `what` is missing."""
+def reject(table: pa.Table, failed: dict[str, str], rule: LateRule) -> pa.Table:
+    """Clips (clip_id -> reason) rejected by `rule` after they had been kept; the note names the missing column."""
     if not failed:
         return table
     ids = table["clip_id"].to_pylist()
     mask = pa.array(np.fromiter((i in failed for i in ids), bool, len(ids)))
     table = with_column(table, "kept", pc.and_not(table["kept"], mask))
-    table = with_column(table, "rejected_by", pc.if_else(mask, rule, table["rejected_by"]))
-    return noted(table, ([f"{what}: {failed[i]}"] if i in failed else None for i in ids))
+    table = with_column(table, "rejected_by", pc.if_else(mask, rule.key, table["rejected_by"]))
+    return noted(table, ([f"{rule.missing}: {failed[i]}"] if i in failed else None for i in ids))

@@ -18,6 +18,7 @@ from rushes.curation import recipe as recipes
 from rushes.curation.decide import decide, solve
 from rushes.curation.manifest import Run, Snapshot, TableFiles
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED
 from rushes.curation.storage import join
 from rushes.curation.table import left_join, with_column
 from rushes.pipelines.stages.deciding import shard_rows, with_decisions
@@ -25,7 +26,6 @@ from rushes.pipelines.stages.publishing import commit_record, parts_of, source_s
 from rushes.pipelines.view.runs import resolved_of
 
 GROUP_COLUMNS = ("copy_group", "cluster_id")
-MADE_RULES = ("cut.failed", "captioning.failed")  # what was tried and could not be made
 
 
 def judge(run: Run, recipe: Recipe, root: str | None) -> Run:
@@ -104,7 +104,7 @@ def _undecided(table: pa.Table, groups: str | None, run: Run, here: bool) -> pa.
 
 def _still_failed(clips: pa.Table, before: pa.Table) -> pa.Table:
     """Clips that pass, but of which no clip or caption could be made, stay rejected as they were."""
-    for rule in MADE_RULES:
+    for rule in (CUT_FAILED.key, CAPTION_FAILED.key):
         failed = pc.and_(clips["kept"], pc.fill_null(pc.equal(before["was_rejected_by"], rule), False))
         clips = with_column(clips, "kept", pc.and_not(clips["kept"], failed))
         clips = with_column(clips, "rejected_by", pc.if_else(failed, rule, clips["rejected_by"]))

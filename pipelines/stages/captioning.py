@@ -23,6 +23,7 @@ from rushes.curation import storage
 from rushes.curation.captioning import Caption, Servers
 from rushes.curation.captioning.prompt import load_template
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import CAPTION_FAILED
 from rushes.curation.storage import join
 from rushes.curation.table import reject
 from rushes.curation.tracks import stills_of
@@ -170,7 +171,7 @@ def _with_captions(made: str, known: str, why: str) -> None:
     failed = {i: (captions[i].error or "no caption") if i in captions else why for i in wanted
               if i not in captions or captions[i].text is None}  # fmt: skip
     table = with_captions(table, (captions[i] for i in wanted if i in captions))
-    storage.write_table(made, reject(table, failed, "captioning.failed", "caption"))
+    storage.write_table(made, reject(table, failed, CAPTION_FAILED))
 
 
 @cache

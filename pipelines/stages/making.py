@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from rushes.curation import storage
 from rushes.curation.captioning import Caption, ComposedCaptioner
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import CUT_FAILED
 from rushes.curation.storage import DamagedFile, join
 from rushes.curation.table import left_join, reject, with_column
 from rushes.curation.video.cut import CutClip, Cutter
@@ -195,7 +196,7 @@ def _with_media(
                 cuts.append({"clip_id": row["clip_id"], "error": reason})
     table = left_join(storage.read_table(decided), pa.Table.from_pylist(cuts, CUTS).drop_columns(["error"]))
     failed = {row["clip_id"]: row["error"] for row in cuts if row["error"] is not None}
-    table = reject(table, failed, "cut.failed", "media")
+    table = reject(table, failed, CUT_FAILED)
     if recipe.captioning.provider == "composed":
         table = with_captions(table, ComposedCaptioner()(table.filter(table["kept"]).to_pylist()))
     storage.write_table(made, table)

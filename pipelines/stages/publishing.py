@@ -19,12 +19,12 @@ from rushes.curation.decide import set_table
 from rushes.curation.manifest import Snapshot, TableFiles
 from rushes.curation.recipe import Recipe
 from rushes.curation.sets import VALIDATION, Sets
+from rushes.curation.signals import STATUSES
 from rushes.curation.storage import join
 from rushes.curation.table import in_schema, with_column
 from rushes.pipelines.stages.records import record_versions
 
 VALIDATION_RESOLUTION = 256  # pixels; the validation set is read at the smallest stage's size
-STATUSES = ("ok", "partial", "duplicate", "failed")
 WORK_COLUMNS = ("item", "semantic", "copy")  # of shards, not of the published clips
 
 

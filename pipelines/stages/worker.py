@@ -18,6 +18,7 @@ from rushes.curation import rules, storage
 from rushes.curation.captioning import Servers, ServersDown
 from rushes.curation.look import Looker
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import LOOK_FAILED
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
 from rushes.curation.tracks import OBSERVED, Observation, Observer, load, measure, stills_of
@@ -30,7 +31,6 @@ from rushes.pipelines.stages.making import cut_lease
 from rushes.pipelines.stages.records import Ledger, number_of
 
 CLIPS_PER_LOOK = 8  # clips whose stills are in memory at a time
-LOOKED_AT = ("text_score", "aesthetic", "human_score")  # what a clip lacks that no model has looked at
 
 
 class Worker:
@@ -197,7 +197,7 @@ def _with_looks(one: _Measured, looks: pa.Table) -> pa.Table:
     table = with_column(table, "looked", pc.if_else(pa.array(asked), looked, pa.scalar(None, pa.bool_())))
     table = with_column(table, "item", pa.array([one.todo.item.key] * len(asked), pa.string()))
     reasons = (one.todo.unlooked or "", "not looked at, the clip was rejected before")
-    why = [f"{', '.join(LOOKED_AT)}: {reasons[0] if a else reasons[1]}" for a in asked]
+    why = [f"{LOOK_FAILED.missing}: {reasons[0] if a else reasons[1]}" for a in asked]
     seen = table["look_notes"].to_pylist()
     notes = [more if more is not None else [reason] for more, reason in zip(seen, why, strict=True)]
     return noted(table.drop_columns(["look_notes"]), notes)
