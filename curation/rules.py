@@ -109,12 +109,21 @@ def judge(table: pa.Table, recipe: Recipe, phase: str | None = None) -> np.ndarr
     open_ = np.ones(table.num_rows, dtype=bool)
     values: dict[str, Column] = {}
     for rule, threshold in active(recipe, phase):
+        if rule.phase == "look" and "looked" in table.column_names:
+            open_ &= _looked(table, open_, rejected)
         if rule.column not in values:
             values[rule.column] = column(table, rule.column)
         fails = open_ & ~COMPARE[rule.compare](values[rule.column], threshold)
         rejected[fails] = rule.key
         open_ &= ~fails
     return rejected
+
+
+def _looked(table: pa.Table, open_: np.ndarray, rejected: np.ndarray) -> np.ndarray:
+    """bool [N]: all but the open clips at which models failed; those are rejected by LOOK_FAILED: no fault of theirs."""
+    failed = open_ & (column(table, "looked") == 0)
+    rejected[failed] = signals.LOOK_FAILED.key
+    return ~failed
 
 
 def passes_set(table: pa.Table, recipe: Recipe, name: str) -> np.ndarray:

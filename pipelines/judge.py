@@ -23,7 +23,7 @@ from rushes.curation.storage import join
 from rushes.curation.table import left_join, with_column
 from rushes.pipelines.stages.deciding import shard_rows, with_decisions
 from rushes.pipelines.stages.publishing import commit_record, parts_of, source_summary, write_tables
-from rushes.pipelines.view.runs import resolved_of
+from rushes.pipelines.view.show import resolved_of
 
 GROUP_COLUMNS = ("copy_group", "cluster_id")
 
