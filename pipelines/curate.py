@@ -78,7 +78,7 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
         bus = Bus([terminal, log])
         cpus = ray_start.start(recipe.engine)
         workers = max(1, min(cpus, len(uris)))
-        token = join(root, "work", ".seen")
+        token = join(root, ".seen")
         manifest.write_bytes(token, b"")
         cluster = RayCluster(token, log_folder(root))
         kind = Kind(engine.CPU, lambda: Worker(recipe, root), most=workers)
