@@ -17,7 +17,7 @@ from rushes.curation import manifest, rules
 from rushes.curation.curriculum import ASPECTS, DURATIONS
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
-from rushes.pipelines.view.show import schema_of
+from rushes.pipelines.view.tables import schema_of
 from rushes.pipelines.view.words import number, reason
 
 CHART = (320.0, 96.0)  # units of the histogram's drawing, width x height
