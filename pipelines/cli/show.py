@@ -11,8 +11,9 @@ from rich.text import Text
 
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import STATUSES
 from rushes.pipelines.view.advice import advise, sentences
-from rushes.pipelines.view.funnel import STATUSES, funnel
+from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.story import story
 from rushes.pipelines.view.tables import recipe_of
 from rushes.pipelines.view.words import hours, percent, span

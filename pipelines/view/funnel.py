@@ -11,10 +11,9 @@ from typing import Any
 from rushes.curation import rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import STATUSES
 from rushes.pipelines.view.tables import recipe_of, records
 from rushes.pipelines.view.words import needs
-
-STATUSES = ("ok", "partial", "duplicate", "failed")
 
 
 def funnel(run: Run, errors_most: int | None = None) -> dict[str, Any]:

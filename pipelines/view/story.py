@@ -12,11 +12,12 @@ import pyarrow as pa
 from rushes.curation import rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import DRAW, LATE_RULES
 from rushes.pipelines.view.tables import query, recipe_of, records
 from rushes.pipelines.view.words import needs, number, reason
 
 #: Rules that reject a clip because a column could not be made: the reason is noted under the column's name.
-MISSING_OF = {"cut.failed": "media", "captioning.failed": "caption"}
+MISSING_OF = {late.key: late.missing for late in LATE_RULES if late.missing}
 CLIPS_NAMED = 4  # candidates named where a prefix is not unique
 NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matches
 ID_LENGTH = 40  # letters of a name that are compared with ids
@@ -129,7 +130,7 @@ def deciding_value(clip: pa.Table, key: str, recipe: Recipe) -> str:
             return missing if np.isnan(value) else number(value, threshold)
     if key == "content.copy_threshold":
         return f"duplicate of {row['duplicate_of']}" if row["duplicate_of"] else "no duplicate"
-    if key == "content.keep" and row["keep_prob"] is not None:
+    if key == DRAW.key and row["keep_prob"] is not None:
         return f"probability {row['keep_prob']:.2f}, cluster of {row['cluster_size'] or 1:,}"
     return reason(row["notes"], MISSING_OF.get(key, key)) or ""
 

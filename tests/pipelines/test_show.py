@@ -12,9 +12,10 @@ from rich.console import Console
 
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import ManifestError
+from rushes.curation.signals import STATUSES
 from rushes.pipelines.cli.show import print_funnel, print_story
 from rushes.pipelines.view import words
-from rushes.pipelines.view.funnel import STATUSES, funnel
+from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.story import explain
 from rushes.pipelines.view.tables import recipe_of, rows_at
 from tests.pipelines.synthetic_run import make_run
