@@ -124,7 +124,7 @@ def commit_record(
         "footage_s": round(footage_s, 3),
         "funnel": {
             "sources": sources,
-            "clips": rules.funnel_rows(tables.clips, tables.rejected, recipe),
+            "clips": rules.funnel_rows(dict(tables.rejected), tables.clips, recipe),
             "sets": {name.removeprefix("sets/"): sum(files.rows) for name, files in tables.files.items()
                      if name.startswith("sets/")},
         },
