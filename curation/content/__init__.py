@@ -19,22 +19,21 @@ from rushes.curation.content.embed import (
     copy_embedding,
     semantic_embedding,
 )
-from rushes.curation.content.group import cluster, find_duplicates
-from rushes.curation.content.resample import hash_unit, keep_probability, sample, solve_keep
+from rushes.curation.content.groups import RESULT, measure
+from rushes.curation.content.resample import hash_unit, keep_probability, solve_keep
 
 __all__ = [
     "COPY_DIM",
     "COPY_THRESHOLD",
+    "RESULT",
     "SEMANTIC_DIM",
     "SEMANTIC_MERGE_THRESHOLD",
     "MeasuredCopyEmbedder",
     "MeasuredSemanticEmbedder",
-    "cluster",
     "copy_embedding",
-    "find_duplicates",
     "hash_unit",
     "keep_probability",
-    "sample",
+    "measure",
     "semantic_embedding",
     "solve_keep",
 ]

@@ -33,6 +33,14 @@ def hash_unit(seed: int, purpose: str, names: Iterable[str]) -> np.ndarray:
     """One number in [0, 1) for every name, float64 [N]: the same on every machine, independent of the rest.
 
     ``purpose`` keeps two draws over the same ids apart (a clip sampled by luck is not also first elsewhere).
+    """
+    bits = hash_bits(seed, purpose, names)
+    return (bits >> np.uint64(8 * HASH_BYTES - HASH_BITS_USED)).astype(np.float64) / 2.0**HASH_BITS_USED
+
+
+def hash_bits(seed: int, purpose: str, names: Iterable[str]) -> np.ndarray:
+    """64 bits for every name, uint64 [N]; see `hash_unit`.
+
     The start is a blake2b of seed and purpose; names are mixed in a character at a time, all names at once
     (multiply and shift, then the finish of splitmix64): a million ids take a fifth of a second.
     """
@@ -47,8 +55,7 @@ def hash_unit(seed: int, purpose: str, names: Iterable[str]) -> np.ndarray:
         mixed = np.where(column != 0, step, mixed)  # the padding of shorter names counts for nothing
     for multiplier, shift in ((MIX[1], 30), (MIX[2], 27)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * multiplier
-    mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(8 * HASH_BYTES - HASH_BITS_USED)).astype(np.float64) / 2.0**HASH_BITS_USED
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def keep_probability(n: np.ndarray | int, t: float) -> np.ndarray:
