@@ -118,19 +118,21 @@ CLIPS = pa.schema(
 
 SET = pa.schema(
     [
+        ("set", pa.string()),  # its own name: the tables of nested sets can be read together
         ("clip_id", pa.string()),
-        ("media", pa.string()),  # URI of the clip, relative to the run
         ("source_id", pa.string()),
-        ("start_s", pa.float64()),  # span inside the media file
-        ("end_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("frames", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
+        ("media", pa.string()),  # URI of the clip, relative to the run
+        ("media_start_s", pa.float64()),  # the span that is trained on, inside the media file
+        ("media_end_s", pa.float64()),
+        ("fps", pa.float64()),  # the clip's own rate
         ("bucket", pa.string()),
+        ("bucket_frames", pa.int32()),  # what a batch holds of the span, and at which size
+        ("bucket_width", pa.int32()),
+        ("bucket_height", pa.int32()),
+        ("sample_fps", pa.float64()),  # the rate at which the bucket's frames sample the span
         ("caption", pa.string()),  # as the text encoder is given it: the camera's motion in front, where it is sure
         ("camera_motion", pa.string()),  # where it is sure
-        ("fps_token", pa.string()),  # FPS-16: the rate at which the bucket's frames sample the clip
+        ("fps_token", pa.string()),  # FPS-16: sample_fps as text
         ("weight", pa.float32()),
     ]
 )

@@ -355,7 +355,8 @@ def with_sets(clips: pa.Table, recipe: Recipe) -> tuple[pa.Table, dict[str, pa.T
     clips = _set(clips, "sets", lists)
     sizes = {name: spec.resolution for name, spec in recipe.curriculum.sets.items()}
     sets = {
-        f"sets/{name}": set_table(clips, mask, sizes.get(name, VALIDATION_RESOLUTION)) for name, mask in masks.items()
+        f"sets/{name}": set_table(clips, mask, name, sizes.get(name, VALIDATION_RESOLUTION))
+        for name, mask in masks.items()
     }
     return _in_schema(clips), sets, warnings
 

@@ -140,13 +140,13 @@ def _sets(run: Run, recipe: Recipe) -> dict[str, Any]:
     clips = run.table("clips", ["clip_id", "orientation", "human_score"]) if names else None
     found = {}
     for name in names:
-        table = run.table(name, ["clip_id", "start_s", "end_s", "bucket"])
+        table = run.table(name, ["clip_id", "media_start_s", "media_end_s", "bucket"])
         mine = clips.take(pc.index_in(table["clip_id"], value_set=clips["clip_id"].combine_chunks()))
         people = pc.sum(pc.greater_equal(mine["human_score"], recipe.content.people_min)).as_py() or 0
         rows = table.num_rows
         found[name.removeprefix("sets/")] = {
             "clips": rows,
-            "seconds": pc.sum(pc.subtract(table["end_s"], table["start_s"])).as_py() or 0.0,
+            "seconds": pc.sum(pc.subtract(table["media_end_s"], table["media_start_s"])).as_py() or 0.0,
             "buckets": _counts(table["bucket"]),
             "orientation": {key: count / rows for key, count in _counts(mine["orientation"]).items()},
             "people": people / rows if rows else None,

@@ -197,10 +197,13 @@ def test_buckets_fit_the_clips_in_them(curated, clips):
     for row in curated.run.table("sets/pretrain-256").to_pylist():
         clip = by_id.loc[row["clip_id"]]
         assert row["bucket"] == clip.bucket
-        assert (row["width"], row["height"], row["frames"]) == bucket_shape(clip.bucket, 256)
-        assert (row["width"] >= row["height"]) == (clip.orientation == "landscape")
-        assert abs(np.log(row["width"] / row["height"] * clip.height / clip.width)) < 0.35
-        assert row["end_s"] == pytest.approx(clip.duration_s)
+        width, height, frames = (row[f"bucket_{name}"] for name in ("width", "height", "frames"))
+        assert (width, height) == bucket_shape(clip.bucket, 256)[:2] and row["set"] == "pretrain-256"
+        assert (width >= height) == (clip.orientation == "landscape")
+        assert abs(np.log(width / height * clip.height / clip.width)) < 0.35
+        assert 0 <= row["media_start_s"] < row["media_end_s"] <= clip.duration_s + 1e-9
+        assert row["sample_fps"] == pytest.approx(frames / (row["media_end_s"] - row["media_start_s"]))
+        assert row["fps"] == clip.fps and row["sample_fps"] <= 1.01 * clip.fps
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
