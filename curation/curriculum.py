@@ -369,9 +369,7 @@ def nested_sets(
 MOST_VALIDATED = 0.5  # validation never takes more clips than training keeps, unless asked for a larger share
 
 
-def validation_sources(
-    names: np.ndarray, clips: np.ndarray, fraction: float, seed: int
-) -> tuple[set[str], str | None]:
+def validation_sources(names: np.ndarray, clips: np.ndarray, fraction: float, seed: int) -> tuple[set[str], str | None]:
     """Whole sources for the validation set, so that its loss is on footage never trained on.
 
     ``names`` [S] are the sources, each once, and ``clips`` [S] how many clips each has. Sources are taken by the

@@ -227,7 +227,12 @@ def _groups(shard: Any, load: Load, recipe: Recipe, copies: Groups | None = None
 
 
 def _one_of_group(
-    clips: pa.Table, ids: np.ndarray, rejected: np.ndarray, duplicate_of: np.ndarray, groups: Groups, by: tuple[str, str]
+    clips: pa.Table,
+    ids: np.ndarray,
+    rejected: np.ndarray,
+    duplicate_of: np.ndarray,
+    groups: Groups,
+    by: tuple[str, str],
 ) -> None:
     """Reject the open clips of each group but its best one, which `duplicate_of` names."""
     column, rule = by

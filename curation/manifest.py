@@ -94,7 +94,9 @@ LOOK_SIGNALS = [
     ("human_score", pa.float32()),
 ]
 CONTENT_SIGNALS = [
-    ("copy_group", pa.string()),  # the clip that stands for all near copies of this one
+    ("copy_group", pa.string()),  # the clip that stands for this one's near copies; null: it has none
+    ("semantic_group", pa.string()),  # the same for content.semantic_threshold
+    ("published_copy", pa.string()),  # RUN#CLIP of content.against that this one repeats
     ("duplicate_of", pa.string()),
     ("cluster_id", pa.int64()),
     ("cluster_size", pa.int64()),

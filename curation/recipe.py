@@ -142,13 +142,17 @@ class Content(Section):
     against: tuple[str, ...] = knob((), "content", "runs whose kept clips are not kept again: near copies of them go")
     join: str | None = knob(None, "content", "run whose concepts are taken over, so that their numbers stay the same")
     prefer: tuple[Literal["resolution", "fps", "bits_per_pixel", "duration"], ...] = knob(
-        ("resolution", "fps", "bits_per_pixel", "duration"), "judge", "which of several copies stays: the first that differs"
+        ("resolution", "fps", "bits_per_pixel", "duration"),
+        "judge",
+        "which of several copies stays: the first that differs",
     )
     keep: float | str = knob(0.82, "judge", "kept by the sampling: a share (B.1: 0.82), '20000 clips' or '100 hours'")
     keep_all_below: int = knob(40, "judge", "fewer clips than this are all kept: a lot over few is no balance", ge=0)
     keep_people: bool = knob(True, "judge", "the share of clips with people is preserved by the sampling")
     people_min: float = knob(0.6, "judge", "human_score from which a clip counts as one with people", ge=0, le=1)
-    memory_mb: int = knob(512, "engine", "memory of a task that measures content, MB; large runs take more tasks", ge=64)
+    memory_mb: int = knob(
+        512, "engine", "memory of a task that measures content, MB; large runs take more tasks", ge=64
+    )
 
     @field_validator("keep")
     @classmethod

@@ -69,7 +69,9 @@ BY_KEY = {rule.key: rule for rule in RULES}
 #: Rules without a threshold column, applied after RULES by the content stage and by the cutting.
 LATER_RULES = (
     "scenes.clips_per_source",
+    "content.against",
     "content.copy_threshold",
+    "content.semantic_threshold",
     "content.keep",
     "cut.failed",
     "captioning.failed",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation import rules
 from rushes.curation.content.arrays import Mapper, gathered
 from rushes.curation.curriculum import Cuts, SetSpec, buckets, luck, nested_cuts, signatures, validation_sources

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
 from rushes.curation import manifest
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from rushes.curation.content.grid import BLOCK, centres_of, nearest, sums
+
+from rushes.curation.content.grid import BLOCK, GRID, centres_of, nearest, sums
 
 ITERATIONS = 10  # of Lloyd's rounds; later ones move few rows
 
@@ -72,8 +73,6 @@ def probe(rows: np.ndarray, cells: Cells, tops: int, most: int, margin: float) -
     The leaves below its `tops` nearest tops are compared; those count whose product with the row is at most
     `margin` (a cosine) below the best.
     """
-    from rushes.curation.content.grid import GRID
-
     found = np.full((len(rows), most), -1, np.int32)
     tops = min(tops, len(cells.tops))
     size = int(np.diff(cells.first).max())
@@ -89,8 +88,11 @@ def probe(rows: np.ndarray, cells: Cells, tops: int, most: int, margin: float) -
             scores[row, slot, : high - low] = block[row] @ leaves[low:high].T
         flat = scores.reshape(len(block), -1)
         take = min(most, flat.shape[1])
-        best = np.argpartition(-flat, take - 1, axis=1)[:, :take] if take < flat.shape[1] else np.tile(
-            np.arange(take), (len(block), 1))
+        best = (
+            np.argpartition(-flat, take - 1, axis=1)[:, :take]
+            if take < flat.shape[1]
+            else np.tile(np.arange(take), (len(block), 1))
+        )
         value = np.take_along_axis(flat, best, axis=1)
         leaf = cells.first[np.take_along_axis(chosen, best // size, axis=1)] + best % size
         order = np.lexsort((leaf, -value), axis=1)

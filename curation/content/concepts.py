@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from rushes.curation.content.grid import GRID, known, lengths, nearest, sums
 
-SAMPLE_PER_CENTRE = 64  # rows that the first centres are found on; the rounds over all rows refine them
+from rushes.curation.content.grid import BLOCK, GRID, known, lengths, nearest, sums, vectors_of
+
+SAMPLE_PER_CENTRE = 32  # rows that the first centres are found on; the rounds over all rows refine them
 ROUNDS = 1  # of Lloyd over all rows
 MIN_ROWS_PER_CLUSTER = 4  # k is capped at N // 4: a cluster of one or two says nothing about density
 
@@ -21,7 +22,7 @@ CONCEPTS = "concepts"
 
 @dataclass(frozen=True)
 class Concepts:
-    """Centres on the grid int16 [K, D]; of each: the cluster's name, its clips, and the least cosine of a clip to it."""
+    """Centres on the grid int16 [K, D]; of each the cluster's name, its clips, the least cosine of a clip to it."""
 
     centres: np.ndarray
     cluster_id: np.ndarray
@@ -41,8 +42,6 @@ class Concepts:
 
     @classmethod
     def of(cls, table: pa.Table) -> Concepts:
-        from rushes.curation.content.grid import vectors_of
-
         centres = np.rint(vectors_of(table["centre"]) * GRID).astype(np.int16)
         columns = [table[name].to_numpy() for name in ("cluster_id", "clips", "reach")]
         return cls(centres, *columns)
@@ -61,7 +60,9 @@ def assigned(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndar
     return label, cosine
 
 
-def tallied(rows: np.ndarray, label: np.ndarray, cosine: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tallied(
+    rows: np.ndarray, label: np.ndarray, cosine: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each label: the sum of its rows [K, D], their number, and the least cosine (2 where there are none)."""
     seen = label >= 0
     total, count = sums(rows[seen], label[seen], k)
@@ -97,8 +98,6 @@ def merged(centres: np.ndarray, count: np.ndarray, threshold: float) -> np.ndarr
 
 
 def _alike(rows: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    from rushes.curation.content.grid import BLOCK
-
     wide, length = rows.astype(np.float32), lengths(rows)
     left, right = [], []
     for start in range(0, len(rows), BLOCK):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from rushes.curation.content import arrays
 from rushes.curation.content.cells import Cells, probe
 from rushes.curation.content.grid import BLOCK, known, lengths
@@ -66,7 +67,7 @@ def _without_equals(rows: np.ndarray, clips: np.ndarray, seen: np.ndarray) -> tu
 
 
 def pairs(entries: np.ndarray, rows: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (PAIR, a < b) within cells of entries [E] with rows int16 [E, D], and pairs (leader, row) drawn together."""
+    """Pairs (a < b) within cells of entries [E] with rows int16 [E, D], and pairs (leader, row) drawn together."""
     order = np.lexsort((entries["clip"], ~entries["home"], entries["cell"]))
     entries, rows = entries[order], rows[order]
     starts = np.flatnonzero(np.append(True, entries["cell"][1:] != entries["cell"][:-1])) if len(entries) else []

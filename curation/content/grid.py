@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
 
 GRID = 4064
 """Steps per unit length: rounding makes a row longer by at most sqrt(WIDTH_MOST) / 2 = 32, and 4064 + 32 = 2**12."""
@@ -71,6 +70,8 @@ def nearest(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def sums(rows: np.ndarray, label: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the rows of each label, float64 [K, D] of whole numbers (exact up to 2**41 rows), and their counts."""
+    from scipy import sparse
+
     chosen = sparse.csr_matrix((np.ones(len(rows)), label, np.arange(len(rows) + 1)), shape=(len(rows), k)).T
     total = np.zeros((k, rows.shape[1]))
     picked = chosen.tocsr()

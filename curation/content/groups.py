@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from rushes.curation import manifest
 from rushes.curation.content import arrays, copies
 from rushes.curation.content.arrays import Mapper
@@ -28,7 +29,7 @@ from rushes.curation.content.concepts import (
     tallied,
 )
 from rushes.curation.content.grid import centres_of
-from rushes.curation.content.published import Published, matched, open_published
+from rushes.curation.content.published import Published, concepts_of, matched, open_published
 from rushes.curation.content.shards import Part, Shard, batches, opened, parts_of, prepare, sample, widths
 from rushes.curation.manifest import join
 from rushes.curation.recipe import Recipe
@@ -56,6 +57,15 @@ def measure(shards: Sequence[str], folder: str, recipe: Recipe, mapper: Mapper =
     cannot be read or holds vectors of another width.
     """
     return _Content(shards, folder, recipe, mapper).measure()
+
+
+def measure_table(vectors: pa.Table, folder: str, recipe: Recipe) -> tuple[pa.Table, pa.Table]:
+    """`measure` for a table in memory (clip_id, semantic, copy): its rows of RESULT, and the table of concepts."""
+    shard = join(folder, f"vectors-{arrays.key_of(vectors['clip_id'].to_pylist(), recipe.part_hash('look'))}.parquet")
+    if not manifest.exists(shard):
+        manifest.write_table(shard, vectors)
+    (file,) = measure([shard], folder, recipe)
+    return manifest.read_table(file), manifest.read_table(join(folder, f"{CONCEPTS}.parquet"))
 
 
 class _Content:
@@ -121,11 +131,13 @@ class _Content:
         counts = sum(self.map(partial(_scatter, kind=kind, cells=cells, key=key), self.parts))
         budget = int(self.memory // (4 * self.width[kind] + copies.ENTRY.itemsize))
         runs = _runs(counts, budget)
-        task = partial(_pairs, parts=self.parts, kind=kind, threshold=threshold, key=key, folder=self.folder)
+        task = partial(_pairs, parts=self.parts, threshold=threshold, key=key, folder=self.folder)
         files = list(self.map(task, runs))
         near = arrays.gathered([arrays.load(f) for f, _ in files], np.empty(0, copies.PAIR))
         drawn = [arrays.load(f) for _, f in files]
-        same = arrays.gathered([*drawn, *(arrays.load(p.file("same", key)) for p in self.parts)], np.empty(0, copies.PAIR))
+        same = arrays.gathered(
+            [*drawn, *(arrays.load(p.file("same", key)) for p in self.parts)], np.empty(0, copies.PAIR)
+        )
         near = np.unique(near)
         rank = None
         if kind == "semantic":
@@ -181,8 +193,6 @@ class _Content:
     def _joined(self) -> Concepts | None:
         if self.content.join is None:
             return None
-        from rushes.curation.content.published import concepts_of
-
         return concepts_of(self.content.join, self.width["semantic"])
 
     def _centres(self, rows: int) -> np.ndarray:
@@ -195,7 +205,11 @@ class _Content:
     def _tally(self, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labels of every part for these centres, and over all: sums, counts and least cosines."""
         self.labels = arrays.key_of(centres.tobytes())
-        total, count, least = np.zeros(centres.shape), np.zeros(len(centres), np.int64), np.full(len(centres), 2.0, np.float32)
+        total, count, least = (
+            np.zeros(centres.shape),
+            np.zeros(len(centres), np.int64),
+            np.full(len(centres), 2.0, np.float32),
+        )
         for t, c, smallest in self.map(partial(_label, centres=centres, key=self.labels), self.parts):
             total += t
             count += c
@@ -239,7 +253,7 @@ def _runs(counts: np.ndarray, budget: int) -> list[tuple[int, int]]:
     return [*runs, (start, len(counts))]
 
 
-def _pairs(run: tuple[int, int], parts: list[Part], kind: str, threshold: float, key: str, folder: str) -> tuple[str, str]:
+def _pairs(run: tuple[int, int], parts: list[Part], threshold: float, key: str, folder: str) -> tuple[str, str]:
     """Files of the pairs found in a run of cells, and of the rows drawn together there."""
     name = arrays.key_of(key, run)
     near_file, drawn_file = (join(folder, "content", f"{what}-{name}.npy") for what in ("near", "drawn"))
@@ -296,7 +310,13 @@ def _finish(item: tuple[Shard, str], parts: list[Part], names, groups, alike, re
         batch = pa.Table.from_batches(batches(part.uri, part.start, part.stop, ["clip_id"]))
         label = arrays.load(part.file("labels", labels)) if labels else np.full(len(clips), -1)
         cluster = pa.array(names[label] if len(names) else label, pa.int64(), mask=label < 0)
-        columns = [batch["clip_id"].cast(pa.string()), _led(clips, groups), _led(clips, alike), _named(clips, repeats), cluster]
+        columns = [
+            batch["clip_id"].cast(pa.string()),
+            _led(clips, groups),
+            _led(clips, alike),
+            _named(clips, repeats),
+            cluster,
+        ]
         found.append(pa.table(columns, schema=RESULT))
     manifest.write_table(file, pa.concat_tables(found) if found else RESULT.empty_table())
 

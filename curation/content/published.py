@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from rushes.curation import manifest
 from rushes.curation.content import arrays, copies
 from rushes.curation.content.arrays import Mapper
 from rushes.curation.content.cells import Cells, fit, probe
 from rushes.curation.content.concepts import CONCEPTS, Concepts
 from rushes.curation.content.grid import known, lengths, on_grid, vectors_of
-from rushes.curation.content.shards import Part, batches
+from rushes.curation.content.shards import Part, batches, clip_hash
 from rushes.curation.manifest import ManifestError, Run, join, open_run
 
 ROWS_PER_CELL = 64  # of the new clips: the older ones are many, and each is compared with a few cells of them
@@ -24,7 +25,7 @@ OLD_ROWS = 65_536  # of an older run that are compared in one task
 
 @dataclass(frozen=True)
 class Published:
-    """An older run: its root and snapshot, its files of vectors with their rows, the hashes of the clips that it keeps."""
+    """An older run: root and snapshot, its files of vectors with their rows, hashes of the clips that it keeps."""
 
     root: str
     snapshot: str
@@ -70,8 +71,6 @@ def concepts_of(root: str, width: int) -> Concepts:
 
 
 def _bare_hash(ids: pa.Array) -> np.ndarray:
-    from rushes.curation.content.shards import clip_hash
-
     return clip_hash(ids, 0)
 
 

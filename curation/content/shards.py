@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from rushes.curation import manifest
 from rushes.curation.content import arrays
 from rushes.curation.content.grid import WIDTH_MOST, on_grid, vectors_of

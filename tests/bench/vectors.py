@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def write(folder: Path, clips: int, shards: int, widths: Widths | None = None, t
     ends = np.linspace(0, clips, shards + 1).astype(int)
     folder.mkdir(parents=True, exist_ok=True)
     uris = []
-    for number, (start, stop) in enumerate(zip(ends[:-1], ends[1:])):
+    for number, (start, stop) in enumerate(pairwise(ends)):
         path = folder / f"shard-{number:03d}.parquet"
         if not path.exists():
             pq.write_table(world.table(int(start), int(stop)), path, compression="zstd", row_group_size=16_384)
@@ -37,7 +38,7 @@ def write(folder: Path, clips: int, shards: int, widths: Widths | None = None, t
 
 
 class World:
-    """Concepts of Zipf sizes, each a cloud of low rank around a centre; centres lie in families, copies near originals."""
+    """Concepts of Zipf sizes, each a cloud of low rank around a centre; centres lie in families."""
 
     def __init__(self, clips: int, widths: Widths, threshold: float) -> None:
         draw = np.random.default_rng(SEED)
@@ -87,10 +88,12 @@ class World:
         rows = self.centres[name][concept] + wide + 0.25 * draw.normal(size=(len(concept), width)) / np.sqrt(width)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def _plant(self, draw: np.random.Generator, rows: dict[str, np.ndarray], copies: np.ndarray, of: np.ndarray) -> None:
+    def _plant(
+        self, draw: np.random.Generator, rows: dict[str, np.ndarray], copies: np.ndarray, of: np.ndarray
+    ) -> None:
         """Copies at a cosine from the threshold to 1 (and a tenth just below it), in the order of the rows."""
         cosine = draw.uniform(self.threshold - 0.01, 1.0, len(copies))
-        for name, values in rows.items():
+        for values in rows.values():
             noise = draw.normal(size=(len(copies), values.shape[1]))
             for place, (row, original) in enumerate(zip(copies, of)):
                 base = values[original]
