@@ -99,7 +99,7 @@ def merged(centres: np.ndarray, count: np.ndarray, threshold: float) -> np.ndarr
 
 def _alike(rows: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     wide, length = rows.astype(np.float32), lengths(rows)
-    left, right = [], []
+    left, right = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(rows), BLOCK):
         cosine = (wide[start : start + BLOCK] @ wide.T) / length[start : start + BLOCK, None] / length
         i, j = np.nonzero(cosine >= threshold)

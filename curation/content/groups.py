@@ -170,6 +170,8 @@ class _Content:
         """Names of the centres' clusters; leaves every part's labels, and concepts.parquet."""
         self.names, self.labels = np.empty(0, np.int64), ""
         if not self.width["semantic"]:
+            none = Concepts(np.empty((0, 1), np.int16), self.names, self.names, np.empty(0, np.float32))
+            manifest.write_table(self._concepts_file(), none.table())
             return self.names
         old = self._joined()
         if old is None:

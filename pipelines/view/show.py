@@ -330,8 +330,10 @@ def deciding_value(clip: pa.Table, key: str, recipe: Recipe) -> str:
             value = float(rules.column(clip, rule.column)[0])
             missing = f"not measured: {reason(row['notes'], rule.column) or 'no reason noted'}"
             return missing if np.isnan(value) else number(value, threshold)
-    if key == "content.copy_threshold":
+    if key in ("content.copy_threshold", "content.semantic_threshold"):
         return f"duplicate of {row['duplicate_of']}" if row["duplicate_of"] else "no duplicate"
+    if key == "content.against":
+        return f"repeats {row['published_copy']}" if row.get("published_copy") else "in no older run"
     if key == "content.keep" and row["keep_prob"] is not None:
         return f"probability {row['keep_prob']:.2f}, cluster of {row['cluster_size'] or 1:,}"
     return reason(row["notes"], MISSING_OF.get(key, key)) or ""

@@ -53,8 +53,14 @@ def needs(recipe: Recipe, key: str) -> str:
     if key == "content.copy_threshold":
         threshold = recipe.content.copy_threshold
         return f"similarity < {threshold:g}" if threshold is not None else "off"
+    if key == "content.semantic_threshold":
+        threshold = recipe.content.semantic_threshold
+        return f"similarity of content < {threshold:g}" if threshold is not None else "off"
+    if key == "content.against":
+        return f"not in {', '.join(recipe.content.against)}" if recipe.content.against else "off"
     if key == "content.keep":
-        return f"drawn: {percent(recipe.content.keep)} kept"
+        keep = recipe.content.keep
+        return f"drawn: {keep if isinstance(keep, str) else percent(keep)} kept"
     return {"cut.failed": "can be encoded", "captioning.failed": "can be captioned"}.get(key, "")
 
 
