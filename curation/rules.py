@@ -21,7 +21,7 @@ from rushes.curation import manifest
 from rushes.curation.recipe import Recipe, RecipeError
 
 Column = np.ndarray
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt,
 }  # fmt: skip
 
@@ -140,7 +140,7 @@ def column(table: pa.Table, name: str) -> Column:
 def passes(table: pa.Table, key: str, threshold: float) -> np.ndarray:
     """bool [N]: which clips pass the rule `key` at `threshold`; a null never does."""
     rule = BY_KEY[key]
-    return _COMPARE[rule.compare](column(table, rule.column), threshold)
+    return COMPARE[rule.compare](column(table, rule.column), threshold)
 
 
 def judge(table: pa.Table, recipe: Recipe, phase: str | None = None) -> np.ndarray:
@@ -151,7 +151,7 @@ def judge(table: pa.Table, recipe: Recipe, phase: str | None = None) -> np.ndarr
     for rule, threshold in active(recipe, phase):
         if rule.column not in values:
             values[rule.column] = column(table, rule.column)
-        fails = open_ & ~_COMPARE[rule.compare](values[rule.column], threshold)
+        fails = open_ & ~COMPARE[rule.compare](values[rule.column], threshold)
         rejected[fails] = rule.key
         open_ &= ~fails
     return rejected
