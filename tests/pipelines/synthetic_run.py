@@ -151,7 +151,7 @@ def _content(data: dict[str, Any], rejected: np.ndarray, notes: list[list[str]],
     data["keep_prob"] = [min(1.0, (9 / size[i]) ** 0.5) if rejected[i] is None else None for i in range(n)]
     data["duplicate_of"], data["published_copy"] = [None] * n, [None] * n
     for place, index in enumerate(passed):
-        fate = LATER.get.get(place % 40)
+        fate = LATER.get(place % 40)
         fate = {12: "cut.failed", 13: "captioning.failed"}.get(place, fate)
         rejected[index] = fate
         if fate in ("content.copy_threshold", "content.semantic_threshold"):
