@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.curation import manifest, rules
-from rushes.curation.captioning import CAMERA_SURE
 from rushes.curation.content.arrays import Mapper, find
 from rushes.curation.content.resample import hash_unit, keep_probability, solve_keep
 from rushes.curation.curriculum import bucket_shape, spans
 from rushes.curation.recipe import Recipe, keep_target
+from rushes.curation.signals import ALIKE, CAMERA_SURE, CLIPS_PER_SOURCE, COPIES, DRAW, PUBLISHED
 
 Load = Callable[[Any], pa.Table]
 """A shard -> its rows: facts, signals and the columns of content.RESULT. Picklable, as everything that is mapped."""
 
-COPY, ALIKE = ("copy_group", "content.copy_threshold"), ("semantic_group", "content.semantic_threshold")
+COPY_GROUP, SEMANTIC_GROUP = ("copy_group", COPIES.key), ("semantic_group", ALIKE.key)
 MS_PER_HOUR = 3_600_000
 
 
@@ -154,8 +154,8 @@ def decide(clips: pa.Table, chosen: Global, recipe: Recipe) -> Decisions:
     """
     rejected, ids = _by_rules(clips, recipe)
     duplicate_of = np.full(len(ids), None, dtype=object)
-    _one_of_group(clips, ids, rejected, duplicate_of, chosen.copies, COPY)
-    _one_of_group(clips, ids, rejected, duplicate_of, chosen.alike, ALIKE)
+    _one_of_group(clips, ids, rejected, duplicate_of, chosen.copies, COPY_GROUP)
+    _one_of_group(clips, ids, rejected, duplicate_of, chosen.alike, SEMANTIC_GROUP)
     size, keep_prob = np.full(len(ids), np.nan), np.full(len(ids), np.nan)
     open_ = np.flatnonzero(_open(rejected))
     if len(open_):
@@ -163,7 +163,7 @@ def decide(clips: pa.Table, chosen: Global, recipe: Recipe) -> Decisions:
         size[open_] = np.where(cluster == ALONE, 1, chosen.size[find(cluster, chosen.cluster)[0]])
         keep_prob[open_] = keep_probability(size[open_], np.array(chosen.t)[people])
         drawn = hash_unit(recipe.content.seed, "resample", ids[open_])
-        rejected[open_[drawn >= keep_prob[open_]]] = "content.keep"
+        rejected[open_[drawn >= keep_prob[open_]]] = DRAW.key
     return Decisions(rejected, duplicate_of, size, keep_prob)
 
 
@@ -187,7 +187,7 @@ def _by_rules(clips: pa.Table, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     _limit_per_source(clips, ids, recipe, rejected)
     if recipe.content.against and "published_copy" in clips.column_names:
         there = ~np.asarray(clips["published_copy"].is_null())
-        rejected[_open(rejected) & there] = "content.against"
+        rejected[_open(rejected) & there] = PUBLISHED.key
     return rejected, ids
 
 
@@ -205,22 +205,22 @@ def _limit_per_source(clips: pa.Table, ids: np.ndarray, recipe: Recipe, rejected
     ordered = sources[order]
     starts = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
     place = np.arange(len(order)) - np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-    rejected[open_[order[place >= most]]] = "scenes.clips_per_source"
+    rejected[open_[order[place >= most]]] = CLIPS_PER_SOURCE.key
 
 
 def _groups(shard: Any, load: Load, recipe: Recipe, copies: Groups | None = None) -> Groups:
     """The best open member of each of the shard's copy groups; with `copies`, of each group that is alike."""
     clips = load(shard)
     rejected, ids = _by_rules(clips, recipe)
-    name = COPY[0]
+    name = COPY_GROUP[0]
     if copies is not None:
-        _one_of_group(clips, ids, rejected, np.full(len(ids), None, dtype=object), copies, COPY)
-        name = ALIKE[0]
+        _one_of_group(clips, ids, rejected, np.full(len(ids), None, dtype=object), copies, COPY_GROUP)
+        name = SEMANTIC_GROUP[0]
     if name not in clips.column_names:
         return Groups()
     some = clips.filter(pa.array(_open(rejected) & ~np.asarray(clips[name].is_null()), pa.bool_()))
     best = quality(some, recipe.content.prefer)
-    if name == ALIKE[0]:  # SemDeDup: the one furthest from the concept's centre leads, and stays where it can
+    if name == SEMANTIC_GROUP[0]:  # SemDeDup: the one furthest from the concept's centre leads, and stays where it can
         best = np.asarray(pc.equal(some[name], some["clip_id"])).astype(np.float64)[:, None]
     keys = {f"k{i}": best[:, i] for i in range(best.shape[1])}
     return Groups(_best(pa.table({"group": some[name], "clip_id": some["clip_id"], **keys})))
@@ -259,8 +259,8 @@ def _counts(shard: Any, load: Load, recipe: Recipe, copies: Groups, alike: Group
     clips = load(shard)
     rejected, ids = _by_rules(clips, recipe)
     nobody = np.full(len(ids), None, dtype=object)
-    _one_of_group(clips, ids, rejected, nobody, copies, COPY)
-    _one_of_group(clips, ids, rejected, nobody, alike, ALIKE)
+    _one_of_group(clips, ids, rejected, nobody, copies, COPY_GROUP)
+    _one_of_group(clips, ids, rejected, nobody, alike, SEMANTIC_GROUP)
     open_ = np.flatnonzero(_open(rejected))
     cluster, people, ms = _sides(clips, open_, recipe)
     names, inverse = np.unique(cluster, return_inverse=True)
