@@ -22,11 +22,11 @@ from rushes.curation import signals
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"analyze": 1, "look": 1, "content": 2, "cut": 1, "caption": 2}
+PART_VERSIONS = {"observe": 1, "measure": 1, "analyze": 1, "look": 1, "content": 2, "cut": 1, "caption": 2}
 
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
-Part = Literal["analyze", "look", "content", "cut", "caption", "judge", "engine"]
+Part = Literal["observe", "measure", "analyze", "look", "content", "cut", "caption", "judge", "engine"]
 
 
 class RecipeError(ValueError):

@@ -15,6 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from rushes.curation import manifest, rules, storage
+from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.manifest import Run, Snapshot
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe
@@ -54,6 +55,8 @@ def publish(job: Job) -> Run:
         files = {
             "sources": listed(job.sources, job.root), **tables.files, "embeddings": listed(job.shards, job.root),
         }  # fmt: skip
+        concepts = job.work("content", job.keys.content, f"{CONCEPTS}.parquet")
+        files[CONCEPTS] = snapshot.write(CONCEPTS, storage.read_table(concepts))
         sources, footage_s = source_summary(job.sources)
         stage.step(len(job.made))
         stage.end()

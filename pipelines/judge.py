@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 from rushes.curation import content, manifest, rules, storage
 from rushes.curation import recipe as recipes
+from rushes.curation.content import RESULT
+from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.decide import decide, solve
 from rushes.curation.manifest import Run, Snapshot, TableFiles
 from rushes.curation.recipe import Recipe, RecipeError
@@ -23,9 +25,7 @@ from rushes.curation.storage import join
 from rushes.curation.table import left_join, with_column
 from rushes.pipelines.stages.deciding import shard_rows, with_decisions
 from rushes.pipelines.stages.publishing import commit_record, parts_of, source_summary, write_tables
-from rushes.pipelines.view.show import resolved_of
-
-GROUP_COLUMNS = ("copy_group", "cluster_id")
+from rushes.pipelines.view.tables import resolved_of
 
 
 def judge(run: Run, recipe: Recipe, root: str | None) -> Run:
@@ -58,8 +58,10 @@ def _judge(run: Run, recipe: Recipe, snapshot: Snapshot, parent: str | None) -> 
     began, here = time.monotonic(), storage.absolute(run.root) == snapshot.root
     clips = run.files("clips")
     groups: list[str | None] = [None] * len(clips)
+    concepts = None
     if "content" in changed_parts(run, recipe):
-        groups = content.measure(run.files("embeddings"), join(snapshot.root, "work", "content", "judged"), recipe)
+        folder = join(snapshot.root, "work", "content", parts_of(recipe)["content"])
+        groups, concepts = content.measure(run.files("embeddings"), folder, recipe), join(folder, f"{CONCEPTS}.parquet")
     work = join(snapshot.root, "snapshots", snapshot.name, "judging")
     pairs = []
     for number, (file, of) in enumerate(zip(clips, groups, strict=True)):
@@ -82,7 +84,9 @@ def _judge(run: Run, recipe: Recipe, snapshot: Snapshot, parent: str | None) -> 
     record["times_s"] = {"judge": round(time.monotonic() - began, 3)}
     if snapshot.name == "dry-run":
         return Run(run.root, {**run.record, **record, "tables": {}})
-    kept = {name: _entry(run, name, here) for name in ("sources", "embeddings", "concepts") if name in run.tables}
+    kept = {name: _entry(run, name, here) for name in ("sources", "embeddings", CONCEPTS) if name in run.tables}
+    if concepts is not None:
+        kept[CONCEPTS] = snapshot.write(CONCEPTS, storage.read_table(concepts))
     return manifest.publish_files(snapshot, {**kept, **tables.files}, record, parent)
 
 
@@ -95,7 +99,8 @@ def _entry(run: Run, name: str, here: bool) -> TableFiles:
 def _undecided(table: pa.Table, groups: str | None, run: Run, here: bool) -> pa.Table:
     """A file's rows with their measured columns; media are named so that the other run's folder finds them."""
     if groups is not None:
-        table = left_join(table.drop_columns(list(GROUP_COLUMNS)), storage.read_table(groups))
+        table = left_join(table.drop_columns([n for n in RESULT.names[1:] if n in table.column_names]),
+                          storage.read_table(groups))  # fmt: skip
     if not here:
         there = pc.binary_join_element_wise(storage.absolute(run.root), table["media"], "/")
         table = with_column(table, "media", pc.if_else(pc.starts_with(table["media"], "media/"), there, table["media"]))
