@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from rushes.curation import manifest, rules
+from rushes.curation import manifest, rules, signals
 from rushes.curation import recipe as recipes
 from rushes.curation.captioning import Caption
 from rushes.curation.decide import Decisions, curriculum, decide, measure_content, set_table
 from rushes.curation.manifest import Run, join
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, STATUSES, LateRule
 from rushes.curation.video.cut import CutClip
 from rushes.curation.video.inputs import list_inputs
 from rushes.curation.video.source import Source
@@ -47,7 +48,6 @@ CAPTION = "captioning"
 CURRICULUM = "curriculum"
 
 
-STATUSES = ("ok", "partial", "duplicate", "failed")
 GROUPS = pa.schema([("clip_id", pa.string()), ("copy_group", pa.string()), ("cluster_id", pa.int64())])
 
 
@@ -189,7 +189,7 @@ class _Curation:
         return _left_join(clips, groups)
 
     def _cut(self, clips: pa.Table, sources: list[Source]) -> pa.Table:
-        """Cut what was kept; a clip that cannot be cut is rejected by `cut.failed`, with the reason in its notes."""
+        """Cut what was kept; a clip that cannot be cut is rejected by CUT_FAILED, with the reason in its notes."""
         kept = clips.filter(clips["kept"])
         by_uri = {source.uri: source for source in sources}
         rows = kept.select(["clip_id", "uri", "start_s", "end_s", "frames", "fps", "duration_s"]).to_pylist()
@@ -213,7 +213,7 @@ class _Curation:
         media = {clip_id: cut.media for clip_id, cut in done.items() if isinstance(cut, CutClip)}
         ids = clips["clip_id"].to_pylist()
         clips = _set(clips, "media", pa.array([media.get(clip_id) for clip_id in ids], pa.string()))
-        return _reject(clips, failed, "cut.failed", "media")
+        return _reject(clips, failed, CUT_FAILED)
 
     def _caption(self, clips: pa.Table) -> pa.Table:
         kept = clips.filter(clips["kept"])
@@ -229,7 +229,7 @@ class _Curation:
         clips = with_captions(clips, captions.values())
         failed = {i: c.error or "no caption" for i, c in captions.items() if c.text is None}
         failed |= {i: "the captioner gave no answer" for i in kept["clip_id"].to_pylist() if i not in captions}
-        return _reject(clips, failed, "captioning.failed", "caption")
+        return _reject(clips, failed, CAPTION_FAILED)
 
     def _curriculum(self, sources: list[Source], clips: pa.Table, looks: pa.Table | None) -> dict[str, pa.Table]:
         self.stages.total(CURRICULUM, 1)
@@ -295,7 +295,7 @@ def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any], reci
 
 def _still_failed(clips: pa.Table, before: pa.Table) -> pa.Table:
     """Clips that pass, but of which no clip or caption could be made, stay rejected as they were."""
-    for rule in ("cut.failed", "captioning.failed"):
+    for rule in (CUT_FAILED.key, CAPTION_FAILED.key):
         failed = pc.and_(clips["kept"], pc.fill_null(pc.equal(before["rejected_by"], rule), False))
         clips = _set(clips, "kept", pc.and_not(clips["kept"], failed))
         clips = _set(clips, "rejected_by", pc.if_else(failed, rule, clips["rejected_by"]))
@@ -407,10 +407,10 @@ def _left_join(clips: pa.Table, more: pa.Table) -> pa.Table:
 
 
 def _with_looks(clips: pa.Table, looks: pa.Table | None) -> pa.Table:
-    names = [name for name, _ in manifest.LOOK_SIGNALS]
+    names = signals.schema("look").names
     if looks is None:
-        for name, type_ in manifest.LOOK_SIGNALS:
-            clips = clips.append_column(name, pa.nulls(clips.num_rows, type_))
+        for field in signals.schema("look"):
+            clips = clips.append_column(field.name, pa.nulls(clips.num_rows, field.type))
         return clips
     clips = _left_join(clips, looks.select(["clip_id", *names, "look_notes"]))
     before, after = clips["notes"].to_pylist(), clips["look_notes"].to_pylist()
@@ -420,7 +420,7 @@ def _with_looks(clips: pa.Table, looks: pa.Table | None) -> pa.Table:
     return clips.drop_columns(["look_notes"])
 
 
-def _reject(clips: pa.Table, failed: dict[str, str], rule: str, name: str) -> pa.Table:
+def _reject(clips: pa.Table, failed: dict[str, str], rule: LateRule) -> pa.Table:
     if not failed:
         return clips
     ids = clips["clip_id"].to_pylist()
@@ -428,8 +428,8 @@ def _reject(clips: pa.Table, failed: dict[str, str], rule: str, name: str) -> pa
     kept = clips["kept"].to_pylist()
     for index, clip_id in enumerate(ids):
         if clip_id in failed:
-            rejected[index], kept[index] = rule, False
-            notes[index] = [*(notes[index] or []), f"{name}: {failed[clip_id]}"]
+            rejected[index], kept[index] = rule.key, False
+            notes[index] = [*(notes[index] or []), f"{rule.missing}: {failed[clip_id]}"]
     clips = _set(clips, "kept", pa.array(kept, pa.bool_()))
     clips = _set(clips, "rejected_by", pa.array(rejected, pa.string()))
     return _set(clips, "notes", pa.array(notes, pa.list_(pa.string())))

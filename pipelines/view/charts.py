@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import manifest, rules
+from rushes.curation import rules
 from rushes.curation.curriculum import ASPECTS, DURATIONS
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import BY_NAME, Signal, charted
 from rushes.pipelines.view.show import schema_of
 from rushes.pipelines.view.words import number, reason
 
@@ -29,21 +30,7 @@ COUNTED_LEAST = 7  # a histogram of whole numbers has room for at least so many 
 REASONS_SHOWN = 3  # commonest reasons for a null named under a histogram
 NOTES_READ = 2_000  # distinct notes looked at, commonest first
 CATEGORIES_SHOWN = 8
-TICKS = 5  # at most so many on an axis
-#: Numbers that are facts or names of a clip, not signals.
-NOT_SIGNALS = frozenset(("shot", "start_s", "end_s", "frames", "width", "height", "cluster_id", "kept"))
-STAGES = {
-    "scenes": ("duration_s",),
-    "visual": (
-        *("size", "aspect", "orientation", "fps"),
-        *(name for name, _ in manifest.VISUAL_SIGNALS),
-        *("text_score", "aesthetic", "quality", "human_score"),
-    ),
-    "motion": tuple(name for name, _ in manifest.MOTION_SIGNALS),
-    "content": ("cluster_size", "keep_prob"),
-    "captioning": ("caption_words",),
-}
-CATEGORIES = ("orientation", "camera_motion")
+TICKS = 6  # at most so many on an axis
 
 
 def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -58,20 +45,22 @@ def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
     unasked = unasked.to_numpy(zero_copy_only=False).astype(bool)
     reasons = _null_reasons(run)
     schema = schema_of(run, "clips")
-    own = [f.name for f in schema if _is_number(f.type) and f.name not in NOT_SIGNALS]
-    own = [name for name in own if not any(name in names for names in STAGES.values())]
+    own = [f for f in schema if _is_number(f.type) and f.name not in BY_NAME]
+    mine = [Signal(f.name, f.type, "", chart="range") for f in own]
     stages = []
-    for stage, names in [*STAGES.items(), ("meters of your own", tuple(own))]:
+    for stage, drawn in [*charted().items(), ("meters of your own", mine)]:
         charts = []
-        for name in names:
-            if name in CATEGORIES:
+        for signal in drawn:
+            name = signal.name
+            if signal.chart == "categories":
                 charts.append(_shares(name, run.table("clips", [name])[name], kept))
                 continue
-            columns = ["width", "height"] if name in ("size", "aspect") else [name]
+            columns = ["width", "height"] if name in rules.DERIVED else [name]
             if set(columns) <= set(schema.names):
                 values = rules.column(run.table("clips", columns), name)
                 chart = histogram(values, kept, *_lines(name, recipe), pa.types.is_integer(_type(schema, name)))
-                charts.append({"name": name, **chart, "nulls": _nulls(name, values, unasked, reasons)})
+                nulls = _nulls(name, values, unasked, reasons)
+                charts.append({"name": name, "unit": signal.unit, "what": signal.meaning, **chart, "nulls": nulls})
         if any(chart["total"] for chart in charts):
             stages.append((stage, charts))
     return stages
@@ -79,7 +68,10 @@ def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
 
 def sortable(run: Run) -> list[str]:
     """The numbers that clips can be sorted and filtered by, those of meters of your own among them."""
-    return [f.name for f in schema_of(run, "clips") if _is_number(f.type) and f.name not in NOT_SIGNALS]
+    drawn = {signal.name for of_stage in charted().values() for signal in of_stage}
+    return [
+        f.name for f in schema_of(run, "clips") if _is_number(f.type) and (f.name in drawn or f.name not in BY_NAME)
+    ]
 
 
 def ticks(low: float, high: float, most: int = TICKS) -> list[float]:
@@ -87,10 +79,11 @@ def ticks(low: float, high: float, most: int = TICKS) -> list[float]:
     if not high > low:
         return [low]
     power = 10.0 ** np.floor(np.log10((high - low) / most))
-    step = next(s * power for s in (1, 2, 5, 10, 20) if (high - low) / (s * power) <= most - 1 or s == 20)
-    first = np.ceil(low / step - ROUNDING)
-    count = int(np.floor(high / step + ROUNDING) - first) + 1
-    return [float(f"{(first + n) * step:.10g}") for n in range(count)]
+    for step in (digit * power for digit in (1, 2, 5, 10, 20)):
+        first, last = np.ceil(low / step - ROUNDING), np.floor(high / step + ROUNDING)
+        if last - first < most:
+            break
+    return [float(f"{n * step:.10g}") + 0.0 for n in np.arange(first, last + 1)]
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -135,7 +128,7 @@ def histogram(
     total = int(present.sum())
     lines = [dict(line) for line in [*base, *sets]]
     if not total:
-        return {"total": 0, "bars": [], "lines": lines, "failing": [], "unit": "", "x_ticks": [], "y_ticks": []}
+        return {"total": 0, "bars": [], "lines": lines, "failing": [], "x_ticks": [], "y_ticks": []}
     low, high = _range(values[present], [line["value"] for line in lines])
     counted = whole and high - low < BINS
     if counted:
@@ -154,7 +147,6 @@ def histogram(
         "bars": list(_bars(edges, counts, counts_kept, scale)),
         "lines": lines,
         "failing": [(0.0, x["x"]) if ">" in x["compare"] else (x["x"], CHART[0] - x["x"]) for x in lines[: len(base)]],
-        "unit": "",
         "x_ticks": [(scale * (value - edges[0]), f"{value:,g}") for value in _x_ticks(edges, counted)],
         "y_ticks": [
             (CHART[1] * (1 - np.sqrt(value / counts.max())), f"{value:,g}") for value in _y_ticks(counts.max())
@@ -233,14 +225,13 @@ def _null_reasons(run: Run) -> dict[str, Counter[str]]:
 def _nulls(name: str, values: np.ndarray, unasked: np.ndarray, reasons: dict[str, Counter[str]]) -> dict[str, Any]:
     missing = np.isnan(values)
     named = Counter(reasons.get(name, {}))
-    late = {rule.column for rule in rules.RULES if rule.phase == "look"} | {f for f, _ in manifest.LOOK_SIGNALS}
     rest = int(missing.sum()) - sum(named.values())  # nulls that no note explains
-    early = min(rest, int((missing & unasked).sum())) if name in late else 0
+    early = min(rest, int((missing & unasked).sum())) if name in rules.LOOK_COLUMNS else 0
     rest -= early
     if early > 0:
         named["rejected before the models looked"] += early
     if rest > 0:
-        later = name in STAGES["content"] + STAGES["captioning"]
+        later = name in BY_NAME and BY_NAME[name].part in ("content", "judge", "caption")
         named["rejected before this stage" if later else "no reason noted"] += rest
     top = named.most_common(REASONS_SHOWN)
     return {"count": int(missing.sum()), "reasons": top, "more": len(named) - len(top)}

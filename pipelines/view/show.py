@@ -22,10 +22,10 @@ from rich.text import Text
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe, build
+from rushes.curation.signals import DRAW, LATE_RULES, STATUSES
 from rushes.pipelines.view.advice import advise, sentences
 from rushes.pipelines.view.words import hours, needs, number, percent, reason, span
 
-STATUSES = ("ok", "partial", "duplicate", "failed")
 ERRORS_SHOWN = 5  # failed inputs named on the terminal; the report and --json name them all
 BUCKETS_SHOWN = 4  # commonest buckets named beside a set
 NARROW = 70  # columns of a terminal below which bars and remarks are left out
@@ -33,7 +33,7 @@ BAR_CELLS = 24  # width of a funnel bar, where the terminal leaves so much ...
 GAP = 2  # spaces between two columns
 BAR_LEAST = 8  # ... and the least that still tells something
 #: Rules that reject a clip because a column could not be made: the reason is noted under the column's name.
-MISSING_OF = {"cut.failed": "media", "captioning.failed": "caption"}
+MISSING_OF = {late.key: late.missing for late in LATE_RULES if late.missing}
 CLIPS_NAMED = 4  # candidates named where a prefix is not unique
 NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matches
 
@@ -375,7 +375,7 @@ def deciding_value(clip: pa.Table, key: str, recipe: Recipe) -> str:
             return missing if np.isnan(value) else number(value, threshold)
     if key == "content.copy_threshold":
         return f"duplicate of {row['duplicate_of']}" if row["duplicate_of"] else "no duplicate"
-    if key == "content.keep" and row["keep_prob"] is not None:
+    if key == DRAW.key and row["keep_prob"] is not None:
         return f"probability {row['keep_prob']:.2f}, cluster of {row['cluster_size'] or 1:,}"
     return reason(row["notes"], MISSING_OF.get(key, key)) or ""
 

@@ -89,8 +89,8 @@ def _note(steps: np.ndarray, losses: np.ndarray) -> str:
     if losses[-1] <= losses[best] * (1 + RISE):
         return ""
     return (
-        f"Lowest at step {steps[best]:,}, then it rises: the stage goes on learning its few clips by heart, and what is "
-        f"drawn here is the loss on clips that it never sees."
+        f"Lowest at step {steps[best]:,}, then it rises: the stage learns its few clips by heart, and what is drawn "
+        f"is the loss on clips that it never sees."
     )
 
 
