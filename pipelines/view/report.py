@@ -24,8 +24,11 @@ import pyarrow.parquet as pq
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
-from rushes.pipelines.view import charts, show, words
+from rushes.pipelines.view import charts, words
 from rushes.pipelines.view.advice import advise, sentences
+from rushes.pipelines.view.funnel import funnel
+from rushes.pipelines.view.story import deciding_value
+from rushes.pipelines.view.tables import recipe_of, rows_at
 
 CLIPS_PER_GROUP = 12  # per fate at first sight: six rows of two on a laptop
 CLIPS_LISTED = 1_000  # of all fates together, behind "show all"
@@ -61,8 +64,8 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = (), folder: str | Non
     """The page as text. folder: where it will lie, so that it finds the clips' files; default: the run's own."""
     import jinja2
 
-    recipe = show.recipe_of(run)
-    found = show.funnel_dict(run)
+    recipe = recipe_of(run)
+    found = funnel(run)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"),
         autoescape=True,
@@ -120,7 +123,7 @@ def times(record: dict[str, float]) -> dict[str, Any]:
 
 
 def clip_groups(
-    run: Run, recipe: Recipe, funnel: list[dict[str, Any]], folder: str | None = None
+    run: Run, recipe: Recipe, lost: list[dict[str, Any]], folder: str | None = None
 ) -> list[dict[str, Any]]:
     """A sample of the clips of every fate, kept first, each with a strip of its stills.
 
@@ -130,7 +133,7 @@ def clip_groups(
     """
     rejected_by = run.table("clips", ["rejected_by"])["rejected_by"]
     fates = [(None, "passed every rule", _where(pc.is_null(rejected_by)))]
-    for row in funnel:
+    for row in lost:
         if row["rejected"]:
             members = _nearest_first(run, recipe, row["rule"], _where(pc.equal(rejected_by, row["rule"])))
             fates.append((row["rule"], row["needs"], members))
@@ -155,7 +158,7 @@ def _cards(
     budget: int,
 ) -> list[list[dict[str, Any]]]:  # fmt: skip
     """The cards of the picked rows, fate by fate, with pictures of `budget` bytes together."""
-    clips = show.rows_at(run, "clips", np.concatenate([np.zeros(0, np.int64), *picked]))
+    clips = rows_at(run, "clips", np.concatenate([np.zeros(0, np.int64), *picked]))
     twins = _twins(run, clips)
     pictured = pa.concat_tables([clips, twins])
     most = max(budget // STRIP_BYTES_LEAST, 1)
@@ -195,7 +198,7 @@ def _twins(run: Run, clips: pa.Table) -> pa.Table:
     wanted = pc.unique(clips["duplicate_of"].drop_null())
     if not len(wanted):
         return clips.slice(0, 0)
-    return show.rows_at(run, "clips", _where(pc.is_in(run.table("clips", ["clip_id"])["clip_id"], value_set=wanted)))
+    return rows_at(run, "clips", _where(pc.is_in(run.table("clips", ["clip_id"])["clip_id"], value_set=wanted)))
 
 
 def _card(
@@ -210,7 +213,7 @@ def _card(
         "span": words.span(row["start_s"], row["end_s"]),
         "seconds": f"{row['duration_s']:.1f} s",
         "size": f"{row['width']} × {row['height']}",
-        "value": show.deciding_value(clip, rule, recipe) if rule else "",
+        "value": deciding_value(clip, rule, recipe) if rule else "",
         "text": row["text"] if rule == "visual.text_max" else None,
         "sets": row["sets"] or [],
         "bucket": row["bucket"],
