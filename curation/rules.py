@@ -120,7 +120,7 @@ def judge(table: pa.Table, recipe: Recipe, phase: str | None = None) -> np.ndarr
 
 
 def _looked(table: pa.Table, open_: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-    """bool [N]: all but the open clips at which models failed; those are rejected by LOOK_FAILED: no fault of theirs."""
+    """bool [N]: all but the open clips at which models failed: LOOK_FAILED rejects them, it is no fault of theirs."""
     failed = open_ & (column(table, "looked") == 0)
     rejected[failed] = signals.LOOK_FAILED.key
     return ~failed

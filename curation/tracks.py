@@ -15,7 +15,9 @@ from rushes.curation.analyze import Analysis, Analyzer
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.source import Source
 
-OBSERVED = pa.schema([("source_id", pa.string()), ("source", pa.string()), ("rows", pa.binary()), ("stills", pa.binary())])
+OBSERVED = pa.schema(
+    [("source_id", pa.string()), ("source", pa.string()), ("rows", pa.binary()), ("stills", pa.binary())]
+)
 
 
 def _ipc(table: pa.Table) -> bytes:
@@ -43,7 +45,10 @@ class Observation:
 
     def batches(self):
         s = self.source
-        yield pa.record_batch([[s.source_id], [json.dumps(asdict(s))], [_ipc(self.analysis.clips)], [_ipc(self.analysis.stills)]], schema=OBSERVED)
+        yield pa.record_batch(
+            [[s.source_id], [json.dumps(asdict(s))], [_ipc(self.analysis.clips)], [_ipc(self.analysis.stills)]],
+            schema=OBSERVED,
+        )
 
 
 class Observer:
@@ -70,7 +75,9 @@ def load(tables: Sequence[pa.Table], source_id: str) -> Tracks:
 
 def measure(source: Source, tracks: Tracks, recipe: Recipe) -> pa.Table:
     clips = tracks.clips
-    return clips.set_column(clips.schema.get_field_index("uri"), "uri", pa.array([source.uri] * len(clips), pa.string()))
+    return clips.set_column(
+        clips.schema.get_field_index("uri"), "uri", pa.array([source.uri] * len(clips), pa.string())
+    )
 
 
 def stills_of(records: Sequence[str], source_id: str, row: dict[str, Any], recipe: Recipe) -> pa.Table:

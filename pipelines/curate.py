@@ -32,7 +32,7 @@ from rushes.pipelines.stages.deciding import decide_all, gather, measure_content
 from rushes.pipelines.stages.job import Inputs, Job
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import cut
-from rushes.pipelines.stages.publishing import commit_record, listed, source_summary, write_tables
+from rushes.pipelines.stages.publishing import commit_record, finished, listed, made_from, source_summary, write_tables
 from rushes.pipelines.stages.reading import observe_and_look, probe
 from rushes.pipelines.stages.worker import Worker, stop_reason
 
@@ -68,6 +68,7 @@ def publish(job: Job) -> Run:
             )
         record = commit_record(job.recipe, sources, tables, warnings, footage_s)
         record["looked"] = {"clips": job.survivors, "failed": job.unlooked}
+        record["made_from"] = made_from(job)
         record["times_s"] = {**job.bus.times_s, "total": round(time.monotonic() - job.began, 3)}
         run = manifest.publish_files(snapshot, files, record, parent)
     except BaseException:
@@ -77,11 +78,12 @@ def publish(job: Job) -> Run:
     return run
 
 
-#: What happens to footage, in order; the last one publishes.
+#: What happens to footage, in order; the one that gives a Run is the last.
 STAGES: tuple[Callable[[Job], object], ...] = (
     probe,  # what every input is
     observe_and_look,  # scenes, visual, motion: one decode; then models on stills of what passes
     gather,  # records of leases to shards of clips
+    finished,  # what was published from the same clips by the same recipe stays as it is
     measure_content,  # content: copies and concepts, over all shards
     decide_all,  # rules, one of each group of copies, sampling
     cut,  # files for what was kept, and for nothing else
@@ -122,9 +124,7 @@ def curate(
         job = Job(recipe, root, pool, bus, Inputs(pa.array(uris, pa.string())), Keys.of(recipe))
         del uris
         try:
-            run = None
-            for stage in stages:
-                run = stage(job)
+            run = next(found for found in (stage(job) for stage in stages) if isinstance(found, Run))
             outcome = _outcome(run, recipe)
             bus.emit(Event("end", text=outcome.sentence or "", data={"snapshot": run.snapshot}))
             return outcome

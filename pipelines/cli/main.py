@@ -99,12 +99,12 @@ def judge(
     """
     from rushes.curation.manifest import open_run
     from rushes.pipelines.cli.show import print_advice, print_comparison
-    from rushes.pipelines.curate import judge as run_judge
-    from rushes.pipelines.curate import recipe_for_judging
+    from rushes.pipelines.judge import judge as run_judge
+    from rushes.pipelines.judge import recipe_for_judging
 
     opened = open_run(run)
     resolved = recipe_for_judging(opened, recipe, set_ or [])
-    judged = run_judge(opened, resolved, None if dry_run else (output or run), console)
+    judged = run_judge(opened, resolved, None if dry_run else (output or run))
     print_comparison(opened.record, judged.record, console)
     _print_warnings(judged)
     if dry_run:

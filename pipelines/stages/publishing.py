@@ -16,13 +16,14 @@ from rushes.curation import manifest, rules, storage
 from rushes.curation import sets as training_sets
 from rushes.curation.content.arrays import Mapper
 from rushes.curation.decide import set_table
-from rushes.curation.manifest import Snapshot, TableFiles
+from rushes.curation.manifest import Run, Snapshot, TableFiles
 from rushes.curation.recipe import Recipe
 from rushes.curation.sets import VALIDATION, Sets
-from rushes.curation.signals import STATUSES
+from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, LOOK_FAILED, STATUSES
 from rushes.curation.storage import join
 from rushes.curation.table import in_schema, with_column
-from rushes.pipelines.stages.records import record_versions
+from rushes.pipelines.stages.job import Job
+from rushes.pipelines.stages.records import key_of, record_versions
 
 VALIDATION_RESOLUTION = 256  # pixels; the validation set is read at the smallest stage's size
 WORK_COLUMNS = ("item", "semantic", "copy")  # of shards, not of the published clips
@@ -103,6 +104,33 @@ def listed(files: list[str], root: str) -> TableFiles:
             rows.append(parquet.metadata.num_rows)
     prefix = root.rstrip("/") + "/"
     return TableFiles(tuple(uri.removeprefix(prefix) for uri in files), tuple(rows))
+
+
+# ---- what is published already ---------------------------------------------------------------------------------------
+
+
+def finished(job: Job) -> Run | None:
+    """The published run, where it was made of these clips by this recipe, nothing failed for reasons that may be over,
+    and all its media are there in their full size; else None.
+    """
+    if job.inputs.failed or job.unlooked or not storage.exists(join(job.root, "run.json")):
+        return None
+    run = manifest.open_run(job.root)
+    rejected = {row["rule"]: row["rejected"] for row in run.record.get("funnel", {}).get("clips", [])}
+    failed = any(rejected.get(rule.key) for rule in (LOOK_FAILED, CUT_FAILED, CAPTION_FAILED))
+    if failed or run.record.get("made_from") != made_from(job):
+        return None
+    whole = all(job.pool.map(partial(_media_whole, root=job.root), run.files("clips")))
+    return run if whole else None
+
+
+def made_from(job: Job) -> str:
+    return key_of(job.recipe.full_hash(), job.keys, job.shards, job.sources)
+
+
+def _media_whole(clips: str, root: str) -> bool:
+    table = storage.read_table(clips, ["kept", "media", "media_bytes"])
+    return all(storage.size(join(root, row["media"])) == row["media_bytes"] for row in table.to_pylist() if row["kept"])
 
 
 # ---- the commit record -----------------------------------------------------------------------------------------------

@@ -56,7 +56,6 @@ class Index:
         at = np.minimum(np.searchsorted(self.numbers, wanted), len(self.numbers) - 1)
         return [self.files[self.places[i]] if self.numbers[i] == w else None for i, w in zip(at, wanted, strict=True)]
 
-
     def save(self, uri: str) -> None:
         """One file for workers that look items up."""
         with storage.writing(uri) as stream:

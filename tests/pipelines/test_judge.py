@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from rushes.curation.manifest import Run, open_run
 from rushes.curation.recipe import RecipeError
-from rushes.pipelines import curate as pretrain
+from rushes.pipelines import judge as judging
 from tests.conftest import Curated, curate_here
 
 ALL = "content.keep=1"  # without the draw, which weighs each clip by the others that passed
@@ -21,9 +19,9 @@ ALL = "content.keep=1"  # without the draw, which weighs each clip by the others
 
 def judge(root: Path, *overrides: str, output: Path | None = None, dry: bool = False) -> Run:
     run = open_run(str(root))
-    recipe = pretrain.recipe_for_judging(run, None, list(overrides))
+    recipe = judging.recipe_for_judging(run, None, list(overrides))
     target = None if dry else str(output or root)
-    return pretrain.judge(run, recipe, target, Console(file=io.StringIO()))
+    return judging.judge(run, recipe, target)
 
 
 def fates(run: Run) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from rushes.curation.manifest import ManifestError, open_run
 from tests.pipelines.commands import at_work, curate_command, descendants, finish, start, wait_until
 
 ORPHANS_GONE_S = 30.0  # seconds after which nothing of a killed run may work on
-MOMENTS = {"analyze": "work/analyze/*.parquet", "look": "work/look/*.parquet", "cut": "media/*/*/*.mp4"}
+MOMENTS = {"observe": "work/observe/*/*.parquet", "look": "work/look/*/*/*.parquet", "cut": "media/*/*/*.mp4"}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 
@@ -31,7 +31,8 @@ class Killed:
 
 def records(root: Path) -> dict[Path, tuple[int, int]]:
     """Inode and time of every whole record and clip below a run."""
-    files = [p for folder in ("work", "media") for p in (root / folder).rglob("*") if p.is_file()]
+    folders = ("work/sources", "work/observe", "work/look", "media")
+    files = [p for folder in folders for p in (root / folder).rglob("*") if p.is_file()]
     return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in files if p.suffix != ".tmp"}
 
 
@@ -57,7 +58,7 @@ def killed(curated, tmp_path_factory) -> Killed:
         with pytest.raises(ManifestError) as told:
             open_run(str(root))
         seen.opened[moment] = str(told.value)
-    (root / "work" / "analyze" / "half.parquet.0000.tmp").write_bytes(b"PAR1 and no more")
+    (root / "work" / "sources" / "half.parquet.0000.tmp").write_bytes(b"PAR1 and no more")
     seen.code, _, _ = finish(command)
     return seen
 
