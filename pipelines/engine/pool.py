@@ -30,7 +30,7 @@ EXCUSED_MAX = 20  # lost nodes after which a lease is given up all the same: it 
 MAP_S = 24 * 3600.0  # a step over shards may take so long, seconds
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class Task:
     """A lease: a call of the worker's method `stage`. Lower `order` goes first; timeout_s counts from its start.
 
@@ -38,17 +38,17 @@ class Task:
     """
 
     order: tuple[float, ...]
-    number: int = field(compare=True)
-    stage: str = field(compare=False)
-    key: str = field(compare=False)
-    args: tuple[Any, ...] = field(compare=False)
-    timeout_s: float = field(compare=False)
-    kind: str = field(compare=False, default=CPU)
-    attempts: int = field(compare=False, default=1)
-    avoid: frozenset[str] = field(compare=False, default=frozenset())
-    tried: int = field(compare=False, default=0)
-    excused: int = field(compare=False, default=0)
-    place: Place | None = field(compare=False, default=None)  # where it was done, or is
+    number: int
+    stage: str
+    key: str
+    args: tuple[Any, ...]
+    timeout_s: float
+    kind: str = CPU
+    attempts: int = 1
+    avoid: frozenset[str] = frozenset()
+    tried: int = 0
+    excused: int = 0
+    place: Place | None = None  # where it was done, or is
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,10 @@ class Pool:
     ):  # fmt: skip
         self._cluster, self._kinds = cluster, {kind.name: kind for kind in kinds}
         self._attempts, self._stop_reason, self._limit = attempts, stop_reason, limit
-        self._waiting: dict[str, list[Task]] = {kind.name: [] for kind in kinds}
+        self._waiting: dict[str, list[tuple[tuple[float, ...], int, Task]]] = {kind.name: [] for kind in kinds}
         self._workers: dict[str, dict[int, _Worker]] = {kind.name: {} for kind in kinds}
         self._idle: dict[str, dict[int, _Worker]] = {kind.name: {} for kind in kinds}  # placed, with nothing to do
+        self._busy: dict[str, dict[int, _Worker]] = {kind.name: {} for kind in kinds}  # with one lease, and none ahead
         self._calls: dict[int, tuple[_Worker, Task]] = {}
         self._numbers = itertools.count()
         self._ready: list[tuple[Task, Any]] = []  # ended, not told yet
@@ -107,7 +108,10 @@ class Pool:
         kind: str = CPU, attempts: int | None = None, avoid: frozenset[str] = frozenset(),
     ) -> None:  # fmt: skip
         task = Task(order, next(self._numbers), stage, key, args, timeout_s, kind, attempts or self._attempts, avoid)
-        heapq.heappush(self._waiting[kind], task)
+        self._wait(task)
+
+    def _wait(self, task: Task) -> None:
+        heapq.heappush(self._waiting[task.kind], (task.order, task.number, task))
 
     def completed(self) -> Iterator[tuple[Task, Any]]:
         """(task, result or Failure) as they end, until nothing is waiting or running; more may be submitted meanwhile.
@@ -169,8 +173,8 @@ class Pool:
             for worker in workers.values():
                 self._cluster.kill(worker.handle)
             workers.clear()
-        for idle in self._idle.values():
-            idle.clear()
+        for workers in (*self._idle.values(), *self._busy.values()):
+            workers.clear()
         self._calls.clear()
 
     # ---- growing and shrinking ---------------------------------------------------------------------------------------
@@ -193,6 +197,7 @@ class Pool:
     def _give_back(self, worker: _Worker) -> None:
         self._workers[worker.kind].pop(id(worker.handle), None)
         self._idle[worker.kind].pop(id(worker.handle), None)
+        self._busy[worker.kind].pop(id(worker.handle), None)
         self._cluster.kill(worker.handle)
 
     # ---- handing out -------------------------------------------------------------------------------------------------
@@ -202,7 +207,7 @@ class Pool:
             idle = self._idle[name]
             passed: list[Task] = []
             while waiting and idle:
-                task = heapq.heappop(waiting)
+                task = heapq.heappop(waiting)[-1]
                 worker = self._for(task, idle)
                 if worker is None:
                     passed.append(task)
@@ -210,14 +215,16 @@ class Pool:
                 del idle[id(worker.handle)]
                 self._begin(task, worker)
             for task in passed:
-                heapq.heappush(waiting, task)
+                self._wait(task)
             if waiting and len(waiting) > AHEAD_FROM * len(self._workers[name]):
                 self._hand_ahead(name, waiting)
 
-    def _hand_ahead(self, name: str, waiting: list[Task]) -> None:
-        for worker in self._workers[name].values():
-            if len(worker.tasks) == 1 and not worker.left_out and waiting and not waiting[0].avoid:
-                self._begin(heapq.heappop(waiting), worker)
+    def _hand_ahead(self, name: str, waiting: list[tuple[tuple[float, ...], int, Task]]) -> None:
+        busy = self._busy[name]
+        while busy and waiting and not waiting[0][-1].avoid:
+            worker = busy.pop(next(iter(busy)))
+            if not worker.left_out:
+                self._begin(heapq.heappop(waiting)[-1], worker)
 
     def _for(self, task: Task, idle: dict[int, _Worker]) -> _Worker | None:
         """An idle worker on a node that the task does not avoid; where it avoids all nodes, any."""
@@ -230,6 +237,8 @@ class Pool:
         if not worker.tasks:
             worker.since = self._cluster.now()
         worker.tasks.append(task)
+        if len(worker.tasks) == 1:
+            self._busy[worker.kind][id(worker.handle)] = worker
         task.place = worker.place
         self._calls[call] = (worker, task)
         self._cluster.call(worker.handle, call, task.stage, task.args)
@@ -271,8 +280,12 @@ class Pool:
             return
         worker.since = self._cluster.now()
         worker.left_out = worker.place is not None and worker.place.node in self._left_out
-        if not worker.tasks and not worker.left_out:
-            self._idle[worker.kind][id(worker.handle)] = worker
+        if worker.tasks:
+            self._busy[worker.kind][id(worker.handle)] = worker
+        else:
+            self._busy[worker.kind].pop(id(worker.handle), None)
+            if not worker.left_out:
+                self._idle[worker.kind][id(worker.handle)] = worker
         if event.error is None:
             self._ready.append((task, event.value))
             return
@@ -289,15 +302,15 @@ class Pool:
         excused = event.excused or (worker.place is not None and worker.place.node not in alive)
         self._nodes = alive or self._nodes
         if not began:
-            heapq.heappush(self._waiting[task.kind], task)
+            self._wait(task)
             return
         if excused and task.excused < EXCUSED_MAX:
             task.excused += 1
-            heapq.heappush(self._waiting[task.kind], task)
+            self._wait(task)
             return
         task.tried += 1
         if task.tried < task.attempts:
-            heapq.heappush(self._waiting[task.kind], task)
+            self._wait(task)
             return
         log = f"; what it said is in the run's {LOG_FOLDER}" if task.place and task.place.log else ""
         times = f", {task.tried} times out of {task.tried}" if task.tried > 1 else ""
@@ -328,6 +341,6 @@ class Pool:
             del self._calls[call]
         self._give_back(worker)
         for task in others:
-            heapq.heappush(self._waiting[task.kind], task)
+            self._wait(task)
         reason = f"{late.stage} took longer than {late.timeout_s:.0f} s and was ended"
         self._ready.append((late, Failure(reason, lost=True)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -27,7 +28,7 @@ class Item:
     part: int = 0
     parts: int = 1
 
-    @property
+    @cached_property
     def key(self) -> str:
         return f"{self.source.source_id}:{self.part}/{self.parts}"
 

@@ -16,7 +16,7 @@ from rushes.pipelines.engine.pool import Pool
 from rushes.pipelines.stages.items import Probed
 from rushes.pipelines.stages.keys import Keys
 
-LEASES_PER_WORKER = 6  # work is divided at least so finely, so that workers end together
+LEASES_PER_WORKER = 16  # work is divided at least so finely, so that workers end together
 LEASE_SOURCES = 32  # sources in a lease at most
 LEASE_S = 600.0  # footage in a lease at most, seconds: what a kill may cost a worker
 
