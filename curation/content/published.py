@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rushes.curation import manifest
+from rushes.curation import storage
 from rushes.curation.content import arrays, copies
 from rushes.curation.content.arrays import Mapper
 from rushes.curation.content.cells import Cells, fit, probe
 from rushes.curation.content.concepts import CONCEPTS, Concepts
 from rushes.curation.content.grid import known, lengths, on_grid, vectors_of
 from rushes.curation.content.shards import Part, batches, clip_hash
-from rushes.curation.manifest import ManifestError, Run, join, open_run
+from rushes.curation.manifest import ManifestError, Run, open_run
+from rushes.curation.storage import join
 
 ROWS_PER_CELL = 64  # of the new clips: the older ones are many, and each is compared with a few cells of them
 OLD_ROWS = 65_536  # of an older run that are compared in one task
@@ -39,7 +40,7 @@ def open_published(root: str, width: int) -> Published:
     files = [join(root, file) for file in run.record["tables"].get("embeddings", {}).get("files", [])]
     found = []
     for file in files:
-        fs, path = manifest.resolve(file)
+        fs, path = storage.resolve(file)
         metadata = pq.read_metadata(path, filesystem=fs)
         if metadata.num_rows:
             _same_width(pq.read_schema(path, filesystem=fs), "copy", width, root, "content.against")

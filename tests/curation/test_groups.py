@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rushes.curation import manifest
+from rushes.curation import manifest, storage
 from rushes.curation import recipe as recipes
 from rushes.curation.content import copies, measure, measure_table
 from rushes.curation.content.cells import fit, probe
@@ -60,7 +60,7 @@ def measured(table: pa.Table, folder: Path, shards: int = 1, mapper=map, **conte
     for i, uri in enumerate(uris):
         pq.write_table(table.slice(ends[i], ends[i + 1] - ends[i]), uri, row_group_size=100)
     files = measure(uris, str(folder / "work"), recipe(**content), mapper)
-    found = [manifest.read_table(file) for file in files]
+    found = [storage.read_table(file) for file in files]
     assert [t["clip_id"].to_pylist() for t in found] == [pq.read_table(u)["clip_id"].to_pylist() for u in uris]
     return {row["clip_id"]: row for t in found for row in t.to_pylist()}
 
@@ -158,7 +158,7 @@ def test_a_crowd_of_near_copies_does_not_become_a_square_of_pairs(tmp_path):
     found = measured(clips(rows), tmp_path)
     crowd = {found[f"clip-{i:05d}"]["copy_group"] for i in range(3000)}
     assert len(crowd) == 1 and None not in crowd
-    pairs = sum(manifest.resolve(str(p))[0].get_file_info(str(p)).size for p in tmp_path.glob("work/content/near-*"))
+    pairs = sum(storage.resolve(str(p))[0].get_file_info(str(p)).size for p in tmp_path.glob("work/content/near-*"))
     assert pairs < 20 * 40 * len(rows)
 
 
