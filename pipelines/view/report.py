@@ -182,7 +182,7 @@ def _strips(run: Run, recipe: Recipe, clips: pa.Table) -> dict[str, str]:
         by_source[row["source_id"]].append(row["clip_id"])
     bytes_each = min(STRIP_BYTES, IMAGE_BUDGET // max(clips.num_rows, 1))
     fs, work = manifest.resolve(manifest.join(run.root, "work", "stills"))
-    part = recipe.part_hash("analyze")
+    part = recipe.analysis_hash()
     strips = {}
     for source_id, ids in by_source.items():
         try:
