@@ -95,7 +95,7 @@ class LateRule:
 
 
 CLIPS_PER_SOURCE = LateRule("scenes.clips_per_source", "at most {value} per source")
-PUBLISHED = LateRule("content.against", "no copy of a clip that {value} keeps")
+PUBLISHED = LateRule("content.against", "not in {value}")
 COPIES = LateRule("content.copy_threshold", "similarity < {value:g}")
 ALIKE = LateRule("content.semantic_threshold", "similarity of content < {value:g}")
 DRAW = LateRule("content.keep", "drawn: {value} kept")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from rushes.curation import manifest
+from rushes.curation import storage
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """As the builtin map: a picklable function on items, results in the order of the items."""
@@ -18,14 +17,13 @@ RANDOM = np.uint64(0x9E3779B97F4A7C15)
 
 
 def save(uri: str, array: np.ndarray) -> None:
-    sink = io.BytesIO()
-    np.save(sink, np.ascontiguousarray(array), allow_pickle=False)
-    manifest.write_bytes(uri, sink.getbuffer())
+    with storage.writing(uri) as stream:
+        np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def load(uri: str, start: int = 0, stop: int | None = None) -> np.ndarray:
     """Rows [start, stop) of a saved array; only their bytes are read."""
-    fs, path = manifest.resolve(uri)
+    fs, path = storage.resolve(uri)
     with fs.open_input_file(path) as stream:
         np.lib.format.read_magic(stream)
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)

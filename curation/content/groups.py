@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import manifest
-from rushes.curation.content import arrays, copies
+from rushes.curation import storage
+from rushes.curation.content import arrays, pairs
 from rushes.curation.content.arrays import Mapper
 from rushes.curation.content.cells import Cells, fit
 from rushes.curation.content.concepts import (
@@ -31,8 +31,8 @@ from rushes.curation.content.concepts import (
 from rushes.curation.content.grid import centres_of
 from rushes.curation.content.published import Published, concepts_of, matched, open_published
 from rushes.curation.content.shards import Part, Shard, batches, opened, parts_of, prepare, sample, widths
-from rushes.curation.manifest import join
 from rushes.curation.recipe import Recipe
+from rushes.curation.storage import join
 
 VERSION = 1  # of the files left in the work folder
 MEGABYTE = 1 << 20
@@ -62,10 +62,10 @@ def measure(shards: Sequence[str], folder: str, recipe: Recipe, mapper: Mapper =
 def measure_table(vectors: pa.Table, folder: str, recipe: Recipe) -> tuple[pa.Table, pa.Table]:
     """`measure` for a table in memory (clip_id, semantic, copy): its rows of RESULT, and the table of concepts."""
     shard = join(folder, f"vectors-{arrays.key_of(vectors['clip_id'].to_pylist(), recipe.part_hash('look'))}.parquet")
-    if not manifest.exists(shard):
-        manifest.write_table(shard, vectors)
+    if not storage.exists(shard):
+        storage.write_table(shard, vectors)
     (file,) = measure([shard], folder, recipe)
-    return manifest.read_table(file), manifest.read_table(join(folder, f"{CONCEPTS}.parquet"))
+    return storage.read_table(file), storage.read_table(join(folder, f"{CONCEPTS}.parquet"))
 
 
 class _Content:
@@ -76,7 +76,7 @@ class _Content:
         self.shards = [opened(uri) for uri in shards]
         self.width = widths(shards)
         self.memory = self.content.memory_mb * MEGABYTE
-        row_bytes = 2 * max(self.width["copy"] * copies.VISITS, sum(self.width.values()), 1)
+        row_bytes = 2 * max(self.width["copy"] * pairs.VISITS, sum(self.width.values()), 1)
         rows = int(min(MOST_ROWS, max(1024, self.memory // (2 * row_bytes))))
         ordered = sorted(self.shards, key=lambda shard: shard.key)
         self.parts = parts_of(ordered, folder, rows, VERSION, self.content.seed, sorted(self.width.items()))
@@ -86,7 +86,7 @@ class _Content:
         published = [open_published(root, self.width["copy"]) for root in self.content.against]
         self.key = arrays.key_of(self.key, [run.snapshot for run in published])
         files = [join(self.folder, "content", f"groups-{arrays.key_of(s.key, self.key)}.parquet") for s in self.shards]
-        if all(manifest.exists(file) for file in [*files, self._concepts_file()]):
+        if all(storage.exists(file) for file in [*files, self._concepts_file()]):
             return files
         rows = sum(self.map(partial(prepare, width=self.width, seed=self.content.seed), self.parts))
         names = self._concepts(rows)
@@ -114,7 +114,7 @@ class _Content:
         return vectors[np.argsort(clips, kind="stable")[:most]]
 
     def _cells(self, kind: str, rows: int) -> Cells | None:
-        number = -(-rows // copies.ROWS_PER_CELL)
+        number = -(-rows // pairs.ROWS_PER_CELL)
         found = self._sample(kind, CELL_SAMPLE * number, rows)
         return fit(found, min(number, -(-len(found) // CELL_SAMPLE))) if len(found) else None
 
@@ -129,20 +129,20 @@ class _Content:
             return None
         key = arrays.key_of(self.key, kind, threshold)
         counts = sum(self.map(partial(_scatter, kind=kind, cells=cells, key=key), self.parts))
-        budget = int(self.memory // (4 * self.width[kind] + copies.ENTRY.itemsize))
+        budget = int(self.memory // (4 * self.width[kind] + pairs.ENTRY.itemsize))
         runs = _runs(counts, budget)
         task = partial(_pairs, parts=self.parts, threshold=threshold, key=key, folder=self.folder)
         files = list(self.map(task, runs))
-        near = arrays.gathered([arrays.load(f) for f, _ in files], np.empty(0, copies.PAIR))
+        near = arrays.gathered([arrays.load(f) for f, _ in files], np.empty(0, pairs.PAIR))
         drawn = [arrays.load(f) for _, f in files]
         same = arrays.gathered(
-            [*drawn, *(arrays.load(p.file("same", key)) for p in self.parts)], np.empty(0, copies.PAIR)
+            [*drawn, *(arrays.load(p.file("same", key)) for p in self.parts)], np.empty(0, pairs.PAIR)
         )
         near = np.unique(near)
         rank = None
         if kind == "semantic":
             near, rank = self._within_concepts(near, same)
-        members, leader = copies.leaders(near, same, rank)
+        members, leader = pairs.leaders(near, same, rank)
         return {"members": members, "leader": leader, "ids": self._ids(np.unique(leader))}
 
     def _within_concepts(self, near: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -171,7 +171,7 @@ class _Content:
         self.names, self.labels = np.empty(0, np.int64), ""
         if not self.width["semantic"]:
             none = Concepts(np.empty((0, 1), np.int16), self.names, self.names, np.empty(0, np.float32))
-            manifest.write_table(self._concepts_file(), none.table())
+            storage.write_table(self._concepts_file(), none.table())
             return self.names
         old = self._joined()
         if old is None:
@@ -188,7 +188,7 @@ class _Content:
         keep = found.clips > 0 if old is None else np.ones(len(names), bool)
         reach = found.reach if old is None else np.minimum(found.reach, old.reach)
         table = Concepts(centres[keep], names[keep], found.clips[keep], reach[keep]).table()
-        manifest.write_table(self._concepts_file(), table)
+        storage.write_table(self._concepts_file(), table)
         self.names = names
         return names
 
@@ -234,9 +234,9 @@ def _scatter(part: Part, kind: str, cells: Cells, key: str) -> np.ndarray:
     """Leave a part's entries, sorted by cell, and their vectors; entries per cell int64 [K]."""
     size = len(cells.leaves)
     files = [part.file(name, key) for name in ("same", "entries", "ends", "visits")]
-    if not all(manifest.exists(file) for file in files):
+    if not all(storage.exists(file) for file in files):
         rows, clips = arrays.load(part.file(kind)), arrays.load(part.file("clips"))
-        entries, of, same = copies.scatter(rows, clips, cells)
+        entries, of, same = pairs.scatter(rows, clips, cells)
         ends = np.cumsum(np.bincount(entries["cell"], minlength=size))
         for file, array in zip(files, (same, entries, ends, rows[of]), strict=True):
             arrays.save(file, array)
@@ -259,14 +259,14 @@ def _pairs(run: tuple[int, int], parts: list[Part], threshold: float, key: str, 
     """Files of the pairs found in a run of cells, and of the rows drawn together there."""
     name = arrays.key_of(key, run)
     near_file, drawn_file = (join(folder, "content", f"{what}-{name}.npy") for what in ("near", "drawn"))
-    if not (manifest.exists(near_file) and manifest.exists(drawn_file)):
+    if not (storage.exists(near_file) and storage.exists(drawn_file)):
         entries, rows = [], []
         for part in parts:
             ends = arrays.load(part.file("ends", key), max(run[0] - 1, 0), run[1])
             start, stop = (int(ends[0]) if run[0] else 0), int(ends[-1])
             entries.append(arrays.load(part.file("entries", key), start, stop))
             rows.append(arrays.load(part.file("visits", key), start, stop))
-        near, drawn = copies.pairs(np.concatenate(entries), np.concatenate(rows), threshold)
+        near, drawn = pairs.pairs(np.concatenate(entries), np.concatenate(rows), threshold)
         arrays.save(near_file, near)
         arrays.save(drawn_file, drawn)
     return near_file, drawn_file
@@ -276,7 +276,7 @@ def _label(part: Part, centres: np.ndarray, key: str) -> tuple[np.ndarray, np.nd
     """Leave a part's labels and cosines; the sums, counts and least cosines of its labels."""
     rows = arrays.load(part.file("semantic"))
     label_file, cosine_file = part.file("labels", key), part.file("cosines", key)
-    if manifest.exists(label_file) and manifest.exists(cosine_file):
+    if storage.exists(label_file) and storage.exists(cosine_file):
         label, cosine = arrays.load(label_file), arrays.load(cosine_file)
     else:
         label, cosine = assigned(rows, centres)
@@ -304,7 +304,7 @@ def _ids_of(part: Part, wanted: np.ndarray) -> tuple[np.ndarray, pa.Array]:
 def _finish(item: tuple[Shard, str], parts: list[Part], names, groups, alike, repeats, labels: str) -> None:
     """Write a shard's result from its parts."""
     shard, file = item
-    if manifest.exists(file):
+    if storage.exists(file):
         return
     found = []
     for part in sorted((p for p in parts if p.uri == shard.uri), key=lambda p: p.start):
@@ -320,7 +320,7 @@ def _finish(item: tuple[Shard, str], parts: list[Part], names, groups, alike, re
             cluster,
         ]
         found.append(pa.table(columns, schema=RESULT))
-    manifest.write_table(file, pa.concat_tables(found) if found else RESULT.empty_table())
+    storage.write_table(file, pa.concat_tables(found) if found else RESULT.empty_table())
 
 
 def _led(clips: np.ndarray, groups: dict[str, Any] | None) -> pa.Array:

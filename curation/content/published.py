@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rushes.curation import manifest
-from rushes.curation.content import arrays, copies
+from rushes.curation import storage
+from rushes.curation.content import arrays, pairs
 from rushes.curation.content.arrays import Mapper
 from rushes.curation.content.cells import Cells, fit, probe
 from rushes.curation.content.concepts import CONCEPTS, Concepts
 from rushes.curation.content.grid import known, lengths, on_grid, vectors_of
 from rushes.curation.content.shards import Part, batches, clip_hash
-from rushes.curation.manifest import ManifestError, Run, join, open_run
+from rushes.curation.manifest import ManifestError, Run, open_run
+from rushes.curation.storage import join
 
 ROWS_PER_CELL = 64  # of the new clips: the older ones are many, and each is compared with a few cells of them
 OLD_ROWS = 65_536  # of an older run that are compared in one task
@@ -39,7 +40,7 @@ def open_published(root: str, width: int) -> Published:
     files = [join(root, file) for file in run.record["tables"].get("embeddings", {}).get("files", [])]
     found = []
     for file in files:
-        fs, path = manifest.resolve(file)
+        fs, path = storage.resolve(file)
         metadata = pq.read_metadata(path, filesystem=fs)
         if metadata.num_rows:
             _same_width(pq.read_schema(path, filesystem=fs), "copy", width, root, "content.against")
@@ -130,7 +131,7 @@ class _New:
         order = seen[np.argsort(clips[seen], kind="stable")]
         clips, rows = clips[order], rows[order]
         cells = fit(rows, -(-len(rows) // ROWS_PER_CELL))
-        home = probe(rows, cells, copies.TOPS, 1, 0.0)[:, 0]
+        home = probe(rows, cells, pairs.TOPS, 1, 0.0)[:, 0]
         order = np.argsort(home, kind="stable")
         ends = np.concatenate([[0], np.cumsum(np.bincount(home, minlength=len(cells.leaves)))])
         return cls(cells, ends, clips[order], rows[order])
@@ -153,7 +154,7 @@ def _repeats(task: tuple[str, str, int, int, np.ndarray], new: _New, threshold: 
 
 def _near(old: np.ndarray, new: _New, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs (row of `old`, row of `new`, cosine) above the threshold."""
-    where = probe(old, new.cells, copies.TOPS, copies.VISITS, copies.MARGIN)
+    where = probe(old, new.cells, pairs.TOPS, pairs.VISITS, pairs.MARGIN)
     row, visit = np.nonzero(where >= 0)
     cell = where[row, visit]
     order = np.argsort(cell, kind="stable")

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rushes.curation import manifest
+from rushes.curation import storage
 from rushes.curation.content import arrays
 from rushes.curation.content.grid import WIDTH_MOST, on_grid, vectors_of
 from rushes.curation.content.resample import hash_bits
-from rushes.curation.manifest import ManifestError, join
+from rushes.curation.manifest import ManifestError
+from rushes.curation.storage import join
 
 KINDS = ("semantic", "copy")
 READ_ROWS = 8192  # rows decoded from Parquet at a time
@@ -43,7 +44,7 @@ class Shard:
 
 def opened(uri: str) -> Shard:
     """A shard as its footer tells it. Raises ManifestError where it cannot be read."""
-    fs, path = manifest.resolve(uri)
+    fs, path = storage.resolve(uri)
     try:
         info = fs.get_file_info(path)
         with fs.open_input_file(path) as stream:
@@ -63,7 +64,7 @@ def widths(uris: Sequence[str]) -> dict[str, int]:
     """Width of each kind of vector over all shards, 0 where none has it. Raises ManifestError where two differ."""
     found: dict[str, tuple[int, str]] = {}
     for uri in uris:
-        fs, path = manifest.resolve(uri)
+        fs, path = storage.resolve(uri)
         schema = pq.read_schema(path, filesystem=fs)
         for kind in KINDS:
             width = _width(schema, kind, uri)
@@ -100,7 +101,7 @@ def parts_of(shards: Sequence[Shard], folder: str, rows: int, *decided_by: objec
 
 def batches(uri: str, start: int, stop: int, columns: list[str]):
     """Record batches of rows [start, stop) of a shard, decoding only the row groups that hold them."""
-    fs, path = manifest.resolve(uri)
+    fs, path = storage.resolve(uri)
     with fs.open_input_file(path) as stream:
         file = pq.ParquetFile(stream)
         ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
@@ -117,7 +118,7 @@ def batches(uri: str, start: int, stop: int, columns: list[str]):
 def prepare(part: Part, width: dict[str, int], seed: int) -> int:
     """Leave a part's hashes and vectors on the grid in its folder; the number of rows with a copy vector."""
     files = [part.file(kind) for kind in ("clips", *KINDS)]
-    if not all(manifest.exists(file) for file in files):
+    if not all(storage.exists(file) for file in files):
         size = part.stop - part.start
         clips = np.empty(size, np.uint64)
         vectors = {kind: np.zeros((size, width[kind]), np.int16) for kind in KINDS}

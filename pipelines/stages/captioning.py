@@ -32,7 +32,7 @@ from rushes.pipelines.stages.items import CaptionLease
 from rushes.pipelines.stages.job import Job
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import with_captions
-from rushes.pipelines.stages.records import Index, Ledger, by_source
+from rushes.pipelines.stages.records import Index, Ledger, by_source, read_observed
 
 CAPTION = "captioning"
 CLIPS_PER_LEASE = 2000  # the tail of a lease, where requests run out, is then below two per cent of it
@@ -186,8 +186,11 @@ def frames_of(recipe: Recipe, root: str, row: Row) -> list[bytes]:
     captioning = recipe.captioning
     if captioning.frames_from == "stills":
         observed = _observed(root, Keys.of(recipe).observe).get(row["source_id"], [])
-        stills = stills_of(observed, row["source_id"], row, recipe).to_pylist()
-        return from_stills([(still["t_s"], still["jpeg"]) for still in stills], captioning.frames, captioning.side)
+        span = (row["start_s"], row["end_s"])
+        (stills,) = stills_of(
+            read_observed(observed, row["source_id"]), row["source_id"], [span], recipe.visual.stills_max
+        )
+        return from_stills(stills, captioning.frames, captioning.side)
     if row["media"] is None:
         raise FrameError("the clip was not cut")
     return from_media(join(root, row["media"]), captioning.frames, captioning.side)

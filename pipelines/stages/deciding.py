@@ -123,11 +123,9 @@ def _source_row(source: Source, number: int, plan: ShardPlan, facts: list[dict[s
 
 def _no_clips(recipe: Recipe) -> pa.Table:
     from rushes.curation.look import Looker
-    from rushes.curation.tracks import analyzed_schema
+    from rushes.pipelines.stages.worker import look_schema
 
-    table = analyzed_schema(recipe).empty_table()
-    table = left_join(table, Looker(recipe).schema.empty_table())
-    return with_column(table.drop_columns(["look_notes"]), "looked", pa.nulls(0, pa.bool_()))
+    return look_schema(recipe, Looker(recipe)).empty_table().drop_columns(["item"])
 
 
 # ---- content and decisions -------------------------------------------------------------------------------------------

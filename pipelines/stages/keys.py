@@ -25,7 +25,7 @@ class Keys:
 
     @staticmethod
     def of(recipe: Recipe) -> Keys:
-        observe = recipe.part_hash("observe") + recipe.part_hash("analyze")
+        observe = recipe.part_hash("observe")
         look = f"{observe}-{recipe.part_hash('measure')}-{recipe.part_hash('look')}"
         asked = key_of([(rule.key, rule.column, rule.compare, at) for rule, at in rules.active(recipe, "analyze")])
         return Keys(observe, look, asked, f"{look}-{recipe.part_hash('content')}", recipe.part_hash("cut"))

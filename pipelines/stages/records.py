@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rushes.curation import storage
 from rushes.curation.storage import DamagedFile, join
+from rushes.curation.tracks import OBSERVED
 
 FOOTER = b"rushes.items"
 READERS = 16  # footers read at a time: on an object store each is a request
@@ -154,6 +156,12 @@ def by_source(ledger: Ledger) -> dict[str, list[str]]:
             source, _, part = item.partition(":")
             found.setdefault(source, {})[int(part.partition("/")[0])] = uri
     return {source: [parts[part] for part in sorted(parts)] for source, parts in found.items()}
+
+
+def read_observed(records: list[str], source_id: str) -> pa.Table:
+    """OBSERVED rows of one source. Raises DamagedFile, FileNotFoundError."""
+    tables = [storage.read_table(uri, filters=pc.field("source_id") == source_id) for uri in dict.fromkeys(records)]
+    return pa.concat_tables(tables) if tables else OBSERVED.empty_table()
 
 
 def record_versions() -> dict[str, Any]:

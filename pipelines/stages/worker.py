@@ -15,15 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.curation import rules, storage
+from rushes.curation.analyze import measure
+from rushes.curation.analyze import schema as analyzed_schema
 from rushes.curation.captioning import Servers, ServersDown
 from rushes.curation.look import Looker
+from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import LOOK_FAILED
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
-from rushes.curation.tracks import OBSERVED, Observation, Observer, load, measure, stills_of
+from rushes.curation.tracks import OBSERVED, Tracks, load
 from rushes.curation.video import decode
-from rushes.curation.video.source import Source, stamp
+from rushes.curation.video.source import stamp
+from rushes.curation.visual.stills import STILLS, spread
 from rushes.pipelines.stages.captioning import caption_lease
 from rushes.pipelines.stages.items import PROBED, CaptionLease, CutLease, Item, Looked, Probed, Seen, ToLook
 from rushes.pipelines.stages.keys import Keys
@@ -92,62 +96,76 @@ class Worker:
             for item in items:
                 observation = self._observer(item.source, *item.span, part=item.part)
                 yield from observation.batches()
-                (passing if observation.passing else lasting)[item.key] = None
+                (passing if observation.transient else lasting)[item.key] = None
                 done.append((item, observation))
 
         record = Ledger(self._root, "observe", self._keys.observe).write(lasting, OBSERVED, batches(), passing)
-        return [Seen(item.key, record, seen.seconds, seen.source.error, seen.passing) for item, seen in done]
+        return [Seen(item.key, record, item.length_s, seen.source.error, seen.transient) for item, seen in done]
 
     # ---- look --------------------------------------------------------------------------------------------------------
 
     def look(self, items: list[ToLook]) -> list[Looked]:
         """Clips of each item from its tracks, a row each; models look at those that pass the decode's rules."""
-        told, measured = [], []
-        for todo in items:
-            try:
-                measured.append(self._measured(todo))
-            except (DamagedFile, FileNotFoundError) as error:
-                damaged = tuple(todo.observed) if isinstance(error, FileNotFoundError) else (error.uri,)
-                for uri in damaged:
-                    storage.delete(uri)
-                told.append(Looked(todo.item.key, "", 0, 0, 0.0, damaged=damaged))
-        if not measured:
-            return told
-        looks = self._looks(measured)
-        tables = [_with_looks(one, looks) for one in measured]
-        lasting = {one.todo.item.key: asdict(one.source) for one in measured if not one.todo.unlooked}
-        passing = {one.todo.item.key: asdict(one.source) for one in measured if one.todo.unlooked}
-        ledger = Ledger(self._root, "look", self._keys.looked)
-        record = ledger.write(lasting, tables[0].schema, tables, passing)
-        return told + [one.told(record) for one in measured]
+        done: list[_Measured] = []
+        damaged: list[Looked] = []
+        lasting: dict[str, Any] = {}
+        passing: dict[str, Any] = {}
+
+        def tables() -> Iterator[pa.Table]:
+            for todo in items:
+                try:
+                    one = self._measured(todo)
+                except DamagedFile as error:
+                    storage.delete(error.uri)
+                    damaged.append(Looked(todo.item.key, "", 0, 0, 0.0, damaged=(error.uri,)))
+                    continue
+                yield _with_looks(one, self._looks(one)).cast(self._schema)
+                (passing if todo.unlooked else lasting)[todo.item.key] = asdict(one.tracks.source)
+                one.tracks = replace(one.tracks, values={}, stills=None)  # they were read to be measured
+                done.append(one)
+
+        record = Ledger(self._root, "look", self._keys.looked).write(lasting, self._schema, tables(), passing)
+        return damaged + [one.told(record) for one in done]
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        """Of a record of clips: rows, vectors, and the item that they come from."""
+        return look_schema(self._recipe, self._looker)
 
     def _measured(self, todo: ToLook) -> _Measured:
-        """Rows of the item's clips, and which of them are looked at. Raises DamagedFile, FileNotFoundError."""
-        tracks = load([storage.read_table(uri) for uri in dict.fromkeys(todo.observed)], todo.item.source.source_id)
-        table = measure(replace(tracks.source, uri=todo.item.source.uri), tracks, self._recipe)
+        """Rows of the item's clips, and which of them are looked at. Raises DamagedFile."""
+        name, tables = todo.item.source.source_id, []
+        for uri in dict.fromkeys(todo.observed):
+            try:
+                tables.append(storage.read_table(uri, filters=pc.field("source_id") == name))
+            except FileNotFoundError as error:
+                raise DamagedFile(uri, "it is gone") from error
+        try:
+            tracks = load(pa.concat_tables(tables), name)
+        except ValueError as error:
+            raise DamagedFile(todo.observed[-1], str(error)) from error
+        source = replace(tracks.source, uri=todo.item.source.uri)
+        table = measure(source, tracks, self._recipe)
         begin, end = todo.item.span
         begins = table["start_s"].to_numpy()
         mine = (begins >= begin) & (begins < (np.inf if end is None else end))
         table = table.filter(pa.array(mine))
-        rejected = rules.judge(table, self._recipe, "analyze")
-        return _Measured(todo, tracks.source, tracks.seconds / todo.item.parts, table, rejected)
+        return _Measured(todo, tracks, table, rules.judge(table, self._recipe, "analyze"))
 
-    def _looks(self, measured: list[_Measured]) -> pa.Table:
-        """Rows of what the models see in all survivors, those of earlier records among them."""
-        parts = [self._looker.schema.empty_table()]
-        known: set[str] = set()
-        for uri in dict.fromkeys(uri for one in measured for uri in one.todo.before):
+    def _looks(self, one: _Measured) -> pa.Table:
+        """Rows of what the models see in the survivors, those of earlier records among them."""
+        parts, known = [self._looker.schema.empty_table()], set()
+        for uri in dict.fromkeys(one.todo.before):
             with contextlib.suppress(DamagedFile, FileNotFoundError):
-                before = storage.read_table(uri)
+                before = storage.read_table(uri, filters=pc.field("source_id") == one.tracks.source.source_id)
                 before = before.filter(pc.fill_null(before["looked"], False)).select(self._looker.schema.names)
                 parts.append(before.cast(self._looker.schema))
                 known |= set(before["clip_id"].to_pylist())
-        asked = [one for one in measured if one.todo.unlooked is None]
-        fresh = [(one, place) for one in asked for place in one.survivors if one.ids[place] not in known]
+        fresh = [] if one.todo.unlooked else [place for place in one.survivors if one.ids[place] not in known]
         for start in range(0, len(fresh), CLIPS_PER_LOOK):
             some = fresh[start : start + CLIPS_PER_LOOK]
-            stills = pa.concat_tables([one.stills(place, self._recipe) for one, place in some])
-            parts.append(self._looker([one.ids[place] for one, place in some], stills))
+            stills = pa.concat_tables([one.stills(place, self._recipe.visual.stills_max) for place in some])
+            parts.append(self._looker([one.ids[place] for place in some], stills))
         return pa.concat_tables(parts)
 
     # ---- cut, caption ------------------------------------------------------------------------------------------------
@@ -164,8 +182,7 @@ class _Measured:
     """An item whose clips are measured. rejected: the first failing rule of the decode, None for survivors."""
 
     todo: ToLook
-    source: Source
-    seconds: float
+    tracks: Tracks
     table: pa.Table
     rejected: np.ndarray
 
@@ -177,30 +194,43 @@ class _Measured:
     def survivors(self) -> list[int]:
         return [place for place, rule in enumerate(self.rejected) if rule is None]
 
-    def stills(self, place: int, recipe: Recipe) -> pa.Table:
+    def stills(self, place: int, most: int) -> pa.Table:
         """STILLS rows of one clip."""
-        row = self.table.slice(place, 1).to_pylist()[0]
-        return stills_of(self.todo.observed, self.source.source_id, row, recipe)
+        start_s, end_s = self.table["start_s"][place].as_py(), self.table["end_s"][place].as_py()
+        stills = self.tracks.stills
+        numbers = spread(stills.inside(start_s, end_s), most)
+        rows = [
+            [self.ids[place]] * len(numbers),
+            [stills.times_s[n] for n in numbers],
+            [stills.jpeg(n) for n in numbers],
+        ]
+        return pa.table(rows, schema=STILLS)
 
     def told(self, record: str) -> Looked:
         counts = dict(Counter(rule for rule in self.rejected if rule is not None))
-        return Looked(self.todo.item.key, record, len(self.rejected), len(self.survivors), self.seconds, counts)
+        survivors = len(self.rejected) - sum(counts.values())
+        return Looked(self.todo.item.key, record, len(self.rejected), survivors, self.todo.item.length_s, counts)
+
+
+def look_schema(recipe: Recipe, looker: Looker) -> pa.Schema:
+    """Schema of clips that were measured and looked at, with their vectors."""
+    more = [field for field in looker.schema if field.name not in ("clip_id", "look_notes")]
+    return pa.schema([*analyzed_schema(recipe), *more, pa.field("looked", pa.bool_()), pa.field("item", pa.string())])
 
 
 def _with_looks(one: _Measured, looks: pa.Table) -> pa.Table:
     """Rows with the models' columns beside the decode's. looked: null where no model was asked, False: it failed."""
     table = left_join(one.table, looks)
     asked = np.equal(one.rejected, None)
-    looked = pc.and_kleene(pc.is_in(table["clip_id"], looks["clip_id"]), pa.array(asked))
-    if one.todo.unlooked:
-        looked = pa.array(np.zeros(len(asked), bool))
-    table = with_column(table, "looked", pc.if_else(pa.array(asked), looked, pa.scalar(None, pa.bool_())))
-    table = with_column(table, "item", pa.array([one.todo.item.key] * len(asked), pa.string()))
+    looked = pa.array(asked & (one.todo.unlooked is None), mask=~asked)
     reasons = (one.todo.unlooked or "", "not looked at, the clip was rejected before")
     why = [f"{LOOK_FAILED.missing}: {reasons[0] if a else reasons[1]}" for a in asked]
     seen = table["look_notes"].to_pylist()
     notes = [more if more is not None else [reason] for more, reason in zip(seen, why, strict=True)]
-    return noted(table.drop_columns(["look_notes"]), notes)
+    table = noted(table.drop_columns(["look_notes"]), notes)
+    return with_column(
+        with_column(table, "looked", looked), "item", pa.array([one.todo.item.key] * len(asked), pa.string())
+    )
 
 
 def stop_reason(error: BaseException) -> str | None:
