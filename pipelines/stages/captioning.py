@@ -186,10 +186,8 @@ def frames_of(recipe: Recipe, root: str, row: Row) -> list[bytes]:
     captioning = recipe.captioning
     if captioning.frames_from == "stills":
         observed = _observed(root, Keys.of(recipe).observe).get(row["source_id"], [])
-        span = (row["start_s"], row["end_s"])
-        (stills,) = stills_of(
-            read_observed(observed, row["source_id"]), row["source_id"], [span], recipe.visual.stills_max
-        )
+        table, span = read_observed(observed, row["source_id"]), (row["start_s"], row["end_s"])
+        (stills,) = stills_of(table, row["source_id"], [span], recipe.visual.stills_max)
         return from_stills(stills, captioning.frames, captioning.side)
     if row["media"] is None:
         raise FrameError("the clip was not cut")

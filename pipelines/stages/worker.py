@@ -199,12 +199,8 @@ class _Measured:
         start_s, end_s = self.table["start_s"][place].as_py(), self.table["end_s"][place].as_py()
         stills = self.tracks.stills
         numbers = spread(stills.inside(start_s, end_s), most)
-        rows = [
-            [self.ids[place]] * len(numbers),
-            [stills.times_s[n] for n in numbers],
-            [stills.jpeg(n) for n in numbers],
-        ]
-        return pa.table(rows, schema=STILLS)
+        times, pictures = stills.times_s[numbers], [stills.jpeg(number) for number in numbers]
+        return pa.table([[self.ids[place]] * len(numbers), times, pictures], schema=STILLS)
 
     def told(self, record: str) -> Looked:
         counts = dict(Counter(rule for rule in self.rejected if rule is not None))
@@ -214,7 +210,7 @@ class _Measured:
 
 def look_schema(recipe: Recipe, looker: Looker) -> pa.Schema:
     """Schema of clips that were measured and looked at, with their vectors."""
-    more = [field for field in looker.schema if field.name not in ("clip_id", "look_notes")]
+    more = [field for field in looker.schema if field.name not in ("clip_id", "look_notes", "looked")]
     return pa.schema([*analyzed_schema(recipe), *more, pa.field("looked", pa.bool_()), pa.field("item", pa.string())])
 
 
@@ -228,9 +224,8 @@ def _with_looks(one: _Measured, looks: pa.Table) -> pa.Table:
     seen = table["look_notes"].to_pylist()
     notes = [more if more is not None else [reason] for more, reason in zip(seen, why, strict=True)]
     table = noted(table.drop_columns(["look_notes"]), notes)
-    return with_column(
-        with_column(table, "looked", looked), "item", pa.array([one.todo.item.key] * len(asked), pa.string())
-    )
+    items = pa.array([one.todo.item.key] * len(asked), pa.string())
+    return with_column(with_column(table, "looked", looked), "item", items)
 
 
 def stop_reason(error: BaseException) -> str | None:

@@ -3,8 +3,8 @@
     python -m tests.bench.engine            hand-out, efficiency at 128 to 10,000 workers, the tail
     python -m tests.bench.engine memory N   the driver's peak memory for N sources of ten clips (one process, one N)
 
-The driver's code is the real one (`Pool`, `observe_and_look`); a worker is an entry in a heap. Its clock is virtual, but
-every second of CPU that the driver takes is added to it: a driver that is too slow shows as workers that wait.
+The driver's code is the real one (`Pool`, `observe_and_look`); a worker is an entry in a heap. Its clock is virtual,
+but every second of CPU that the driver takes is added to it: a driver that is too slow shows as workers that wait.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def work(stage: str, args: tuple[Any, ...]) -> tuple[float, Any]:
         return took, [Seen(item.key, "observe/0123456789abcdef.parquet", item.length_s) for item in args[0]]
     if stage == "look":
         took = sum(SOURCE_S + LOOK_PER_S * todo.item.length_s for todo in args[0])
-        return took, [Looked(todo.item.key, "look/0123456789abcdef.parquet", 10, 8, todo.item.length_s, {"motion.vmaf_min": 2})
-                      for todo in args[0]]  # fmt: skip
+        rejected, record = {"motion.vmaf_min": 2}, "look/0123456789abcdef.parquet"
+        return took, [Looked(todo.item.key, record, 10, 8, todo.item.length_s, rejected) for todo in args[0]]
     if stage == APPLY:
         return 0.1, None
     return 0.0, None
@@ -122,8 +122,11 @@ def work(stage: str, args: tuple[Any, ...]) -> tuple[float, Any]:
 def _row(uri: str) -> dict[str, Any]:
     name = uri.rpartition("/")[2]
     number, _, length = name.partition("-")
-    return {"uri": uri, "source_id": f"{int(number):016x}", "status": "ok", "size_bytes": 1, "codec": "h264",
-            "width": 1920, "height": 1080, "fps": 25.0, "duration_s": float(length.removesuffix(".mp4")), "stamp": "1:1"}  # fmt: skip
+    duration_s = float(length.removesuffix(".mp4"))
+    return {
+        "uri": uri, "source_id": f"{int(number):016x}", "status": "ok", "size_bytes": 1, "codec": "h264",
+        "width": 1920, "height": 1080, "fps": 25.0, "duration_s": duration_s, "stamp": "1:1",
+    }  # fmt: skip
 
 
 def simulate(lengths: np.ndarray, workers: int) -> tuple[float, float, Simulated]:
