@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from rushes.pipelines.cli import cluster as cluster_cli
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.terminal import console, fail, own_stdin
@@ -261,6 +262,7 @@ def images(
 
 train_cli.register(app)
 serve_cli.register(app)
+cluster_cli.register(app)
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-schemathesis = pytest.importorskip("schemathesis", reason="a package of the extra dev")
+pytest.importorskip("schemathesis", reason="a package of the extra dev")
 
+import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
