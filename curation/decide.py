@@ -195,7 +195,8 @@ def set_table(clips: pa.Table, mask: np.ndarray, resolution: int) -> pa.Table:
     named = chosen["bucket"].combine_chunks().dictionary_encode()
     shapes = [bucket_shape(name, resolution) for name in named.dictionary.to_pylist()]
     parts = [pa.array([shape[i] for shape in shapes], pa.int32()).take(named.indices) for i in range(3)]
-    columns = {name: chosen[name] for name in ("clip_id", "media", "source_id", "fps", "bucket", "caption")}
+    same = ("clip_id", "media", "media_bytes", "media_hash", "source_id", "fps", "bucket", "caption")
+    columns = {name: chosen[name] for name in same}
     columns |= {"width": parts[0], "height": parts[1], "frames": parts[2]}
     columns |= {"start_s": np.zeros(len(chosen)), "end_s": chosen["duration_s"], "weight": np.ones(len(chosen))}
     columns |= _prefixes(chosen, parts[2])

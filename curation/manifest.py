@@ -106,6 +106,8 @@ DECISIONS = [
     ("sets", pa.list_(pa.string())),
     ("bucket", pa.string()),
     ("media", pa.string()),  # path of the cut clip below the run
+    ("media_bytes", pa.int64()),
+    ("media_hash", pa.string()),  # BLAKE2b of all of it but its seal (video/seal.py), 32 hexadecimal digits
     ("caption", pa.string()),  # without the camera's motion, which has columns of its own
     ("caption_model", pa.string()),
     ("caption_words", pa.int32()),
@@ -120,6 +122,8 @@ SET = pa.schema(
     [
         ("clip_id", pa.string()),
         ("media", pa.string()),  # URI of the clip, relative to the run
+        ("media_bytes", pa.int64()),
+        ("media_hash", pa.string()),
         ("source_id", pa.string()),
         ("start_s", pa.float64()),  # span inside the media file
         ("end_s", pa.float64()),

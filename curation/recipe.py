@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"analyze": 1, "look": 1, "content": 1, "cut": 1, "caption": 2}
+PART_VERSIONS = {"analyze": 1, "look": 1, "content": 1, "cut": 2, "caption": 2}
 
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
@@ -279,6 +279,9 @@ class Recipe(Section):
     name: str = knob("custom", "engine", "name of the recipe")
     meters: tuple[str, ...] = knob((), "analyze", "meters of your own: 'package.module:Class'")
     rules: dict[str, Bounds] = knob({}, "judge", "rules on any column, after the built-in ones")
+    formats: tuple[str, ...] = knob(
+        (), "judge", "further formats that are opened, by FFmpeg's names; concat, hls and dash read other files"
+    )
     scenes: Scenes = Scenes()
     visual: Visual = Visual()
     motion: Motion = Motion()

@@ -25,7 +25,7 @@ from rushes.curation.decide import Decisions, curriculum, decide, measure_conten
 from rushes.curation.manifest import Run, join
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
-from rushes.curation.video.cut import CutClip
+from rushes.curation.video.cut import CutClip, sweep
 from rushes.curation.video.inputs import list_inputs
 from rushes.curation.video.source import Source
 from rushes.pipelines.cli.progress import Stages
@@ -70,6 +70,7 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
     uris = list_inputs(inputs)
     check_captioning(recipe)
     with manifest.lock(root):
+        sweep(root)
         cpus = engine.start(recipe.engine)
         workers = max(1, min(cpus, len(uris)))
         pool = engine.Pool(lambda: Worker(recipe, root), workers, recipe.engine.attempts, stop_reason)
@@ -210,9 +211,11 @@ class _Curation:
                 self.stages.step(CUT)
         self.stages.done(CUT)
         failed = {clip_id: why for clip_id, why in done.items() if isinstance(why, str)}
-        media = {clip_id: cut.media for clip_id, cut in done.items() if isinstance(cut, CutClip)}
+        cuts = {clip_id: cut for clip_id, cut in done.items() if isinstance(cut, CutClip)}
         ids = clips["clip_id"].to_pylist()
-        clips = _set(clips, "media", pa.array([media.get(clip_id) for clip_id in ids], pa.string()))
+        for name, type_ in (("media", pa.string()), ("media_bytes", pa.int64()), ("media_hash", pa.string())):
+            values = [getattr(cuts[clip_id], name) if clip_id in cuts else None for clip_id in ids]
+            clips = _set(clips, name, pa.array(values, type_))
         return _reject(clips, failed, "cut.failed", "media")
 
     def _caption(self, clips: pa.Table) -> pa.Table:
