@@ -27,6 +27,8 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from rushes.curation import web
+
 SCHEMA_VERSION = 1
 ROWS_PER_FILE = 1_000_000
 ROWS_PER_GROUP = 65_536
@@ -154,6 +156,8 @@ def resolve(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
     if "://" not in text:
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
     try:
+        if text.startswith(("http://", "https://")):
+            return web.file_system(), text
         fs, path = pafs.FileSystem.from_uri(text)
     except (pa.ArrowInvalid, OSError) as error:
         raise ManifestError(f"'{text}' is no address that pyarrow.fs can open: {error}") from error

@@ -80,8 +80,14 @@ def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:
 def _load(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        meter = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(
             f"Recipe key 'meters': '{path}' cannot be imported ({error}); write it as 'package.module:Class'."
         ) from error
+    missing = [what for what in ("columns", "observe", "measure") if not hasattr(meter, what)]
+    if not isinstance(meter, type) or missing:
+        raise RecipeError(
+            f"Recipe key 'meters': '{path}' is no meter: it needs to be a class with columns, observe and measure."
+        )
+    return meter

@@ -23,15 +23,13 @@ from rushes.curation import recipe as recipes
 from rushes.curation.captioning import Caption
 from rushes.curation.decide import Decisions, curriculum, decide, measure_content, set_table
 from rushes.curation.manifest import Run, join
-from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.video.cut import CutClip, sweep
-from rushes.curation.video.inputs import list_inputs
 from rushes.curation.video.source import Source
+from rushes.pipelines.checks import check
 from rushes.pipelines.cli.progress import Stages
 from rushes.pipelines.engine import pool as engine
 from rushes.pipelines.stages.captioning import caption_all
-from rushes.pipelines.stages.captioning import check as check_captioning
 from rushes.pipelines.stages.records import WorkStore, record_versions
 from rushes.pipelines.stages.worker import Worker, stop_reason
 from rushes.pipelines.view.show import resolved_of, schema_of
@@ -60,15 +58,16 @@ class Outcome:
     sentence: str | None
 
 
-def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Outcome:
+def curate(
+    recipe: Recipe, inputs: list[str], root: str, console: Console, column: str | None = None, limit: int | None = None
+) -> Outcome:
     """Run the whole pipeline, or what an earlier run with the same output left to do.
+
+    column: of lists that name their addresses by another name; limit: only so many inputs.
 
     Raises InputError, RecipeError, ManifestError or StopRun: one sentence each.
     """
-    own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
-    rules.check(recipe, own)
-    uris = list_inputs(inputs)
-    check_captioning(recipe)
+    uris = check(recipe, inputs, root, column, limit)
     with manifest.lock(root):
         sweep(root)
         cpus = engine.start(recipe.engine)

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,8 +22,6 @@ from typing import Any
 
 from rushes.curation.recipe import Engine
 
-OBJECT_STORE_BYTES = 100 << 20  # tables of signals only
-REACHABLE_S = 10.0  # a cluster that takes no connection within this time is not there; Ray itself waits minutes
 LOW_MEMORY = "running low on memory"  # Ray's words where its memory monitor has ended a worker
 NODES_EVERY_S = 10.0  # how often, while nothing ends, it is asked whether any node is alive, seconds
 POLL_S = 1.0  # how often hanging tasks are looked for, seconds
@@ -56,39 +52,17 @@ class StopRun(RuntimeError):
 
 
 def start(engine: Engine) -> int:
-    """Connect to the cluster of the recipe, or start Ray in this process. Returns the number of CPUs to use."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # when a run stops, other tasks' errors add nothing
-    import ray
+    """See ray_start.start."""
+    from rushes.pipelines.engine import ray_start
 
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
-    if engine.address:
-        try:
-            _knock(engine.address)
-            ray.init(address=engine.address, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StopRun(f"No Ray cluster answers at engine.address={engine.address}: {error}.") from error
-    elif not ray.is_initialized():
-        cpus = engine.num_cpus or os.cpu_count() or 1
-        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
-    available = int(ray.cluster_resources().get("CPU", 1))
-    return max(1, min(available, engine.num_cpus or available))
-
-
-def _knock(address: str) -> None:
-    """Raises OSError where no one listens at host:port (`auto` and the like are left to Ray)."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHABLE_S).close()
+    return ray_start.start(engine)
 
 
 def gpus() -> float:
     """GPUs of the cluster, after `start`."""
-    import ray
+    from rushes.pipelines.engine import ray_start
 
-    return ray.cluster_resources().get("GPU", 0.0)
+    return ray_start.gpus()
 
 
 class Pool:
