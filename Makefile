@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help env demo test test-vllm bench lint clean
+.PHONY: help env demo test test-heavy test-vllm bench lint clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ demo: env        ## curate a small pool of real footage and print what was kept 
 
 test: env        ## the tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest
+
+test-heavy: env  ## the tests marked heavy: long ones, and those of optional packages
+	$(BIN)/python -m pytest -m heavy
 
 VLLM_ENV   ?= .venv-vllm
 VLLM_STAMP  = $(VLLM_ENV)/.installed

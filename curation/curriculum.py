@@ -39,7 +39,7 @@ class Duration:
     latent_frames: int  # after the TAE's 8 x in time
 
     def fps(self, duration_s: float) -> float:
-        """Frames per second at which a clip of ``duration_s`` seconds is sampled."""
+        """Frames per second at which a clip of ``duration_s`` seconds is sampled, if it holds so many."""
         return self.frames / (self.span_s or duration_s)
 
 
@@ -57,6 +57,12 @@ DURATIONS: tuple[Duration, ...] = (
 )
 """Table 2. Its rows overlap: 10.67-12 s is in "8-12 s" as well, and goes to "10.67 s" here, which alone names
 it; what is left of 8-12 s is 8-10.67 s. 16 s ends "12-16 s" and begins "16 s", and goes to "16 s"."""
+
+FRAMES_STEP = 32
+"""A clip with fewer frames than its row of Table 2 asks for is trained at the next lower multiple of so many: a
+repeated frame would show motion that stands still, under a rate that is not the pictures'."""
+
+REPEATS_MAX = 0.01  # share of frames that may be shown twice: a cut lands on a frame, 23.976 counts as 24 fps
 
 SIDE_STEP = 16  # px: the TAE shrinks a side 8 times, the DiT's patches take 2 of what is left
 ASPECT_WEIGHT = 2.0  # a wrong aspect crops or stretches; a wrong area only costs or saves compute
@@ -86,7 +92,7 @@ def bucket_of(width: int, height: int, duration_s: float) -> str | None:
 
 
 def bucket_shape(bucket: str, resolution: int) -> tuple[int, int, int]:
-    """(width, height, frames) that a clip of ``bucket`` is trained at; ``resolution`` is 256 or 768 px.
+    """(width, height, frames) of a clip of ``bucket`` that holds so many; ``resolution`` is 256 or 768 px.
 
     The area is about resolution ** 2 and both sides are multiples of 16: 16:9 at 768 px is the published
     1024 x 576. Raises ValueError for a bucket that does not exist or a resolution below 16.
@@ -107,6 +113,24 @@ def bucket_shape(bucket: str, resolution: int) -> tuple[int, int, int]:
     error = np.abs(np.log(w * h / resolution**2)) + ASPECT_WEIGHT * np.abs(np.log(w * high / (h * wide)))
     at = np.unravel_index(error.argmin(), error.shape)
     return int(w[at]), int(h[at]), rows[duration].frames
+
+
+def spans(bucket: np.ndarray, duration_s: np.ndarray, fps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(start_s, end_s, frames) of what is sampled of clips [N] of these buckets: seconds inside the clip, int32.
+
+    The centre of Table 2's ``span_s``, else all of the clip; its frames, or fewer in steps of ``FRAMES_STEP`` where
+    the clip at its own ``fps`` holds fewer.
+    """
+    rows = {d.name: d for d in DURATIONS}
+    duration_s, fps = np.asarray(duration_s, np.float64), np.asarray(fps, np.float64)
+    mine = [rows[name.partition("/")[2]] for name in bucket]
+    span_s = np.array([d.span_s or np.inf for d in mine]).reshape(-1)
+    span_s = np.minimum(span_s, duration_s)
+    frames = np.array([d.frames for d in mine], np.int32).reshape(-1)
+    held = np.floor(span_s * fps * (1 + REPEATS_MAX))
+    fewer = np.maximum(FRAMES_STEP * np.floor(held / FRAMES_STEP), 1)
+    start_s = (duration_s - span_s) / 2
+    return start_s, start_s + span_s, np.where(held < frames, fewer, frames).astype(np.int32)
 
 
 # --- quotas ------------------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.curation import manifest, rules
-from rushes.curation.captioning import CAMERA_SURE
 from rushes.curation.content import cluster as cluster_rows
 from rushes.curation.content import find_duplicates, sample
 from rushes.curation.content.resample import hash_unit
-from rushes.curation.curriculum import SetSpec, bucket_shape, buckets, nested_sets, validation_sources
+from rushes.curation.curriculum import SetSpec, bucket_shape, buckets, nested_sets, spans, validation_sources
 from rushes.curation.look import matrix
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import CAMERA_SURE, CLIPS_PER_SOURCE, COPIES, DRAW
 
 VALIDATION = "validation"
 VALIDATION_FAR = 2.0  # times the share asked for above which the share held out is said aloud
@@ -100,7 +100,7 @@ def decide(clips: pa.Table, recipe: Recipe) -> Decisions:
         content = recipe.content
         probability, kept = sample(ids[open_], inverse, people, content.keep, content.seed, content.keep_people)
         keep_prob[open_] = probability
-        rejected[open_[~kept]] = "content.keep"
+        rejected[open_[~kept]] = DRAW.key
     return Decisions(rejected, duplicate_of, size, keep_prob)
 
 
@@ -118,7 +118,7 @@ def _limit_per_source(clips: pa.Table, ids: np.ndarray, recipe: Recipe, rejected
     ordered = sources[order]
     starts = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
     place = np.arange(len(order)) - np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-    rejected[open_[order[place >= most]]] = "scenes.clips_per_source"
+    rejected[open_[order[place >= most]]] = CLIPS_PER_SOURCE.key
 
 
 def _duplicates(clips: pa.Table, ids: np.ndarray, rejected: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -141,7 +141,7 @@ def _duplicates(clips: pa.Table, ids: np.ndarray, rejected: np.ndarray, recipe: 
     for place in np.flatnonzero(~first):
         row = open_[order[place]]
         duplicate_of[row] = ids[open_[order[best[place]]]]
-        rejected[row] = "content.copy_threshold"
+        rejected[row] = COPIES.key
     return duplicate_of
 
 
@@ -189,17 +189,22 @@ def curriculum(clips: pa.Table, recipe: Recipe) -> tuple[dict[str, np.ndarray], 
     return masks, bucket, warnings
 
 
-def set_table(clips: pa.Table, mask: np.ndarray, resolution: int) -> pa.Table:
-    """What a trainer reads of one set (manifest.SET): span inside the media file, bucket and its shape, caption."""
+def set_table(clips: pa.Table, mask: np.ndarray, name: str, resolution: int) -> pa.Table:
+    """What a trainer reads of the set `name` (manifest.SET): span inside the media file, bucket, shape, caption."""
     chosen = clips.filter(pa.array(mask)).sort_by("clip_id")
     named = chosen["bucket"].combine_chunks().dictionary_encode()
-    shapes = [bucket_shape(name, resolution) for name in named.dictionary.to_pylist()]
-    parts = [pa.array([shape[i] for shape in shapes], pa.int32()).take(named.indices) for i in range(3)]
-    same = ("clip_id", "media", "media_bytes", "media_hash", "source_id", "fps", "bucket", "caption")
-    columns = {name: chosen[name] for name in same}
-    columns |= {"width": parts[0], "height": parts[1], "frames": parts[2]}
-    columns |= {"start_s": np.zeros(len(chosen)), "end_s": chosen["duration_s"], "weight": np.ones(len(chosen))}
-    columns |= _prefixes(chosen, parts[2])
+    kinds = named.dictionary.to_pylist()
+    shapes = [bucket_shape(kind, resolution) for kind in kinds]
+    width, height = (pa.array([shape[i] for shape in shapes], pa.int32()).take(named.indices) for i in range(2))
+    own_fps, duration_s = (chosen[column].combine_chunks().to_numpy() for column in ("fps", "duration_s"))
+    start_s, end_s, frames = spans(np.array(kinds, object)[named.indices.to_numpy()], duration_s, own_fps)
+    sample_fps = frames / (end_s - start_s)
+    same = ("clip_id", "source_id", "media", "media_bytes", "media_hash", "fps", "bucket")
+    columns = {column: chosen[column] for column in same}
+    columns |= {"set": pa.array([name] * len(chosen), pa.string()), "weight": np.ones(len(chosen))}
+    columns |= {"media_start_s": start_s, "media_end_s": end_s, "sample_fps": sample_fps}
+    columns |= {"bucket_frames": frames, "bucket_width": width, "bucket_height": height}
+    columns |= _prefixes(chosen, sample_fps)
     arrays = [
         pa.chunked_array([columns[f.name]]) if isinstance(columns[f.name], np.ndarray | pa.Array) else columns[f.name]
         for f in manifest.SET
@@ -207,14 +212,14 @@ def set_table(clips: pa.Table, mask: np.ndarray, resolution: int) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=manifest.SET.names).cast(manifest.SET)
 
 
-def _prefixes(chosen: pa.Table, frames: pa.Array) -> dict[str, pa.Array]:
-    """What stands in front of a caption (B.2): camera motion where it is sure, the rate of the bucket's frames."""
+def _prefixes(chosen: pa.Table, sample_fps: np.ndarray) -> dict[str, pa.Array]:
+    """What stands in front of a caption (B.2): camera motion where it is sure, the rate of the pictures."""
     sure = pc.fill_null(pc.greater_equal(chosen["camera_motion_conf"], CAMERA_SURE), False)
     camera = pc.if_else(sure, chosen["camera_motion"], pa.scalar(None, pa.string())).combine_chunks()
     led = pc.binary_join_element_wise(camera, chosen["caption"].combine_chunks(), ". ")
-    rate = pc.round(pc.divide(frames.cast(pa.float64()), chosen["duration_s"].combine_chunks()))
+    rate = pa.array(np.rint(sample_fps).astype(np.int64))
     return {
         "camera_motion": camera,
         "caption": pc.coalesce(led, chosen["caption"].combine_chunks()),
-        "fps_token": pc.binary_join_element_wise("FPS", rate.cast(pa.int64()).cast(pa.string()), "-"),
+        "fps_token": pc.binary_join_element_wise("FPS", rate.cast(pa.string()), "-"),
     }

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from rushes.curation import web
+from rushes.curation import signals, web
 
 SCHEMA_VERSION = 1
 ROWS_PER_FILE = 1_000_000
@@ -36,110 +36,11 @@ SET_ROWS_PER_GROUP = 8_192  # a trainer reads a row group for one row of it
 #: Snapshots kept for readers that opened the run before the newest was published.
 SNAPSHOTS_KEPT = 2
 
-SOURCES = pa.schema(
-    [
-        ("source_id", pa.string()),
-        ("uri", pa.string()),
-        ("status", pa.string()),  # ok | partial | duplicate | failed
-        ("error", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("codec", pa.string()),
-        ("pix_fmt", pa.string()),
-        ("width", pa.int32()),  # as shown: upright, square pixels
-        ("height", pa.int32()),
-        ("fps", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("frames", pa.int64()),
-        ("rotation", pa.int32()),
-        ("first_pts_s", pa.float64()),  # timestamp of the first frame in the file; clip times count from it
-        ("interlaced", pa.bool_()),
-        ("clips", pa.int32()),
-    ]
-)
-
-CLIP_FACTS = [
-    ("clip_id", pa.string()),
-    ("source_id", pa.string()),
-    ("uri", pa.string()),
-    ("shot", pa.int32()),
-    ("start_s", pa.float64()),
-    ("end_s", pa.float64()),
-    ("duration_s", pa.float64()),
-    ("frames", pa.int32()),
-    ("width", pa.int32()),
-    ("height", pa.int32()),
-    ("fps", pa.float64()),
-    ("orientation", pa.string()),
-]
-VISUAL_SIGNALS = [
-    ("corrupt_frames", pa.int32()),
-    ("border_frac", pa.float32()),
-    ("luma_mean", pa.float32()),
-    ("saturation", pa.float32()),
-    ("sharpness", pa.float32()),
-    ("effect_score", pa.float32()),
-]
-MOTION_SIGNALS = [
-    ("vmaf_motion", pa.float32()),
-    ("mv_mean", pa.float32()),
-    ("static_frac", pa.float32()),
-    ("shots_per_s", pa.float32()),
-    ("slideshow_score", pa.float32()),
-    ("camera_motion", pa.string()),
-    ("camera_motion_conf", pa.float32()),
-]
-LOOK_SIGNALS = [
-    ("text_score", pa.float32()),
-    ("text", pa.string()),
-    ("aesthetic", pa.float32()),
-    ("quality", pa.float32()),
-    ("human_score", pa.float32()),
-]
-CONTENT_SIGNALS = [
-    ("copy_group", pa.string()),  # the clip that stands for all near copies of this one
-    ("duplicate_of", pa.string()),
-    ("cluster_id", pa.int64()),
-    ("cluster_size", pa.int64()),
-    ("keep_prob", pa.float32()),
-]
-DECISIONS = [
-    ("kept", pa.bool_()),
-    ("rejected_by", pa.string()),
-    ("sets", pa.list_(pa.string())),
-    ("bucket", pa.string()),
-    ("media", pa.string()),  # path of the cut clip below the run
-    ("media_bytes", pa.int64()),
-    ("media_hash", pa.string()),  # BLAKE2b of all of it but its seal (video/seal.py), 32 hexadecimal digits
-    ("caption", pa.string()),  # without the camera's motion, which has columns of its own
-    ("caption_model", pa.string()),
-    ("caption_words", pa.int32()),
-    ("notes", pa.list_(pa.string())),
-]
-ANALYZED = pa.schema(CLIP_FACTS + VISUAL_SIGNALS + MOTION_SIGNALS + [("notes", pa.list_(pa.string()))])
-CLIPS = pa.schema(
-    CLIP_FACTS + DECISIONS[:5] + VISUAL_SIGNALS + MOTION_SIGNALS + LOOK_SIGNALS + CONTENT_SIGNALS + DECISIONS[5:]
-)
-
-SET = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("media", pa.string()),  # URI of the clip, relative to the run
-        ("media_bytes", pa.int64()),
-        ("media_hash", pa.string()),
-        ("source_id", pa.string()),
-        ("start_s", pa.float64()),  # span inside the media file
-        ("end_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("frames", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("bucket", pa.string()),
-        ("caption", pa.string()),  # as the text encoder is given it: the camera's motion in front, where it is sure
-        ("camera_motion", pa.string()),  # where it is sure
-        ("fps_token", pa.string()),  # FPS-16: the rate at which the bucket's frames sample the clip
-        ("weight", pa.float32()),
-    ]
-)
+SOURCES = signals.table_schema(signals.SOURCES)
+#: What the decode leaves of a clip, and everything that is published of it.
+ANALYZED = pa.schema([*signals.schema("measure"), signals.BY_NAME["notes"].field])
+CLIPS = signals.schema()
+SET = signals.table_schema(signals.SET)
 
 
 class ManifestError(RuntimeError):

@@ -6,7 +6,7 @@ number of ranks and workers, all ranks see the same bucket at one step, and rank
 batch. An epoch visits each bucket without repetition; what does not fill a batch waits for the next one.
 
 What is unusual:
-- Of the manifest only the bucket column is read up front (dictionary codes, 4 bytes a row). Other columns are read
+- Of the manifest only the buckets are read up front (8 bytes a row). Other columns are read
   a row group at a time, when a clip of it is wanted.
 - A clip that cannot be decoded is recorded and replaced by a row that only depends on its place in the epoch.
 - Frames stay uint8 [T, H, W, C] until they are on the device.
@@ -36,7 +36,8 @@ from rushes.model.frames import ClipError, read_clip, read_image
 SIDE_STEP = 16  # pixels: the TAE shrinks a side 8 times, the DiT's patches take 2 of what is left
 FEISTEL_ROUNDS = 6  # enough that neighbours in the epoch are not neighbours in the manifest
 ROWS_HELD = 1 << 20  # of the row groups kept in memory: about 300 MB with captions of 150 characters
-COLUMNS = ["clip_id", "media", "start_s", "end_s", "frames", "width", "height", "caption"]
+COLUMNS = ["clip_id", "media", "media_start_s", "media_end_s", "bucket_frames", "bucket_width", "bucket_height",
+           "caption"]  # fmt: skip
 IMAGE_SEED = 4  # keeps the order of the images apart from the clips'
 CROP_SEEDS = (5, 6)  # keep the places of crops apart from other draws: top, left
 _MASK = (1 << 64) - 1
@@ -156,11 +157,11 @@ class ClipTable:
         self._firsts: list[int] = []  # the first rows alone
         self._held: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
         self._lock = Lock()
-        self.rows_by_bucket: list[tuple[str, int, np.ndarray]] = []  # bucket, run, rows
+        self.rows_by_bucket: list[tuple[str, int, np.ndarray]] = []  # bucket, frames, rows of one run
         self.rows = 0
         self._weights: set[float] = set()
-        for number, run in enumerate(self.runs):
-            self._index(number, run)
+        for run in self.runs:
+            self._index(run)
         if len(self._weights) > 1:
             raise DataError(
                 f"The weights in sets/{name} go from {min(self._weights):g} to {max(self._weights):g}, but training "
@@ -172,40 +173,44 @@ class ClipTable:
         """Which data this is: per run its address and snapshot, and the set."""
         return [[run.root, run.record["snapshot"], self.name] for run in self.runs]
 
-    def _index(self, number: int, run: Run) -> None:
+    def _index(self, run: Run) -> None:
         table = f"sets/{self.name}"
         fs, root = resolve(run.root)
-        parts: dict[str, list[np.ndarray]] = {}
+        parts: dict[tuple[str, int], list[np.ndarray]] = {}
         for path in run.record["tables"][table]["files"]:
             with pq.ParquetFile(f"{root}/{path}", filesystem=fs, read_dictionary=["bucket"]) as file:
                 self._weights |= _weights_of(file)
                 for group in range(file.num_row_groups):
-                    column = file.read_row_group(group, columns=["bucket"])["bucket"].combine_chunks()
+                    table = file.read_row_group(group, columns=["bucket", "bucket_frames"])
+                    column = table["bucket"].combine_chunks()
                     codes = column.indices.fill_null(len(column.dictionary)).to_numpy()
+                    frames = table["bucket_frames"].combine_chunks().fill_null(0).to_numpy()
                     for code, bucket in enumerate(column.dictionary.to_pylist()):
-                        here = np.flatnonzero(codes == code) + self.rows
-                        parts.setdefault(bucket, []).append(here)
+                        here = np.flatnonzero(codes == code)
+                        for count in np.unique(frames[here]).tolist():
+                            parts.setdefault((bucket, count), []).append(here[frames[here] == count] + self.rows)
                     self._groups.append((self.rows, path, group, run.root))
                     self._firsts.append(self.rows)
                     self.rows += len(codes)
-        found = [(bucket, number, np.concatenate(rows)) for bucket, rows in sorted(parts.items())]
-        self.rows_by_bucket += [entry for entry in found if len(entry[2])]
+        self.rows_by_bucket += [(*key, np.concatenate(rows)) for key, rows in sorted(parts.items())]
 
     def __getitem__(self, row: int) -> Clip:
         """A row as a clip. Raises ClipError where it has no media file or no span."""
         value, root = self._row(row)
-        start_s, end_s, media = value["start_s"], value["end_s"], value["media"]
-        if not media or start_s is None or end_s is None or end_s <= start_s or not value["frames"]:
+        start_s, end_s, media = value["media_start_s"], value["media_end_s"], value["media"]
+        if not media or start_s is None or end_s is None or end_s <= start_s or not value["bucket_frames"]:
             raise ClipError(f"Clip {value['clip_id']} has no media file or no span in the manifest of {root}.")
         uri = media if "://" in media or media.startswith("/") else f"{root.rstrip('/')}/{media}"
-        return Clip(value["clip_id"], uri, start_s, end_s, value["frames"], value["caption"] or "")
+        return Clip(value["clip_id"], uri, start_s, end_s, value["bucket_frames"], value["caption"] or "")
 
     def shape_of(self, row: int) -> Shape:
         """The shape that the manifest gives a row. Raises DataError where it lacks one."""
         value, root = self._row(row)
-        sides = [value[name] for name in ("frames", "height", "width")]
+        sides = [value[name] for name in ("bucket_frames", "bucket_height", "bucket_width")]
         if not all(sides):
-            raise DataError(f"Clip {value['clip_id']} has no frames, height and width in the manifest of {root}.")
+            raise DataError(
+                f"Clip {value['clip_id']} lacks bucket_frames, bucket_height or bucket_width in the manifest of {root}."
+            )
         return Shape(*sides)
 
     def _row(self, row: int) -> tuple[dict[str, Any], str]:

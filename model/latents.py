@@ -313,7 +313,8 @@ def require_encoded(roots: Sequence[str], recipe: TrainRecipe, tae: str) -> dict
 def _require_shapes(run: Run, facts: dict[str, Any], stage: Stage, read: Read, again: str) -> None:
     if read.set not in facts["sets"]:
         run.table(f"sets/{read.set}")  # says which sets there are
-    for bucket, entry in facts["sets"][read.set]["buckets"].items():
+    for entry in facts["sets"][read.set]["buckets"]:
+        bucket = entry["bucket"]
         if read.buckets and bucket not in read.buckets:
             continue
         for shape in read.shapes(Shape(**entry["shape"])):

@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from rushes.curation import manifest, rules
+from rushes.curation import manifest, rules, signals
 from rushes.curation import recipe as recipes
 from rushes.curation.captioning import Caption
 from rushes.curation.decide import Decisions, curriculum, decide, measure_content, set_table
 from rushes.curation.manifest import Run, join
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, STATUSES, LateRule
 from rushes.curation.video.cut import CutClip, sweep
 from rushes.curation.video.source import Source
 from rushes.pipelines.checks import check
@@ -45,7 +46,6 @@ CAPTION = "captioning"
 CURRICULUM = "curriculum"
 
 
-STATUSES = ("ok", "partial", "duplicate", "failed")
 GROUPS = pa.schema([("clip_id", pa.string()), ("copy_group", pa.string()), ("cluster_id", pa.int64())])
 
 
@@ -189,7 +189,7 @@ class _Curation:
         return _left_join(clips, groups)
 
     def _cut(self, clips: pa.Table, sources: list[Source]) -> pa.Table:
-        """Cut what was kept; a clip that cannot be cut is rejected by `cut.failed`, with the reason in its notes."""
+        """Cut what was kept; a clip that cannot be cut is rejected by CUT_FAILED, with the reason in its notes."""
         kept = clips.filter(clips["kept"])
         by_uri = {source.uri: source for source in sources}
         rows = kept.select(["clip_id", "uri", "start_s", "end_s", "frames", "fps", "duration_s"]).to_pylist()
@@ -215,7 +215,7 @@ class _Curation:
         for name, type_ in (("media", pa.string()), ("media_bytes", pa.int64()), ("media_hash", pa.string())):
             values = [getattr(cuts[clip_id], name) if clip_id in cuts else None for clip_id in ids]
             clips = _set(clips, name, pa.array(values, type_))
-        return _reject(clips, failed, "cut.failed", "media")
+        return _reject(clips, failed, CUT_FAILED)
 
     def _caption(self, clips: pa.Table) -> pa.Table:
         kept = clips.filter(clips["kept"])
@@ -231,7 +231,7 @@ class _Curation:
         clips = with_captions(clips, captions.values())
         failed = {i: c.error or "no caption" for i, c in captions.items() if c.text is None}
         failed |= {i: "the captioner gave no answer" for i in kept["clip_id"].to_pylist() if i not in captions}
-        return _reject(clips, failed, "captioning.failed", "caption")
+        return _reject(clips, failed, CAPTION_FAILED)
 
     def _curriculum(self, sources: list[Source], clips: pa.Table, looks: pa.Table | None) -> dict[str, pa.Table]:
         self.stages.total(CURRICULUM, 1)
@@ -297,7 +297,7 @@ def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any], reci
 
 def _still_failed(clips: pa.Table, before: pa.Table) -> pa.Table:
     """Clips that pass, but of which no clip or caption could be made, stay rejected as they were."""
-    for rule in ("cut.failed", "captioning.failed"):
+    for rule in (CUT_FAILED.key, CAPTION_FAILED.key):
         failed = pc.and_(clips["kept"], pc.fill_null(pc.equal(before["rejected_by"], rule), False))
         clips = _set(clips, "kept", pc.and_not(clips["kept"], failed))
         clips = _set(clips, "rejected_by", pc.if_else(failed, rule, clips["rejected_by"]))
@@ -357,7 +357,8 @@ def with_sets(clips: pa.Table, recipe: Recipe) -> tuple[pa.Table, dict[str, pa.T
     clips = _set(clips, "sets", lists)
     sizes = {name: spec.resolution for name, spec in recipe.curriculum.sets.items()}
     sets = {
-        f"sets/{name}": set_table(clips, mask, sizes.get(name, VALIDATION_RESOLUTION)) for name, mask in masks.items()
+        f"sets/{name}": set_table(clips, mask, name, sizes.get(name, VALIDATION_RESOLUTION))
+        for name, mask in masks.items()
     }
     return _in_schema(clips), sets, warnings
 
@@ -408,10 +409,10 @@ def _left_join(clips: pa.Table, more: pa.Table) -> pa.Table:
 
 
 def _with_looks(clips: pa.Table, looks: pa.Table | None) -> pa.Table:
-    names = [name for name, _ in manifest.LOOK_SIGNALS]
+    names = signals.schema("look").names
     if looks is None:
-        for name, type_ in manifest.LOOK_SIGNALS:
-            clips = clips.append_column(name, pa.nulls(clips.num_rows, type_))
+        for field in signals.schema("look"):
+            clips = clips.append_column(field.name, pa.nulls(clips.num_rows, field.type))
         return clips
     clips = _left_join(clips, looks.select(["clip_id", *names, "look_notes"]))
     before, after = clips["notes"].to_pylist(), clips["look_notes"].to_pylist()
@@ -421,7 +422,7 @@ def _with_looks(clips: pa.Table, looks: pa.Table | None) -> pa.Table:
     return clips.drop_columns(["look_notes"])
 
 
-def _reject(clips: pa.Table, failed: dict[str, str], rule: str, name: str) -> pa.Table:
+def _reject(clips: pa.Table, failed: dict[str, str], rule: LateRule) -> pa.Table:
     if not failed:
         return clips
     ids = clips["clip_id"].to_pylist()
@@ -429,8 +430,8 @@ def _reject(clips: pa.Table, failed: dict[str, str], rule: str, name: str) -> pa
     kept = clips["kept"].to_pylist()
     for index, clip_id in enumerate(ids):
         if clip_id in failed:
-            rejected[index], kept[index] = rule, False
-            notes[index] = [*(notes[index] or []), f"{name}: {failed[clip_id]}"]
+            rejected[index], kept[index] = rule.key, False
+            notes[index] = [*(notes[index] or []), f"{rule.missing}: {failed[clip_id]}"]
     clips = _set(clips, "kept", pa.array(kept, pa.bool_()))
     clips = _set(clips, "rejected_by", pa.array(rejected, pa.string()))
     return _set(clips, "notes", pa.array(notes, pa.list_(pa.string())))

@@ -72,11 +72,11 @@ class Options:
 
 @dataclass
 class SetPlan:
-    """What is made of one set: its rows by bucket, each bucket at the shapes that the stages ask for."""
+    """What is made of one set: its rows by bucket and frames, each at the shapes that the stages ask for."""
 
     table: ClipTable
     trained: bool  # False: only validated on
-    buckets: dict[str, tuple[Shape, list[Shape], list[np.ndarray]]] = field(default_factory=dict)
+    buckets: dict[tuple[str, int], tuple[Shape, list[Shape], list[np.ndarray]]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -112,17 +112,17 @@ def _add(plans: dict[str, SetPlan], roots: Sequence[str], read: Read, trained: b
         plans[read.set] = SetPlan(ClipTable(roots, read.set), trained)
     plan = plans[read.set]
     table = plan.table
-    for bucket in dict.fromkeys(name for name, _, _ in table.rows_by_bucket):
+    for bucket, frames in dict.fromkeys(entry[:2] for entry in table.rows_by_bucket):
         if read.buckets is not None and bucket not in read.buckets:
             continue
-        parts = [rows for name, _, rows in table.rows_by_bucket if name == bucket]
+        parts = [rows for *key, rows in table.rows_by_bucket if key == [bucket, frames]]
         shapes = {table.shape_of(int(rows[0])) for rows in parts}
         if len(shapes) > 1:
             raise DataError(
                 f"The runs differ in the shape of {bucket} in sets/{table.name}: encode them apart, and train on both."
             )
         clip = shapes.pop()
-        _, known, _ = plan.buckets.setdefault(bucket, (clip, [], parts))
+        _, known, _ = plan.buckets.setdefault((bucket, frames), (clip, [], parts))
         known += [shape for shape in read.shapes(clip) if shape not in known]
 
 
@@ -344,16 +344,20 @@ def _published(
         rows = pa.concat_tables([run.table(f"sets/{name}") for run in plan.table.runs], promote_options="default")
         media = pa.array([result.media.get(row) for row in range(rows.num_rows)], pa.string())
         rows = rows.set_column(rows.column_names.index("media"), "media", media)
+        for column in ("media_bytes", "media_hash"):  # of the clip, and this is a latent
+            place = rows.column_names.index(column)
+            rows = rows.set_column(place, rows.schema.field(place), pa.nulls(rows.num_rows, rows.schema.types[place]))
         tables[f"sets/{name}"] = rows.filter(rows["media"].is_valid())
         for row, error in sorted(result.errors.items()):
             failures.append({"set": name, "clip_id": rows["clip_id"][row].as_py(), "error": error})
         sets[name] = {
             "rows": rows.num_rows, "encoded": len(result.media), "failed": len(result.errors),
             "in_no_bucket_of_a_stage": rows.num_rows - plan.rows,
-            "buckets": {
-                bucket: {"shape": asdict(clip), "latents": {str(s): settings.count(clip.frames, s) for s in shapes}}
-                for bucket, (clip, shapes, _) in plan.buckets.items()
-            },
+            "buckets": [
+                {"bucket": bucket, "shape": asdict(clip),
+                 "latents": {str(s): settings.count(clip.frames, s) for s in shapes}}
+                for (bucket, _), (clip, shapes, _) in plan.buckets.items()
+            ],
         }  # fmt: skip
     tables["failures"] = pa.Table.from_pylist(failures, FAILURES)
     mean, deviation = statistics(sum(found[name].moments for name, plan in plans.items() if plan.trained))
@@ -388,7 +392,7 @@ def plan_table(plans: dict[str, SetPlan], settings: Settings, channels: int) -> 
     for name in ("clips", "latents of a clip", "MB a clip", "GB"):
         table.add_column(name, justify="right")
     for name, plan in plans.items():
-        for bucket, (clip, shapes, parts) in plan.buckets.items():
+        for (bucket, _), (clip, shapes, parts) in plan.buckets.items():
             size, clips = latent_bytes(clip, shapes, settings, channels), sum(map(len, parts))
             stored = ", ".join(f"{settings.count(clip.frames, s)} x {s}" for s in shapes)
             table.add_row(name, bucket, f"{clips:,}", stored, f"{size / 1e6:.3f}", f"{clips * size / 1e9:.3f}")

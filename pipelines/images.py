@@ -372,7 +372,7 @@ def _decide(
             shape = _shape(picture, request.resolution)
             why = _unfit(picture, shape, limit)
             if why is None:
-                good.append(_set_row(item, source, picture, shape))
+                good.append({"set": request.name, **_set_row(item, source, picture, shape)})
         if source.status == "ok" and not good:
             source = source.failed(why or "no frame: none was taken")
         if good and item.source_id is None:
@@ -406,8 +406,8 @@ def _set_row(item: Item, source: Source, picture: dict[str, Any], shape: tuple[s
     at = (item.start_s or 0.0) + picture["time_s"]
     return {
         "clip_id": clip_id(source.source_id, at, at), "media": picture["media"], "source_id": source.source_id,
-        "start_s": 0.0, "end_s": 1.0, "fps": 1.0, "frames": 1, "width": shape[1], "height": shape[2],
-        "bucket": shape[0], "weight": 1.0,
+        "media_start_s": 0.0, "media_end_s": 1.0, "fps": 1.0, "sample_fps": 1.0, "weight": 1.0,
+        "bucket": shape[0], "bucket_frames": 1, "bucket_width": shape[1], "bucket_height": shape[2],
     }  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def _media(run: Run, quick: bool, threads: ThreadPoolExecutor) -> Found:
 
 
 def _one(root: str, row: dict[str, Any], quick: bool) -> tuple[str, str, str | None]:
-    media, sealed = row["media"], row.get("media_hash") is not None
+    media, sealed = row["media"].partition("#")[0], row.get("media_hash") is not None
     away = "://" in media or media.startswith("/")
     try:
         fs, path = resolve(media if away else join(root, media))

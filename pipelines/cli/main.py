@@ -120,9 +120,10 @@ def curate(
     print_funnel(outcome.run, console)
     _print_warnings(outcome.run)
     report = write_report(output) if "://" not in output else None
-    console.print(f"\nManifests: {output}/clips, {output}/sets/*   Clips: {output}/media", highlight=False)
+    console.print(f"\nManifests: {output}/clips, {output}/sets/*", highlight=False, soft_wrap=True)
+    console.print(f"Clips:     {output}/media", highlight=False, soft_wrap=True)
     if report:
-        console.print(f"Report:    {report}", highlight=False)
+        console.print(f"Report:    {report}", highlight=False, soft_wrap=True)
     if outcome.over_budget:
         fail(outcome.sentence or "", 3)
 
@@ -151,7 +152,7 @@ def judge(
     from rushes.curation.manifest import open_run
     from rushes.pipelines.curate import judge as run_judge
     from rushes.pipelines.curate import recipe_for_judging
-    from rushes.pipelines.view.show import print_comparison
+    from rushes.pipelines.view.show import print_advice, print_comparison
 
     opened = open_run(run)
     resolved = recipe_for_judging(opened, recipe, set_ or [])
@@ -160,7 +161,9 @@ def judge(
     _print_warnings(judged)
     if dry_run:
         console.print("\nDry run: nothing was published.")
-    elif "://" not in (output or run):
+        return
+    print_advice(judged, console)
+    if "://" not in (output or run):
         _renew_report(output or run, judged)
 
 

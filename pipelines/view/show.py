@@ -22,14 +22,18 @@ from rich.text import Text
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe, build
+from rushes.curation.signals import DRAW, LATE_RULES, STATUSES
+from rushes.pipelines.view.advice import advise, sentences
 from rushes.pipelines.view.words import hours, needs, number, percent, reason, span
 
-STATUSES = ("ok", "partial", "duplicate", "failed")
 ERRORS_SHOWN = 5  # failed inputs named on the terminal; the report and --json name them all
 BUCKETS_SHOWN = 4  # commonest buckets named beside a set
-BAR_CELLS = 24  # width of a funnel bar on an 80-column terminal
+NARROW = 70  # columns of a terminal below which bars and remarks are left out
+BAR_CELLS = 24  # width of a funnel bar, where the terminal leaves so much ...
+GAP = 2  # spaces between two columns
+BAR_LEAST = 8  # ... and the least that still tells something
 #: Rules that reject a clip because a column could not be made: the reason is noted under the column's name.
-MISSING_OF = {"cut.failed": "media", "captioning.failed": "caption"}
+MISSING_OF = {late.key: late.missing for late in LATE_RULES if late.missing}
 CLIPS_NAMED = 4  # candidates named where a prefix is not unique
 NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matches
 
@@ -78,8 +82,9 @@ def funnel_dict(run: Run) -> dict[str, Any]:
     """What became of everything that went in, as JSON values, recomputed from the tables.
 
     Keys: recipe, created; sources {inputs, ok, partial, duplicate, failed, footage_s, seconds by status, errors};
-    clips: rows {rule, needs, rejected, remaining, share (0-1 of all clips), remaining_s}; kept; kept_s; sets: by
-    name {clips, seconds, buckets, orientation shares, people share}. Raises ManifestError where it does not add up.
+    clips: rows {rule, needs, rejected, remaining, share (0-1 of all clips), remaining_s}; kept; kept_s; advice: the
+    rules that cost most {rule, needs, rejected, changes}; sets: by name {clips, seconds, buckets, orientation shares,
+    people share}. Raises ManifestError where it does not add up.
     """
     recipe = recipe_of(run)
     return {
@@ -87,6 +92,7 @@ def funnel_dict(run: Run) -> dict[str, Any]:
         "created": run.record.get("created"),
         "sources": _sources(run),
         **_clips(run, recipe),
+        "advice": [advice.as_dict() for advice in advise(run, recipe)],
         "sets": _sets(run, recipe),
     }
 
@@ -140,13 +146,13 @@ def _sets(run: Run, recipe: Recipe) -> dict[str, Any]:
     clips = run.table("clips", ["clip_id", "orientation", "human_score"]) if names else None
     found = {}
     for name in names:
-        table = run.table(name, ["clip_id", "start_s", "end_s", "bucket"])
+        table = run.table(name, ["clip_id", "media_start_s", "media_end_s", "bucket"])
         mine = clips.take(pc.index_in(table["clip_id"], value_set=clips["clip_id"].combine_chunks()))
         people = pc.sum(pc.greater_equal(mine["human_score"], recipe.content.people_min)).as_py() or 0
         rows = table.num_rows
         found[name.removeprefix("sets/")] = {
             "clips": rows,
-            "seconds": pc.sum(pc.subtract(table["end_s"], table["start_s"])).as_py() or 0.0,
+            "seconds": pc.sum(pc.subtract(table["media_end_s"], table["media_start_s"])).as_py() or 0.0,
             "buckets": _counts(table["bucket"]),
             "orientation": {key: count / rows for key, count in _counts(mine["orientation"]).items()},
             "people": people / rows if rows else None,
@@ -165,18 +171,21 @@ def print_funnel(run: Run, console: Console) -> None:
     found = funnel_dict(run)
     sources = found["sources"]
     recipe = f"  recipe {found['recipe'].get('name')} "
-    console.print(Text.assemble((run.root, "bold"), recipe, (str(found["recipe"].get("hash")), "dim")), soft_wrap=True)
+    console.print(
+        Text.assemble((run.root, "bold"), recipe, (str(found["recipe"].get("hash")), "dim")),
+        soft_wrap=not console.is_terminal,
+    )
     colours = {"ok": "green", "partial": "yellow", "duplicate": "blue", "failed": "red"}
     parts = [f"[{colours[status]}]{sources[status]:,} {status}[/]" for status in STATUSES if sources[status]]
     console.print(f"\n[bold]{sources['inputs']:,} sources[/], {hours(sources['footage_s'])}: {', '.join(parts)}")
     for row in sources["errors"][:ERRORS_SHOWN]:
         colour = colours[row["status"]]
         line = Text.assemble(f"  {row['status']:<10}", (os.path.basename(row["uri"]), colour), f"  {row['error']}")
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)
     if len(sources["errors"]) > ERRORS_SHOWN:
         console.print(f"  [dim]... and {len(sources['errors']) - ERRORS_SHOWN:,} more: rushes report, or --json[/]")
     console.print()
-    console.print(_funnel_table(found))
+    console.print(_funnel_table(found, console.width))
     quiet = [row["rule"] for row in found["clips"][1:] if not row["rejected"] and row["needs"] not in ("", "off")]
     if quiet:
         console.print(f"[dim]rejected nothing: {', '.join(quiet)}[/]")
@@ -185,33 +194,67 @@ def print_funnel(run: Run, console: Console) -> None:
         f"\n[bold green]{found['kept']:,} of {total:,} clips kept[/], {hours(found['kept_s'])} "
         f"of {hours(sources['footage_s'])} of footage"
     )
+    print_advice(run, console)
     if found["sets"]:
         console.print()
-        console.print(_sets_table(found["sets"]))
+        console.print(_sets_table(found["sets"], console.width))
 
 
-def _funnel_table(found: dict[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("rule", no_wrap=True)
-    table.add_column("needs", style="dim")
-    table.add_column("rejected", justify="right")
-    table.add_column("remaining", justify="right")
-    table.add_column("", no_wrap=True)
-    table.add_column("%", justify="right", no_wrap=True)
-    for row in found["clips"]:
-        if row["rejected"] or row["rule"] == "clips":
-            full = round(BAR_CELLS * (row["share"] or 0))
-            bar = Text("█" * full, style="green").append("·" * (BAR_CELLS - full), style="dim")
-            gone = f"-{row['rejected']:,}" if row["rejected"] else ""
-            table.add_row(row["rule"], row["needs"], gone, f"{row['remaining']:,}", bar, percent(row["share"]))
+def print_advice(run: Run, console: Console) -> None:
+    """Which rules cost most, and what loosening each would bring; nothing where nothing was rejected."""
+    for line in sentences(advise(run, recipe_of(run)), run.root):
+        console.print(line, style="dim", highlight=False, markup=False)
+
+
+def _funnel_table(found: dict[str, Any], width: int) -> Table:
+    """The clips' way through the rules; of what stands beside a rule, as much as the terminal's width holds."""
+    rows = [row for row in found["clips"] if row["rejected"] or row["rule"] == "clips"]
+    lost, left = ("lost", "left") if width < NARROW else ("rejected", "remaining")
+    shown = {
+        "rule": [row["rule"] for row in rows],
+        "needs": [row["needs"] for row in rows],
+        lost: [f"-{row['rejected']:,}" if row["rejected"] else "" for row in rows],
+        left: [f"{row['remaining']:,}" for row in rows],
+        "": [""] * len(rows),
+        "%": [percent(row["share"]) for row in rows],
+    }
+    wide = {name: max(map(len, [name, *cells])) + GAP for name, cells in shown.items()}
+    room = width - sum(wide[name] for name in ("rule", lost, left))
+    for name in ("%", "needs"):
+        if room < wide[name]:
+            del shown[name]
+        else:
+            room -= wide[name]
+    cells = min(BAR_CELLS, room - GAP)
+    if cells < BAR_LEAST:
+        del shown[""]
+    else:
+        full = [round(cells * (row["share"] or 0)) for row in rows]
+        shown[""] = [Text("█" * n, style="green").append("·" * (cells - n), style="dim") for n in full]
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", pad_edge=False)
+    for name in shown:
+        right = name in (lost, left, "%")
+        table.add_column(
+            name, justify="right" if right else "left", style="dim" if name == "needs" else "",
+            no_wrap=True, overflow="ellipsis",
+        )  # fmt: skip
+    for cell in zip(*shown.values(), strict=True):
+        table.add_row(*cell)
     return table
 
 
-def _sets_table(sets: dict[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
+def _sets_table(sets: dict[str, Any], width: int) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", pad_edge=False)
+    if width < NARROW:
+        table.add_column("set", overflow="fold")
+        for name in ("clips", "length"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name, facts in sets.items():
+            table.add_row(name, f"{facts['clips']:,}", hours(facts["seconds"]))
+        return table
     table.add_column("set", no_wrap=True)
     for name in ("clips", "length", "landscape", "people"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("buckets", style="dim")
     for name, facts in sets.items():
         buckets = [f"{bucket} {count:,}" for bucket, count in facts["buckets"].items()]
@@ -332,7 +375,7 @@ def deciding_value(clip: pa.Table, key: str, recipe: Recipe) -> str:
             return missing if np.isnan(value) else number(value, threshold)
     if key == "content.copy_threshold":
         return f"duplicate of {row['duplicate_of']}" if row["duplicate_of"] else "no duplicate"
-    if key == "content.keep" and row["keep_prob"] is not None:
+    if key == DRAW.key and row["keep_prob"] is not None:
         return f"probability {row['keep_prob']:.2f}, cluster of {row['cluster_size'] or 1:,}"
     return reason(row["notes"], MISSING_OF.get(key, key)) or ""
 

@@ -311,3 +311,23 @@ def test_one_source_is_not_split():
     assert chosen == set() and "needs at least 2, got 1" in note
     assert cur.validation_sources([], 0.1, 0)[1].endswith("got 0")
     assert cur.validation_sources(["only"], 0.0, 0) == (set(), None)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "duration_s", "fps", "expected"),
+    [
+        ("16x9/4-8s", 4.0, 24.0, (0.0, 4.0, 96)),  # 128 frames would show 32 of its 96 twice
+        ("16x9/4-8s", 7.5, 24.0, (0.0, 7.5, 128)),
+        ("16x9/4-8s", 4.0, 30000 / 1001, (0.0, 4.0, 96)),
+        ("16x9/12-16s", 14.0, 15.0, (0.0, 14.0, 192)),
+        ("16x9/10.67s", 11.6, 24.0, ((11.6 - 256 / 24) / 2, (11.6 + 256 / 24) / 2, 256)),  # its centre
+        ("16x9/10.67s", 256 / 24 - 1 / 24, 24000 / 1001, (0.0, 255 / 24, 256)),  # a frame short is a repeat of one
+        ("16x9/16s", 20.0, 16.0, (2.0, 18.0, 256)),
+        ("16x9/4-8s", 4.0, 2.0, (0.0, 4.0, 1)),
+    ],
+)
+def test_a_clip_is_sampled_within_its_bucket_s_span_and_never_faster_than_its_own_rate(
+    bucket, duration_s, fps, expected
+):
+    found = cur.spans(np.array([bucket], object), np.array([duration_s]), np.array([fps]))
+    assert [float(part[0]) for part in found] == pytest.approx(expected)

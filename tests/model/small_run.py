@@ -29,9 +29,10 @@ def row(number: int, media: str, bucket: str = BUCKET, **changed: Any) -> dict[s
     start = 0.2 * number
     wide = bucket == BUCKET
     return {
-        "clip_id": f"{number:020x}", "media": media, "source_id": "film", "start_s": start, "end_s": start + 1.5,
-        "fps": float(RATE), "frames": 16, "width": 64 if wide else 32, "height": 32 if wide else 64,
-        "bucket": bucket, "caption": f"Clip number {number}.", "weight": 1.0, **changed,
+        "clip_id": f"{number:020x}", "media": media, "source_id": "film", "media_start_s": start,
+        "media_end_s": start + 1.5, "fps": float(RATE), "bucket": bucket, "bucket_frames": 16,
+        "bucket_width": 64 if wide else 32, "bucket_height": 32 if wide else 64,
+        "caption": f"Clip number {number}.", "weight": 1.0, **changed,
     }  # fmt: skip
 
 

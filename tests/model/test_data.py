@@ -119,7 +119,7 @@ def picture_run(root, count: int = 9, **changed) -> str:
     rows = []
     for number in range(count):
         Image.new("RGB", (80, 48), (20 * number, 0, 0)).save(root / f"{number}.png")
-        size = {"start_s": 0.0, "end_s": 1.0, "fps": 1.0, "frames": 1, "bucket": "16x9"}
+        size = {"media_start_s": 0.0, "media_end_s": 1.0, "fps": 1.0, "bucket_frames": 1, "bucket": "16x9"}
         rows.append(row(100 + number, f"{number}.png", caption=f"Red {number}.", **{**size, **changed}))
     publish(str(root), {"sets/images": pa.Table.from_pylist(rows, schema=SET)}, {})
     return str(root)
@@ -190,7 +190,7 @@ def test_an_image_that_cannot_be_read_is_replaced_like_a_clip(tmp_path):
 
 
 def test_a_set_of_many_row_groups_is_read_a_small_group_at_a_time(tmp_path):
-    run = make_run(tmp_path, [row(n, "film.mp4", start_s=0.0, end_s=1.0) for n in range(20_000)])
+    run = make_run(tmp_path, [row(n, "film.mp4", media_start_s=0.0, media_end_s=1.0) for n in range(20_000)])
     table = loader(run).table
     assert [int(table[n].clip_id, 16) for n in (0, 8_191, 8_192, 19_999)] == [0, 8_191, 8_192, 19_999]
     file = open_run(run).record["tables"]["sets/pretrain-256"]["files"][0]

@@ -271,7 +271,6 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return 10 * math.log10(4 / (a - b).square().mean().item())
 
 
-@pytest.mark.slow
 def test_a_tiny_model_learns_what_moves():
     torch.manual_seed(0)
     model = TAE(TAEConfig((8, 16, 32, 48), 1, norm_groups=4))

@@ -193,6 +193,8 @@ def _sets(clips: pa.Table, recipe: Recipe) -> dict[str, pa.Table]:
             f.name: mine[f.name].cast(f.type) if f.name in mine.column_names else pa.nulls(mine.num_rows, f.type)
             for f in manifest.SET
         }
+        columns["media_start_s"], columns["media_end_s"] = mine["start_s"], mine["end_s"]
+        columns["set"] = pa.array([name] * mine.num_rows, pa.string())
         columns["weight"] = pa.array(np.ones(mine.num_rows), pa.float32())
         tables[f"sets/{name}"] = pa.table(columns).select(manifest.SET.names)
     return tables

@@ -78,7 +78,7 @@ def test_a_set_has_the_camera_in_front_of_its_captions_and_the_rate_as_a_token(c
         sure = (clip["camera_motion_conf"] or 0) >= 0.6 and clip["camera_motion"]
         assert row["camera_motion"] == (sure or None)
         assert row["caption"] == (f"{sure}. {clip['caption']}" if sure else clip["caption"])
-        assert row["fps_token"] == f"FPS-{round(row['frames'] / clip['duration_s'])}"
+        assert row["fps_token"] == f"FPS-{round(row['sample_fps'])}"
     assert any(row["camera_motion"] for row in rows)
 
 

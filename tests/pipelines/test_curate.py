@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rushes.curation import manifest
+from rushes.curation import manifest, signals
 from rushes.curation.curriculum import bucket_shape
 from rushes.curation.manifest import open_run
 from tests.conftest import CURATED, MISSING, TWIN, curate_here
@@ -91,10 +91,10 @@ def test_the_near_duplicate_names_the_better_clip_that_stays(clips):
 
 
 def test_a_value_that_could_not_be_measured_says_why(curated, clips):
-    signals = manifest.VISUAL_SIGNALS + manifest.MOTION_SIGNALS + manifest.LOOK_SIGNALS
+    written = signals.schema("measure", "look").names
     for row in clips.to_dict("records"):
         notes = " ".join(row["notes"])
-        for name, _ in signals:
+        for name in written:
             if name != "text" and (row[name] is None or row[name] != row[name]):
                 assert name in notes, f"{name} of {row['clip_id']} is null without a word: {row['notes']}"
 
@@ -197,10 +197,13 @@ def test_buckets_fit_the_clips_in_them(curated, clips):
     for row in curated.run.table("sets/pretrain-256").to_pylist():
         clip = by_id.loc[row["clip_id"]]
         assert row["bucket"] == clip.bucket
-        assert (row["width"], row["height"], row["frames"]) == bucket_shape(clip.bucket, 256)
-        assert (row["width"] >= row["height"]) == (clip.orientation == "landscape")
-        assert abs(np.log(row["width"] / row["height"] * clip.height / clip.width)) < 0.35
-        assert row["end_s"] == pytest.approx(clip.duration_s)
+        width, height, frames = (row[f"bucket_{name}"] for name in ("width", "height", "frames"))
+        assert (width, height) == bucket_shape(clip.bucket, 256)[:2] and row["set"] == "pretrain-256"
+        assert (width >= height) == (clip.orientation == "landscape")
+        assert abs(np.log(width / height * clip.height / clip.width)) < 0.35
+        assert 0 <= row["media_start_s"] < row["media_end_s"] <= clip.duration_s + 1e-9
+        assert row["sample_fps"] == pytest.approx(frames / (row["media_end_s"] - row["media_start_s"]))
+        assert row["fps"] == clip.fps and row["sample_fps"] <= 1.01 * clip.fps
 
 
 # --- tables ----------------------------------------------------------------------------------------------------

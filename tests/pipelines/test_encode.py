@@ -90,8 +90,8 @@ def test_run_json_says_what_the_latents_are(encoded):
     assert facts["recipe"]["hash"] and facts["runs"][0][0] == encoded.source
     shape = {"frames": 16, "height": 32, "width": 64}
     latents = {"48x16x16": 1, "48x16x8": 1, "48x16x1": 2}
-    assert facts["sets"]["pretrain-256"]["buckets"] == {"16x9/4-8s": {"shape": shape, "latents": latents}}
-    assert next(iter(facts["sets"]["validation"]["buckets"].values()))["latents"] == {"48x16x16": 1, "48x16x8": 1}
+    assert facts["sets"]["pretrain-256"]["buckets"] == [{"bucket": "16x9/4-8s", "shape": shape, "latents": latents}]
+    assert facts["sets"]["validation"]["buckets"][0]["latents"] == {"48x16x16": 1, "48x16x8": 1}
     assert len(record["latent_mean"]) == len(record["latent_std"]) == 16 and min(record["latent_std"]) > 0
 
 

@@ -108,7 +108,7 @@ def test_the_set_has_shapes_and_captions_and_frames_of_training_clips(collected,
         "a.jpg": "16x9", "b.png": "9x16", "c.webp": "1x1", "turned.jpg": "9x16", "grey.png": "16x9",
         "opaque.png": "16x9",
     }  # fmt: skip
-    assert (by_name["a.jpg"]["width"], by_name["a.jpg"]["height"], by_name["a.jpg"]["frames"]) == (336, 192, 1)
+    assert tuple(by_name["a.jpg"][f"bucket_{name}"] for name in ("width", "height", "frames")) == (336, 192, 1)
     frames = [row for row in rows if row["media"].startswith("media/")]
     assert len(frames) == 2 and {row["caption"] for row in frames} == {"Clip one."}
     assert all(row["source_id"] == "film" for row in frames)

@@ -209,7 +209,6 @@ def test_a_servers_words_are_one_short_line():
     assert len(said(b"x" * 10_000)) < 300 and said(b"") == "nothing"
 
 
-@pytest.mark.slow
 def test_ten_thousand_clips_against_a_bad_server_are_all_captioned_or_recorded_none_swapped_memory_flat():
     import resource
 
