@@ -93,7 +93,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 def write_table(uri: str, table: pa.Table, rows_per_group: int = ROWS_PER_GROUP) -> None:
     """One Parquet file, atomically (see write_bytes)."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group, write_page_checksum=True)
     fs, path = resolve(uri)
     with named_errors(uri):
         _write(fs, path, sink.getvalue())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rushes.curation.video import seal
 THREADS = 8  # files read at a time
 MEDIA_COLUMNS = ["clip_id", "media", "media_bytes", "media_hash"]
 BATCH_ROWS = 10_000
+LATENT = re.compile(r"(\.parquet)#\d+$")  # a latent's place inside its file
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _media(run: Run, quick: bool, threads: ThreadPoolExecutor) -> Found:
 
 
 def _one(root: str, row: dict[str, Any], quick: bool) -> tuple[str, str, str | None]:
-    media, sealed = row["media"].partition("#")[0], row.get("media_hash") is not None
+    media, sealed = LATENT.sub(r"\1", row["media"]), row.get("media_hash") is not None
     away = "://" in media or media.startswith("/")
     try:
         fs, path = resolve(media if away else join(root, media))

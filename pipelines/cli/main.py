@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import sys
@@ -370,6 +371,11 @@ def _run() -> None:
         if type(error).__name__ != "StopRun":
             raise
         _exit(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        nowhere()
+        _exit(f"what is printed cannot be written: {error.strerror}.")
 
 
 def _exit(sentence: str, code: int = 2) -> NoReturn:

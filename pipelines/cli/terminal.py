@@ -14,8 +14,16 @@ WIDTH_WITHOUT_TERMINAL = 120  # columns of what is printed into a file or a pipe
 
 STOPPED = "Stopped; the same command goes on from here."
 
-console = Console(width=None if sys.stdout is not None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
-stderr = Console(stderr=True)
+
+class Screen(Console):
+    """A console that leaves it to the command what happens when its reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+console = Screen(width=None if sys.stdout is not None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+stderr = Screen(stderr=True)
 
 
 def fail(sentence: str, code: int = 2) -> NoReturn:
