@@ -127,15 +127,20 @@ def passes_set(table: pa.Table, recipe: Recipe, name: str) -> np.ndarray:
 
 
 def funnel(rejected_by: pa.ChunkedArray, recipe: Recipe) -> list[dict[str, Any]]:
-    """Rows {rule, rejected, remaining} in the rules' order, from the total down to what was kept.
-
-    The rejected of all rows and the last `remaining` add up to the number of clips: every clip has one fate.
-    """
+    """`funnel_rows` of a column of fates."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(rejected_by).to_pylist()}
-    counts.pop(None, None)
+    return funnel_rows(counts, len(rejected_by), recipe)
+
+
+def funnel_rows(counts: dict[str | None, int], clips: int, recipe: Recipe) -> list[dict[str, Any]]:
+    """Rows {rule, rejected, remaining} in the rules' order, from the total of `clips` down to what was kept.
+
+    counts: clips rejected by rule (None: not rejected). The rejected of all rows and the last `remaining` add up to
+    the number of clips: every clip has one fate.
+    """
     order = [rule.key for rule, _ in active(recipe)] + list(LATER_RULES)
-    order += sorted(key for key in counts if key not in order)
-    rows, remaining = [], len(rejected_by)
+    order += sorted(key for key in counts if key is not None and key not in order)
+    rows, remaining = [], clips
     rows.append({"rule": "clips", "rejected": 0, "remaining": remaining})
     for key in order:
         remaining -= counts.get(key, 0)

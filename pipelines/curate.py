@@ -33,7 +33,7 @@ from rushes.pipelines.engine import pool as engine
 from rushes.pipelines.stages.captioning import caption_all
 from rushes.pipelines.stages.records import WorkStore, record_versions
 from rushes.pipelines.stages.worker import Worker, stop_reason
-from rushes.pipelines.view.show import resolved_of, schema_of
+from rushes.pipelines.view.tables import resolved_of, schema_of
 
 CLIPS_PER_CUT = 4  # clips cut in one task: a killed run repeats at most so many per worker
 VALIDATION_RESOLUTION = 256  # pixels; the validation set is read at the smallest stage's size
