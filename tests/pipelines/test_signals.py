@@ -19,12 +19,12 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 
 @pytest.mark.parametrize(
     ("number", "code", "moment"),
-    [(signal.SIGTERM, 143, "work/analyze/*"), (signal.SIGINT, 130, "work"), (signal.SIGTERM, 143, ".lock")],
+    [(signal.SIGTERM, 143, "work/analyze/*"), (signal.SIGINT, 130, ".lock")],
 )
 def test_a_signal_stops_curating_with_its_sentence_and_code_and_nothing_works_on(
     footage_folder, tmp_path, number, code, moment
 ):
-    """In the midst of the analysis, once workers are there, and while Ray starts."""
+    """In the midst of the analysis, and while Ray starts."""
     folder, _ = footage_folder
     process = start(curate_command([str(folder / "hard_cuts.mp4"), str(folder / "dissolve.mp4")], tmp_path / "run"))
     assert wait_until(lambda: any((tmp_path / "run").glob(moment)))
