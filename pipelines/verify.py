@@ -60,15 +60,19 @@ Found = Iterator[tuple[str, str, str | None]]  # kind, path, what is wrong
 
 
 def _tables(run: Run) -> Found:
-    fs, root = resolve(run.root)
     for name, listed in run.record["tables"].items():
         rows, broken = 0, False
         for file in listed["files"]:
-            count, what = _parquet(fs, f"{root}/{file}")
+            count, what = _parquet(*_place(run.root, file))
             rows, broken = rows + count, broken or what is not None
             yield "table", file, what
         if not broken and rows != listed["rows"]:
             yield "table", name, f"{rows} rows, and run.json says {listed['rows']}"
+
+
+def _place(root: str, file: str) -> tuple[pafs.FileSystem, str]:
+    """File system and path of a file that is named below the run, or by an absolute address."""
+    return resolve(file if "://" in file or file.startswith("/") else join(root, file))
 
 
 def _parquet(fs: pafs.FileSystem, path: str) -> tuple[int, str | None]:
@@ -86,12 +90,12 @@ def _media(run: Run, quick: bool, threads: ThreadPoolExecutor) -> Found:
     """Every file that `clips`, or where there is none a set, names; each once."""
     names = ["clips"] if "clips" in run.tables else [name for name in run.tables if name.startswith("sets/")]
     seen: set[str] = set()
-    fs, root = resolve(run.root)
     for name in names:
         for file in run.record["tables"][name]["files"]:
-            if _parquet(fs, f"{root}/{file}")[1]:
+            fs, path = _place(run.root, file)
+            if _parquet(fs, path)[1]:
                 continue  # said among the tables
-            with fs.open_input_file(f"{root}/{file}") as stream, pq.ParquetFile(stream) as table:
+            with fs.open_input_file(path) as stream, pq.ParquetFile(stream) as table:
                 columns = [column for column in MEDIA_COLUMNS if column in table.schema_arrow.names]
                 for batch in table.iter_batches(BATCH_ROWS, columns=columns):
                     rows = [row for row in batch.filter(pc.is_valid(batch["media"])).to_pylist()]
@@ -102,9 +106,8 @@ def _media(run: Run, quick: bool, threads: ThreadPoolExecutor) -> Found:
 
 def _one(root: str, row: dict[str, Any], quick: bool) -> tuple[str, str, str | None]:
     media, sealed = LATENT.sub(r"\1", row["media"]), row.get("media_hash") is not None
-    away = "://" in media or media.startswith("/")
     try:
-        fs, path = resolve(media if away else join(root, media))
+        fs, path = _place(root, media)
         info = fs.get_file_info(path)
         if info.type != pafs.FileType.File:
             return "clip" if sealed else "image", media, "missing"
@@ -152,5 +155,5 @@ def cure(run: Run, damages: list[Damage]) -> str:
     fs, _ = resolve(run.root)
     sources = next(iter(run.record["tables"].get("sources", {}).get("files", [])), None)
     known = is_local(fs) and sources and not any(damage.path == sources for damage in damages)
-    inputs = join(run.root, sources) if known else "..."
+    inputs = (sources if sources.startswith("/") else join(run.root, sources)) if known else "..."
     return f"rushes curate --recipe {join(run.root, 'recipe.yaml')} --input {inputs} --output {run.root}"
