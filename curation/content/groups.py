@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from rushes.curation import storage
-from rushes.curation.content import arrays, copies
+from rushes.curation.content import arrays, pairs
 from rushes.curation.content.arrays import Mapper
 from rushes.curation.content.cells import Cells, fit
 from rushes.curation.content.concepts import (
@@ -76,7 +76,7 @@ class _Content:
         self.shards = [opened(uri) for uri in shards]
         self.width = widths(shards)
         self.memory = self.content.memory_mb * MEGABYTE
-        row_bytes = 2 * max(self.width["copy"] * copies.VISITS, sum(self.width.values()), 1)
+        row_bytes = 2 * max(self.width["copy"] * pairs.VISITS, sum(self.width.values()), 1)
         rows = int(min(MOST_ROWS, max(1024, self.memory // (2 * row_bytes))))
         ordered = sorted(self.shards, key=lambda shard: shard.key)
         self.parts = parts_of(ordered, folder, rows, VERSION, self.content.seed, sorted(self.width.items()))
@@ -114,7 +114,7 @@ class _Content:
         return vectors[np.argsort(clips, kind="stable")[:most]]
 
     def _cells(self, kind: str, rows: int) -> Cells | None:
-        number = -(-rows // copies.ROWS_PER_CELL)
+        number = -(-rows // pairs.ROWS_PER_CELL)
         found = self._sample(kind, CELL_SAMPLE * number, rows)
         return fit(found, min(number, -(-len(found) // CELL_SAMPLE))) if len(found) else None
 
@@ -129,20 +129,20 @@ class _Content:
             return None
         key = arrays.key_of(self.key, kind, threshold)
         counts = sum(self.map(partial(_scatter, kind=kind, cells=cells, key=key), self.parts))
-        budget = int(self.memory // (4 * self.width[kind] + copies.ENTRY.itemsize))
+        budget = int(self.memory // (4 * self.width[kind] + pairs.ENTRY.itemsize))
         runs = _runs(counts, budget)
         task = partial(_pairs, parts=self.parts, threshold=threshold, key=key, folder=self.folder)
         files = list(self.map(task, runs))
-        near = arrays.gathered([arrays.load(f) for f, _ in files], np.empty(0, copies.PAIR))
+        near = arrays.gathered([arrays.load(f) for f, _ in files], np.empty(0, pairs.PAIR))
         drawn = [arrays.load(f) for _, f in files]
         same = arrays.gathered(
-            [*drawn, *(arrays.load(p.file("same", key)) for p in self.parts)], np.empty(0, copies.PAIR)
+            [*drawn, *(arrays.load(p.file("same", key)) for p in self.parts)], np.empty(0, pairs.PAIR)
         )
         near = np.unique(near)
         rank = None
         if kind == "semantic":
             near, rank = self._within_concepts(near, same)
-        members, leader = copies.leaders(near, same, rank)
+        members, leader = pairs.leaders(near, same, rank)
         return {"members": members, "leader": leader, "ids": self._ids(np.unique(leader))}
 
     def _within_concepts(self, near: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -236,7 +236,7 @@ def _scatter(part: Part, kind: str, cells: Cells, key: str) -> np.ndarray:
     files = [part.file(name, key) for name in ("same", "entries", "ends", "visits")]
     if not all(storage.exists(file) for file in files):
         rows, clips = arrays.load(part.file(kind)), arrays.load(part.file("clips"))
-        entries, of, same = copies.scatter(rows, clips, cells)
+        entries, of, same = pairs.scatter(rows, clips, cells)
         ends = np.cumsum(np.bincount(entries["cell"], minlength=size))
         for file, array in zip(files, (same, entries, ends, rows[of]), strict=True):
             arrays.save(file, array)
@@ -266,7 +266,7 @@ def _pairs(run: tuple[int, int], parts: list[Part], threshold: float, key: str, 
             start, stop = (int(ends[0]) if run[0] else 0), int(ends[-1])
             entries.append(arrays.load(part.file("entries", key), start, stop))
             rows.append(arrays.load(part.file("visits", key), start, stop))
-        near, drawn = copies.pairs(np.concatenate(entries), np.concatenate(rows), threshold)
+        near, drawn = pairs.pairs(np.concatenate(entries), np.concatenate(rows), threshold)
         arrays.save(near_file, near)
         arrays.save(drawn_file, drawn)
     return near_file, drawn_file

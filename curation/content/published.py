@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rushes.curation import storage
-from rushes.curation.content import arrays, copies
+from rushes.curation.content import arrays, pairs
 from rushes.curation.content.arrays import Mapper
 from rushes.curation.content.cells import Cells, fit, probe
 from rushes.curation.content.concepts import CONCEPTS, Concepts
@@ -131,7 +131,7 @@ class _New:
         order = seen[np.argsort(clips[seen], kind="stable")]
         clips, rows = clips[order], rows[order]
         cells = fit(rows, -(-len(rows) // ROWS_PER_CELL))
-        home = probe(rows, cells, copies.TOPS, 1, 0.0)[:, 0]
+        home = probe(rows, cells, pairs.TOPS, 1, 0.0)[:, 0]
         order = np.argsort(home, kind="stable")
         ends = np.concatenate([[0], np.cumsum(np.bincount(home, minlength=len(cells.leaves)))])
         return cls(cells, ends, clips[order], rows[order])
@@ -154,7 +154,7 @@ def _repeats(task: tuple[str, str, int, int, np.ndarray], new: _New, threshold: 
 
 def _near(old: np.ndarray, new: _New, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs (row of `old`, row of `new`, cosine) above the threshold."""
-    where = probe(old, new.cells, copies.TOPS, copies.VISITS, copies.MARGIN)
+    where = probe(old, new.cells, pairs.TOPS, pairs.VISITS, pairs.MARGIN)
     row, visit = np.nonzero(where >= 0)
     cell = where[row, visit]
     order = np.argsort(cell, kind="stable")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rushes.curation import manifest, storage
 from rushes.curation import recipe as recipes
-from rushes.curation.content import copies, measure, measure_table
+from rushes.curation.content import measure, measure_table, pairs
 from rushes.curation.content.cells import fit, probe
 from rushes.curation.content.concepts import merged
 from rushes.curation.content.grid import GRID, lengths, nearest, on_grid
@@ -116,9 +116,9 @@ def test_groups_agree_with_comparing_every_pair(seed, n, threshold):
     rng = np.random.default_rng(seed)
     rows, names = on_grid(rng.normal(size=(n, 3))), rng.permutation(n).astype(np.uint64)
     cells = fit(rows, 1)
-    entries, of, same = copies.scatter(rows, names, cells)
-    near, drawn = copies.pairs(entries, rows[of], threshold)
-    members, led = copies.leaders(near, np.concatenate([same, drawn]))
+    entries, of, same = pairs.scatter(rows, names, cells)
+    near, drawn = pairs.pairs(entries, rows[of], threshold)
+    members, led = pairs.leaders(near, np.concatenate([same, drawn]))
     found = dict(zip(members.tolist(), led.tolist()))
     wanted = greedy(rows, np.argsort(names), threshold)
     for row, leader in enumerate(wanted):
@@ -137,8 +137,8 @@ def test_copies_are_found_across_cells_as_comparing_all_pairs_finds_them():
     cosine = rng.uniform(0.9, 1, 600)[:, None]
     rows = on_grid(np.concatenate([base, cosine * some + np.sqrt(1 - cosine**2) * noise]))
     names = np.arange(len(rows), dtype=np.uint64)
-    entries, of, _ = copies.scatter(rows, names, fit(rows, 40))
-    near, _ = copies.pairs(entries, rows[of], 0.9)
+    entries, of, _ = pairs.scatter(rows, names, fit(rows, 40))
+    near, _ = pairs.pairs(entries, rows[of], 0.9)
     product = np.triu(rows.astype(np.float32) @ rows.T.astype(np.float32), 1)
     left, right = np.nonzero(product >= 0.9 * lengths(rows)[:, None] * lengths(rows))
     truth = set(zip(left.tolist(), right.tolist()))
@@ -148,8 +148,8 @@ def test_copies_are_found_across_cells_as_comparing_all_pairs_finds_them():
 
 
 def test_nothing_chains_and_a_follower_names_the_leader_it_is_most_like():
-    pairs = np.array([(1, 2, 0.95), (2, 3, 0.96), (3, 4, 0.99), (1, 4, 0.91)], copies.PAIR)
-    members, led = copies.leaders(pairs, np.empty(0, copies.PAIR))
+    some = np.array([(1, 2, 0.95), (2, 3, 0.96), (3, 4, 0.99), (1, 4, 0.91)], pairs.PAIR)
+    members, led = pairs.leaders(some, np.empty(0, pairs.PAIR))
     assert dict(zip(members.tolist(), led.tolist())) == {1: 1, 2: 1, 3: 3, 4: 3}
 
 
@@ -158,8 +158,8 @@ def test_a_crowd_of_near_copies_does_not_become_a_square_of_pairs(tmp_path):
     found = measured(clips(rows), tmp_path)
     crowd = {found[f"clip-{i:05d}"]["copy_group"] for i in range(3000)}
     assert len(crowd) == 1 and None not in crowd
-    pairs = sum(storage.resolve(str(p))[0].get_file_info(str(p)).size for p in tmp_path.glob("work/content/near-*"))
-    assert pairs < 20 * 40 * len(rows)
+    size = sum(storage.resolve(str(p))[0].get_file_info(str(p)).size for p in tmp_path.glob("work/content/near-*"))
+    assert size < 20 * 40 * len(rows)
 
 
 def test_clips_that_are_all_identical_are_one_group_and_one_concept(tmp_path):
