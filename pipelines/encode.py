@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -180,7 +179,7 @@ def encode(
     roots, root = [_address(each) for each in roots], _address(root)
     frozen, mark = load_tae(tae)
     channels = frozen.config.latent_channels
-    where = os.path.abspath(checkpoints.open_checkpoint(tae).path)  # a training may go on meanwhile
+    where = _address(checkpoints.open_checkpoint(tae).path)  # a training may go on meanwhile
     settings = settings_of(recipe, mark, options)
     plans = plan_sets(recipe, roots, names)
     with manifest.lock(root):
