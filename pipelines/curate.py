@@ -14,20 +14,20 @@ from dataclasses import dataclass
 import pyarrow as pa
 from rich.console import Console
 
-from rushes.curation import manifest, rules, storage
+from rushes.curation import manifest, storage
 from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.manifest import Run, Snapshot
-from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe
 from rushes.curation.storage import join
-from rushes.curation.video.inputs import list_inputs
+from rushes.curation.video.cut import sweep
+from rushes.pipelines.checks import check
 from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.cluster import Kind, RayCluster
-from rushes.pipelines.engine.events import Bus, Event, EventLog, Listener, log_folder
+from rushes.pipelines.engine.events import Bus, Event, EventLog, log_folder
+from rushes.pipelines.engine.observe import announce, observers
 from rushes.pipelines.engine.pool import CPU, Pool
 from rushes.pipelines.stages.captioning import caption
-from rushes.pipelines.stages.captioning import check as check_captioning
 from rushes.pipelines.stages.deciding import decide_all, gather, measure_content
 from rushes.pipelines.stages.job import Inputs, Job
 from rushes.pipelines.stages.keys import Keys
@@ -92,26 +92,22 @@ STAGES: tuple[Callable[[Job], object], ...] = (
 )
 
 
-def check(recipe: Recipe) -> None:
-    """Say before any work what would fail after it: RecipeError or StopRun, one sentence."""
-    own = [field.name for field in custom_columns(recipe.meters)]
-    rules.check(recipe, own)
-    check_captioning(recipe)
-
-
 def curate(
-    recipe: Recipe, inputs: list[str], root: str, console: Console, listeners: Sequence[Listener] = (),
-    stages: Sequence[Callable[[Job], object]] = STAGES,
+    recipe: Recipe, inputs: list[str], root: str, console: Console, column: str | None = None,
+    limit: int | None = None, stages: Sequence[Callable[[Job], object]] = STAGES,
 ) -> Outcome:  # fmt: skip
     """Run the whole pipeline, or what an earlier run with the same output left to do.
 
+    column: of lists that name their addresses by another name; limit: only so many inputs.
+
     Raises InputError, RecipeError, StorageError or StopRun: one sentence each.
     """
-    check(recipe)
-    uris, root = list_inputs(inputs), storage.absolute(root)
+    uris, root = check(recipe, inputs, root, column, limit), storage.absolute(root)
+    uris = pa.array(uris, pa.string())  # a tenth of what Python's own strings take
     with manifest.lock(root), Terminal(console) as terminal:
+        sweep(root)
         log = EventLog(root)
-        bus = Bus([terminal, log, *listeners])
+        bus = Bus([terminal, log, *observers(root)])
         bus.emit(Event("begin", text=root, total=len(uris), unit="sources", data={"recipe": recipe.name}))
         ray_start.start(recipe.engine)
         token = join(root, "work", f"seen-{uuid.uuid4().hex[:8]}")
@@ -121,11 +117,11 @@ def curate(
             cluster, [Kind(CPU, lambda: Worker(recipe, root))], recipe.engine.attempts, stop_reason,
             recipe.engine.num_cpus,
         )  # fmt: skip
-        job = Job(recipe, root, pool, bus, Inputs(pa.array(uris, pa.string())), Keys.of(recipe))
-        del uris
+        job = Job(recipe, root, pool, bus, Inputs(uris), Keys.of(recipe))
         try:
             run = next(found for found in (stage(job) for stage in stages) if isinstance(found, Run))
             outcome = _outcome(run, recipe)
+            announce(run, inputs)
             bus.emit(Event("end", text=outcome.sentence or "", data={"snapshot": run.snapshot}))
             return outcome
         finally:

@@ -25,7 +25,7 @@ from rushes.curation.signals import LOOK_FAILED
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
 from rushes.curation.tracks import OBSERVED, Tracks, load
-from rushes.curation.video import decode
+from rushes.curation.video import containers, decode
 from rushes.curation.video.source import stamp
 from rushes.curation.visual.stills import STILLS, spread
 from rushes.pipelines.stages.captioning import caption_lease
@@ -42,6 +42,7 @@ class Worker:
 
     def __init__(self, recipe: Recipe, root: str) -> None:
         decode.quiet()
+        containers.allow(recipe.formats)
         pa.set_cpu_count(1)
         self._recipe, self._root, self._keys = recipe, root, Keys.of(recipe)
 
