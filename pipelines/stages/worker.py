@@ -120,7 +120,7 @@ class Worker:
                     storage.delete(error.uri)
                     damaged.append(Looked(todo.item.key, "", 0, 0, 0.0, damaged=(error.uri,)))
                     continue
-                yield _with_looks(one, self._looks(one)).cast(self._schema)
+                yield _with_looks(one, self._looks(one)).select(self._schema.names).cast(self._schema)
                 (passing if todo.unlooked else lasting)[todo.item.key] = asdict(one.tracks.source)
                 one.tracks = replace(one.tracks, values={}, stills=None)  # they were read to be measured
                 done.append(one)
