@@ -78,7 +78,7 @@ def caption(job: Job) -> None:
     if job.recipe.captioning.provider == "composed":  # written beside the media, by the same step
         return
     known = job.work("caption", f"{_key(job.recipe)}.index")
-    _ledger(job.recipe, job.root).index().save(known)
+    ledger_of(job.recipe, job.root).index().save(known)
     shards = list(job.pool.map(partial(_plan, known=known), job.made))
     found = [lease for leases, _ in shards for lease in leases]
     stage = job.bus.stage(CAPTION, sum(count for _, count in shards), "clips")
@@ -98,7 +98,7 @@ def caption(job: Job) -> None:
                 else:
                     stage.error("caption", result)
                 stage.step(lease.clips)
-    _ledger(job.recipe, job.root).index(passing=True).save(known)
+    ledger_of(job.recipe, job.root).index(passing=True).save(known)
     why = "; ".join(dict.fromkeys(lost.values())) or "the captioner gave no answer"
     for _ in job.pool.map(partial(_with_captions, known=known, why=why), job.made):
         pass
@@ -112,7 +112,8 @@ def _key(recipe: Recipe) -> str:
     return f"{keys.observe}{frames}-{recipe.part_hash('caption')}-{load_template(captioning.prompt).key}"
 
 
-def _ledger(recipe: Recipe, root: str) -> Ledger:
+def ledger_of(recipe: Recipe, root: str) -> Ledger:
+    """Records of captions that this recipe asks for."""
     return Ledger(root, "caption", _key(recipe))
 
 
@@ -136,24 +137,25 @@ def caption_lease(
 
     with storage.opened_table(lease.plan) as parquet:
         rows = parquet.read_row_group(lease.group).to_pylist()
-    ledger, done, parts = _ledger(recipe, root), {}, []
+    ledger, done, parts = ledger_of(recipe, root), {}, []
     before = ledger.index().find([row["clip_id"] for row in rows])  # by a worker that died before us
     rows = [row for row, place in zip(rows, before, strict=True) if place is None]
 
     def record(captions: list[Caption]) -> None:
-        parts.append(_write(ledger, captions))
+        parts.append(write(ledger, captions))
         done.update({caption.clip_id: caption for caption in captions})
 
     captioner = VisionCaptioner(recipe.captioning, servers, key, concurrency)
     captioner.run(rows, lambda row: frames_of(recipe, root, row), record)
     if len(parts) > 1:  # one record in place of many; a kill in between leaves both, which say the same
-        _write(ledger, list(done.values()))
+        write(ledger, list(done.values()))
         for part in parts:
             storage.delete(part)
     return sum(caption.text is None for caption in done.values())
 
 
-def _write(ledger: Ledger, captions: list[Caption]) -> str:
+def write(ledger: Ledger, captions: list[Caption]) -> str:
+    """Record a batch; its address."""
     table = pa.Table.from_pylist([asdict(caption) for caption in captions], CAPTIONS)
     lasting = {caption.clip_id: None for caption in captions if caption.lasting}
     passing = {caption.clip_id: caption.error for caption in captions if not caption.lasting}

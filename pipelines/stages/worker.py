@@ -26,7 +26,7 @@ from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
 from rushes.curation.tracks import OBSERVED, Tracks, load
 from rushes.curation.video import containers, decode
-from rushes.curation.video.source import stamp
+from rushes.curation.video.source import Source, stamp
 from rushes.curation.visual.stills import STILLS, spread
 from rushes.pipelines.stages.captioning import caption_lease
 from rushes.pipelines.stages.items import PROBED, CaptionLease, CutLease, Item, Looked, Probed, Seen, ToLook
@@ -64,7 +64,7 @@ class Worker:
             now = stamp(uri)
             known = before.get(uri)
             if known is None or known["stamp"] != now or now is None:
-                source = decode.probe(uri)
+                source = _probed(uri)
                 lasting = now is not None and source.status != "failed" and stamp(uri) == now
                 known = {**source.row(), "stamp": now if lasting else None}
             if known["status"] == "failed" and now is None:
@@ -176,6 +176,13 @@ class Worker:
 
     def caption(self, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int) -> int:
         return caption_lease(self._recipe, self._root, lease, servers, key, concurrency)
+
+
+def _probed(uri: str) -> Source:
+    try:
+        return decode.probe(uri)
+    except StorageError as error:  # no address: this input's own fault, and no other's
+        return Source(uri=uri).failed(str(error))
 
 
 @dataclass

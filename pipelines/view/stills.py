@@ -1,41 +1,37 @@
-"""The stills that the analysis kept of clips: pictures without opening a video."""
+"""The stills that the observation kept of clips: pictures without opening a video."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from rushes.curation import manifest
-from rushes.curation.manifest import Run
+from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
+from rushes.curation.tracks import stills_of as in_spans
+from rushes.pipelines.stages.records import Ledger, by_source, read_observed
 
-_SOURCE_ID = re.compile(r"[0-9A-Za-z_-]+")
+Clip = tuple[str, str, float, float]  # clip_id, source_id, start_s, end_s
 
 
-def stills_of(run: Run, recipe: Recipe, clips: Iterable[tuple[str, str]]) -> dict[str, list[bytes]]:
-    """JPEGs by clip id, in order of time. clips: (clip_id, source_id).
-
-    A clip whose stills are gone (the work folder was cleared) is missing.
-    """
-    by_source: dict[str, list[str]] = defaultdict(list)
-    for clip_id, source_id in clips:
-        if source_id and _SOURCE_ID.fullmatch(source_id):
-            by_source[source_id].append(clip_id)
-    fs, work = manifest.resolve(manifest.join(run.root, "work", "stills"))
-    part = recipe.analysis_hash()
+def stills_of(run: Run, recipe: Recipe, clips: Iterable[Clip]) -> dict[str, list[bytes]]:
+    """JPEGs by clip id, in order of time. A clip whose stills are gone (the work folder was cleared) is missing."""
+    wanted: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        wanted[clip[1]].append(clip)
+    records = _records(run.root, recipe.part_hash("observe"), run.snapshot)
     found: dict[str, list[bytes]] = {}
-    for source_id, ids in by_source.items():
-        path, columns = f"{work}/{source_id}-{part}.parquet", ["clip_id", "t_s", "jpeg"]
+    for source_id, some in wanted.items():
         try:
-            table = pq.read_table(
-                path, filesystem=fs, columns=columns, filters=[("clip_id", "in", ids)], partitioning=None
-            )
-        except (FileNotFoundError, pa.ArrowInvalid):
+            table = read_observed(records.get(source_id, []), source_id)
+        except (FileNotFoundError, ManifestError):
             continue
-        for row in table.sort_by("t_s").to_pylist():
-            found.setdefault(row["clip_id"], []).append(row["jpeg"])
+        spans = in_spans(table, source_id, [(start, end) for _, _, start, end in some], recipe.visual.stills_max)
+        found |= {clip[0]: [jpeg for _, jpeg in stills] for clip, stills in zip(some, spans, strict=True) if stills}
     return found
+
+
+@lru_cache(maxsize=8)
+def _records(root: str, key: str, snapshot: str) -> dict[str, list[str]]:
+    """Records of every source of a run; snapshot: whose they are, so that a newer one is looked up anew."""
+    return by_source(Ledger(root, "observe", key))

@@ -14,6 +14,8 @@ import pyarrow as pa
 from rushes.curation import manifest, rules
 from rushes.curation.curriculum import buckets
 from rushes.curation.recipe import Recipe, build
+from rushes.curation.tracks import OBSERVED
+from rushes.pipelines.stages.records import Ledger
 from rushes.pipelines.view.story import MISSING_OF
 
 FILM_CLIPS = ("bigbuckbunny.mp4", "bikes.mp4")
@@ -212,12 +214,13 @@ def _sets(clips: pa.Table, recipe: Recipe) -> dict[str, pa.Table]:
 
 
 def _write_stills(root: Path, recipe: Recipe, clips: pa.Table, pictures: list[bytes]) -> None:
-    part = recipe.analysis_hash()
-    by_source: dict[str, list[dict[str, Any]]] = {}
+    """A record of observation that holds stills alone."""
+    stills: dict[str, list[dict[str, Any]]] = {}
     for index, row in enumerate(clips.select(["clip_id", "source_id", "start_s"]).to_pylist()):
         for step in range(4):
             jpeg = pictures[(index * 2 + step) % len(pictures)]
-            still = {"clip_id": row["clip_id"], "t_s": row["start_s"] + step, "jpeg": jpeg}
-            by_source.setdefault(row["source_id"], []).append(still)
-    for source_id, rows in by_source.items():
-        manifest.write_table(f"{root}/work/stills/{source_id}-{part}.parquet", pa.Table.from_pylist(rows))
+            stills.setdefault(row["source_id"], []).append({"t_s": row["start_s"] + step, "jpeg": jpeg})
+    rows = [{"source_id": name, "part": 0, "chunk": 0, "frames": 0, "stills": some} for name, some in stills.items()]
+    items = {f"{name}:0/1": None for name in stills}
+    table = pa.Table.from_pylist(rows, OBSERVED)
+    Ledger(str(root), "observe", recipe.part_hash("observe")).write(items, OBSERVED, [table])

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from rushes.curation import recipe
+from rushes.curation import recipe, storage
 from rushes.curation.captioning import Caption, ServersDown
 from rushes.curation.recipe import RecipeError
 from rushes.pipelines.stages import captioning
-from rushes.pipelines.stages.records import WorkStore
+from rushes.pipelines.stages.items import CaptionLease
 from rushes.pipelines.stages.vllm_server import VllmServer, check, gpus_of
 from rushes.pipelines.stages.worker import stop_reason
 from tests.conftest import curate_here
@@ -40,10 +41,21 @@ def ask_all(root: str, url: str) -> list[Caption]:
     from tests.curation.captioning.asking import frames, servers
 
     spec = recipe.load("demo", endpoint(url, "captioning.side=32", "captioning.timeout_s=5"))
-    captioning.frames_of = lambda _recipe, _store, row: frames(row)
-    return captioning.caption_rows(
-        spec, WorkStore(root, spec), list(clips(CLIPS)), servers(spec.captioning), None, CONCURRENCY
-    )
+    captioning.frames_of = lambda _recipe, _root, row: frames(row)
+    rows = pa.Table.from_pylist(list(clips(CLIPS)))
+    lease = CaptionLease(f"{root}/plan.parquet", 0, CLIPS)
+    storage.write_table(lease.plan, rows)
+    captioning.caption_lease(spec, root, lease, servers(spec.captioning), None, CONCURRENCY)
+    return written(spec, root, rows["clip_id"].to_pylist())
+
+
+def written(spec: recipe.Recipe, root: str, ids: list[str]) -> list[Caption]:
+    """What is recorded of these clips, in their order; nothing for those that are not."""
+    places = captioning.ledger_of(spec, root).index(passing=True).find(ids)
+    found = {}
+    for uri in {place for place in places if place is not None}:
+        found |= {row["clip_id"]: Caption(**row) for row in storage.read_table(uri).to_pylist()}
+    return [found[i] for i in ids if i in found]
 
 
 @pytest.fixture
@@ -123,22 +135,24 @@ def test_small_batches_are_merged_into_one_record(tmp_path):
 
 
 def test_what_was_not_answered_is_asked_again_by_the_next_run_and_what_failed_the_checks_is_not(tmp_path):
-    spec = recipe.load("demo")
-    store = WorkStore(str(tmp_path), spec)
-    store.put_captions([Caption("a", None, "m", "no answer", lasting=False), Caption("b", None, "m", "a loop")])
-    store.put_captions([Caption("a", "A dog runs.", "m")])
-    found = {caption.clip_id: caption for caption in store.captions()}
-    assert found["a"].text == "A dog runs." and found["b"].lasting and not found["b"].text
+    spec, root = recipe.load("demo"), str(tmp_path)
+    ledger = captioning.ledger_of(spec, root)
+    captioning.write(ledger, [Caption("a", None, "m", "no answer", lasting=False), Caption("b", None, "m", "a loop")])
+    assert [place is None for place in ledger.index().find(["a", "b", "c"])] == [True, False, True]
+    captioning.write(ledger, [Caption("a", "A dog runs.", "m")])
+    assert None not in ledger.index().find(["a", "b"])
+    a, b = written(spec, root, ["a", "b"])
+    assert a.text == "A dog runs." and b.lasting and not b.text
 
 
 def test_another_wording_of_the_prompt_is_another_record(tmp_path):
     prompt = tmp_path / "p.md"
     prompt.write_text("# user\n\nDescribe it.\n")
     spec = recipe.load("demo", [f"captioning.prompt={prompt}"])
-    WorkStore(str(tmp_path), spec).put_captions([Caption("a", "A dog.", "m")])
-    assert WorkStore(str(tmp_path), spec).captions()
+    captioning.write(captioning.ledger_of(spec, str(tmp_path)), [Caption("a", "A dog.", "m")])
+    assert written(spec, str(tmp_path), ["a"])
     prompt.write_text("# user\n\nDescribe it in full.\n")
-    assert not WorkStore(str(tmp_path), spec).captions()
+    assert not written(spec, str(tmp_path), ["a"])
 
 
 # --- engines in the cluster ------------------------------------------------------------------------------------
