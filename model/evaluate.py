@@ -1,8 +1,9 @@
 """How good models are, several side by side on the same clips: autoencoders by what they reproduce, transformers by
 what they sample.
 
-An autoencoder's PSNR says little alone, so two answers that know no video stand beside it: each clip's own mean frame,
-and one mean frame for all clips of a shape, the best that could be answered without looking.
+An autoencoder's PSNR says little alone, so answers that learned nothing stand beside it (model/yardsticks.py): one mean
+frame for all clips of a shape, the best that could be answered without looking; each clip's own mean frame; and a
+linear transform at the same compression. What a network is worth is what it has above the last.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from rushes.model.features import Extractor, Moments, frechet_distance
 from rushes.model.flow import Process
 from rushes.model.sample import sample_video, to_frames
 from rushes.model.steps import to_video
-from rushes.model.tae import TAE, TILE_FRAMES
+from rushes.model.tae import TAE
 from rushes.model.text import TextEncoders
+from rushes.model.tiling import TILE_FRAMES, decode_tiled, encode_tiled
+from rushes.model.yardsticks import CORRELATIONS, linear_reconstruction, mean_frame
 
 PEAK = 255.0  # of 8-bit pixels
 PSNR_MOST = 100.0  # dB that an exact copy (a still clip against its mean frame) counts in a mean
@@ -134,9 +137,17 @@ def survey(clips: Clips, extractor: Extractor) -> Truth:
     return Truth(clips.count, features, float(own), float(whole), batch.shape)
 
 
-def mean_frame(frames: np.ndarray) -> np.ndarray:
-    """The mean frame, float32 [H, W, 3], not rounded."""
-    return frames.mean(0, dtype=np.float64).astype(np.float32)
+def linear_psnr(clips: Clips, channels: int) -> tuple[float, float]:
+    """(dB, mean over the clips; its correlation) of the linear transform with `channels` numbers a block.
+
+    The correlation is the one that does best on these clips.
+    """
+    scores = [
+        [min(psnr(f, linear_reconstruction(f, channels, one)), PSNR_MOST) for one in CORRELATIONS]
+        for f in (batch.frames[0] for batch in clips)
+    ]
+    means = np.mean(scores, axis=0)
+    return float(means.max()), CORRELATIONS[int(means.argmax())]
 
 
 # ---- autoencoders --------------------------------------------------------------------------------------------------
@@ -146,7 +157,7 @@ def mean_frame(frames: np.ndarray) -> np.ndarray:
 def reconstruct(tae: TAE, frames: np.ndarray) -> np.ndarray:
     """uint8 [T, H, W, 3] -> the same through the autoencoder, tile by tile."""
     video = to_video(frames[None], tae.latent_mean.device)
-    return to_frames(tae.decode_tiled(tae.encode_tiled(video).mean, len(frames)))
+    return to_frames(decode_tiled(tae, encode_tiled(tae, video).mean, len(frames)))
 
 
 def evaluate_tae(tae: TAE, clips: Clips, truth: Truth, extractor: Extractor) -> Reconstruction:

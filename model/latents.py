@@ -62,9 +62,10 @@ class Settings:
 
     tae: str  # fingerprint of the autoencoder
     text: list[dict[str, Any]]  # the recipe's text.encoders
-    precision: str = "float16"  # of what is stored; computed in float32
+    precision: str = "float16"  # of what is stored
     parts: int = 1  # places from which a clip longer than frames_max is taken
     stills: int = 4  # single frames of a clip, where a stage trains on images
+    compute: str = "float32"  # of the autoencoder: float32 or bfloat16
 
     @property
     def key(self) -> str:
@@ -202,7 +203,7 @@ class ClipEncoder:
         row: dict[str, Any] = {}
         moments = np.zeros(1 + 2 * self.frozen.config.latent_channels)
         for name, pictures in frames.items():
-            latent = latent_of(self.frozen, pictures)[0].cpu()
+            latent = latent_of(self.frozen, pictures, self.settings.compute == "bfloat16")[0].cpu()
             stored = latent.to(self._dtype)
             if not stored.isfinite().all():
                 return {"clip_id": clip.clip_id, "error": f"{clip.uri}: latents too large for {self._dtype}."}

@@ -19,6 +19,7 @@ from rushes.model.dit import DiT, DiTConfig
 from rushes.model.flow import GUIDANCE, PROCESSES, SAMPLING_STEPS, Process, guided, sample
 from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoders, prompt
+from rushes.model.tiling import decode_tiled
 
 CRF = 18  # x264's quality of what is written: visually close to the frames
 FPS = 16  # sec 3.1: what a clip of 16 s is trained at
@@ -79,7 +80,7 @@ def sample_video(
 
     velocity = guided(predict(False), predict(True), guidance)
     latent = sample(velocity, noise, process, process.times(steps), on_step)
-    return to_frames(tae.decode_tiled(tae.denormalize(latent), frames))
+    return to_frames(decode_tiled(tae, tae.denormalize(latent), frames))
 
 
 def to_frames(video: Tensor) -> np.ndarray:

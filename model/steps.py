@@ -23,6 +23,7 @@ from rushes.model.losses import Discriminator, TAELossConfig, hinge_discriminato
 from rushes.model.parallel import average_gradients, mean_over_ranks, synchronize_gradients
 from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoders, prompt
+from rushes.model.tiling import encode_tiled
 from rushes.model.train_recipe import Stage, TrainRecipe
 
 if TYPE_CHECKING:
@@ -179,9 +180,14 @@ def inputs_from_latents(frozen: TAE) -> MakeInputs:
 
 
 @torch.no_grad()
-def latent_of(frozen: TAE, frames: np.ndarray) -> Tensor:
-    """uint8 [T, H, W, 3] -> [1, C, ceil(T / 8), H / 8, W / 8]: the posterior's mean, encoded tile by tile."""
-    return frozen.encode_tiled(to_video(frames[None], frozen.latent_mean.device)).mean
+def latent_of(frozen: TAE, frames: np.ndarray, half: bool = False) -> Tensor:
+    """uint8 [T, H, W, 3] -> float32 [1, C, ceil(T / 8), H / 8, W / 8]: the posterior's mean, encoded tile by tile.
+
+    half: the network computes in bfloat16.
+    """
+    device = frozen.latent_mean.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        return encode_tiled(frozen, to_video(frames[None], device)).mean.float()
 
 
 def prompts_of(samples: Sequence[Sample | Clip], images: bool) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rushes.curation.manifest import ManifestError, lock
 from rushes.model import checkpoint as checkpoints
+from rushes.model.blocks import fit
 from rushes.model.data import Batch, DataError, DataOptions, Loader, mix
 from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, parameter_count, stretch, token_count
 from rushes.model.flow import PROCESSES
@@ -26,7 +27,16 @@ from rushes.model.inflate import inflate
 from rushes.model.latents import encodings, loader_class, require_encoded, videos_only
 from rushes.model.loop import Say, Session, Trained, TrainingError, stop_on_signal
 from rushes.model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from rushes.model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops, ranks_of
+from rushes.model.parallel import (
+    Place,
+    fill,
+    joined,
+    mean_over_ranks,
+    parallelize,
+    peak_flops,
+    prepare_blocks,
+    ranks_of,
+)
 from rushes.model.steps import (
     VALIDATION_SEED,
     MakeInputs,
@@ -34,14 +44,16 @@ from rushes.model.steps import (
     dit_validation,
     inputs_from_latents,
     inputs_from_videos,
+    precision,
     tae_backward,
     to_video,
 )
-from rushes.model.tae import TAE, TAE_SIZES, TAEConfig
+from rushes.model.tae import TAE, TAE_SIZES, TAEConfig, heavy_parts
 from rushes.model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
 from rushes.model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
 
 TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
+FIT_BATCHES = 16  # of the first stage, that the transform of a TAE of blocks is fitted to
 STAGE_SEED = 103  # keeps the stages' batches apart
 
 
@@ -195,11 +207,11 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
-            trained = _tae_models(session, config, weights)
+            trained = _tae_models(session, config, weights, loader)
             model, rival = trained["tae"].model, trained["rival"].model if "rival" in trained else None
             backward = tae_backward(recipe, stage, model, weights, perceptual, rival)
             validation = Validation(roots, recipe, stage, session)
-            check = partial(_reconstruction_error, model)
+            check = partial(_reconstruction_error, recipe, model)
             with stop_on_signal(session), closing(loader):
                 if not session.run_stage(stage, loader, trained, backward, partial(validation.mean, check)):
                     return False
@@ -207,9 +219,10 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
     return True
 
 
-def _reconstruction_error(model: TAE, batch: Batch) -> Tensor:
+def _reconstruction_error(recipe: TrainRecipe, model: TAE, batch: Batch) -> Tensor:
     video = to_video(batch.frames, model.latent_mean.device)
-    return l1_loss(video, model(video)[0])
+    with precision(recipe, video.device):
+        return l1_loss(video, model(video)[0])
 
 
 def _perceptual(recipe: TrainRecipe, place: Place) -> nn.Module | None:
@@ -229,7 +242,7 @@ def _introduce(session: Session, stage: Stage, loader: Loader) -> None:
     session.say(loader.description)
 
 
-def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig) -> dict[str, Trained]:
+def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig, loader: Loader) -> dict[str, Trained]:
     """The autoencoder, and the discriminator where the adversarial term is on: fresh, or as they were."""
     recipe, place = session.recipe, session.place
     torch.manual_seed(recipe.seed)
@@ -245,7 +258,11 @@ def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig) -> 
         start = checkpoints.open_checkpoint(recipe.init_from)
         checkpoints.require(start, "tae", asdict(config))
         checkpoints.load_weights(start, model)
-    trained = {"tae": Trained(model.to(place.device), recipe.optimizer)}
+    model.to(place.device)
+    if session.resumed is None and not recipe.init_from and config.blocks:
+        fit(model.blocks, (to_video(batch.frames, place.device) for batch in loader.batches(range(FIT_BATCHES))))
+    prepare_blocks(heavy_parts(model), recipe.checkpointing, recipe.compile)
+    trained = {"tae": Trained(model, recipe.optimizer)}
     if weights.adversarial:
         trained["rival"] = Trained(Discriminator().to(place.device), recipe.optimizer)
     if session.resumed is not None:

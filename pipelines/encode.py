@@ -59,11 +59,12 @@ FAILURES = pa.schema([("set", pa.string()), ("clip_id", pa.string()), ("error", 
 
 @dataclass(frozen=True)
 class Options:
-    """How it is stored and run; none of the second line changes what is stored."""
+    """How it is stored and run; the first four decide what is stored."""
 
     precision: str = "float16"
     parts: int = 1
     stills: int = 4
+    compute: str = "float32"
     gpus: float = 0.0  # of a worker; 0: CPUs alone
     clips_per_file: int = CLIPS_PER_FILE
     retry_failed: bool = False
@@ -205,7 +206,7 @@ def encode(
 
 def settings_of(recipe: TrainRecipe, mark: str, options: Options) -> Settings:
     text = [encoder.model_dump(mode="json") for encoder in recipe.text.encoders]
-    return Settings(mark, text, options.precision, options.parts, options.stills)
+    return Settings(mark, text, options.precision, options.parts, options.stills, options.compute)
 
 
 def _place(cpus: int, gpus: float) -> tuple[int, int]:

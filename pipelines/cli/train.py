@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rushes.pipelines.cli.ablate import ablate
 from rushes.pipelines.cli.terminal import console, fail
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def register(commands: typer.Typer) -> None:
     commands.command()(sample)
     commands.command()(average)
     commands.command()(evaluate)
+    commands.command()(ablate)
 
 
 @contextmanager
@@ -175,6 +177,9 @@ def encode(
     precision: Annotated[str, typer.Option(help="float16, bfloat16 or float32: of what is stored.")] = "float16",
     parts: Annotated[int, typer.Option(help="Places from which longer clips are taken; 1: the middle.", min=1)] = 1,
     stills: Annotated[int, typer.Option(help="Single frames of a clip for image batches.", min=1)] = 4,
+    compute: Annotated[
+        str, typer.Option(help="float32 or bfloat16: what the autoencoder computes in; the latter on GPUs.")
+    ] = "float32",
     gpus: Annotated[float, typer.Option(help="GPUs of a worker, 0.5 for two on one; 0: CPUs.", min=0)] = 0,
     cpus: Annotated[int | None, typer.Option(help="CPUs to use; default: all.", min=1)] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster (auto, ray://host:10001); default: here.")] = None,
@@ -194,9 +199,11 @@ def encode(
 
         if precision not in job.PRECISIONS:
             fail(f"--precision is one of {', '.join(job.PRECISIONS)}, not '{precision}'.")
+        if compute not in ("float32", "bfloat16"):
+            fail(f"--compute is float32 or bfloat16, not '{compute}'.")
         resolved = _of(load(recipe, set_ or []), "dit")
         engine = Engine(address=address, num_cpus=cpus)
-        options = job.Options(precision, parts, stills, gpus, clips_per_file, retry_failed, engine)
+        options = job.Options(precision, parts, stills, compute, gpus, clips_per_file, retry_failed, engine)
         if dry_run:
             frozen, mark = load_tae(tae)
             plans = job.plan_sets(resolved, runs, set_name or [])
