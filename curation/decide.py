@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.curation import manifest, rules
-from rushes.curation.captioning import CAMERA_SURE
 from rushes.curation.content import cluster as cluster_rows
 from rushes.curation.content import find_duplicates, sample
 from rushes.curation.content.resample import hash_unit
 from rushes.curation.curriculum import SetSpec, bucket_shape, buckets, nested_sets, spans, validation_sources
 from rushes.curation.look import matrix
 from rushes.curation.recipe import Recipe
+from rushes.curation.signals import CAMERA_SURE, CLIPS_PER_SOURCE, COPIES, DRAW
 
 VALIDATION = "validation"
 VALIDATION_FAR = 2.0  # times the share asked for above which the share held out is said aloud
@@ -100,7 +100,7 @@ def decide(clips: pa.Table, recipe: Recipe) -> Decisions:
         content = recipe.content
         probability, kept = sample(ids[open_], inverse, people, content.keep, content.seed, content.keep_people)
         keep_prob[open_] = probability
-        rejected[open_[~kept]] = "content.keep"
+        rejected[open_[~kept]] = DRAW.key
     return Decisions(rejected, duplicate_of, size, keep_prob)
 
 
@@ -118,7 +118,7 @@ def _limit_per_source(clips: pa.Table, ids: np.ndarray, recipe: Recipe, rejected
     ordered = sources[order]
     starts = np.concatenate([[True], ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, bool)
     place = np.arange(len(order)) - np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-    rejected[open_[order[place >= most]]] = "scenes.clips_per_source"
+    rejected[open_[order[place >= most]]] = CLIPS_PER_SOURCE.key
 
 
 def _duplicates(clips: pa.Table, ids: np.ndarray, rejected: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -141,7 +141,7 @@ def _duplicates(clips: pa.Table, ids: np.ndarray, rejected: np.ndarray, recipe: 
     for place in np.flatnonzero(~first):
         row = open_[order[place]]
         duplicate_of[row] = ids[open_[order[best[place]]]]
-        rejected[row] = "content.copy_threshold"
+        rejected[row] = COPIES.key
     return duplicate_of
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import manifest
+from rushes.curation import signals
 from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
 from rushes.curation.recipe import Recipe
 from rushes.curation.visual.aesthetics import MeasuredAesthetics
@@ -35,7 +35,7 @@ class Looker:
         self.schema = pa.schema(
             [
                 ("clip_id", pa.string()),
-                *manifest.LOOK_SIGNALS,
+                *signals.schema("look"),
                 ("look_notes", pa.list_(pa.string())),
                 ("semantic", pa.list_(pa.float32(), self._semantic.dim)),
                 ("copy", pa.list_(pa.float32(), self._copy.dim)),

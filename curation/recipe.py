@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from rushes.curation import signals
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
@@ -40,7 +42,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Scenes(Section):
+def _thresholds(section: str) -> type[Section]:
+    """The section's thresholds, as fields: they are declared with their signals (curation/signals.py)."""
+    fields: dict[str, Any] = {
+        name: ((int if rule.whole else float) | None, knob(rule.default, "judge", rule.text, **rule.limits))
+        for name, rule in signals.thresholds(section)
+    }
+    return create_model(f"{section.capitalize()}Thresholds", __base__=Section, **fields)
+
+
+class Scenes(_thresholds("scenes")):
     """Shot boundaries, and clips from single shots (sec 3.2.1, app B.1)."""
 
     adaptive_threshold: float = knob(3.0, "analyze", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
@@ -51,7 +62,6 @@ class Scenes(Section):
     head_s: float = knob(2.0, "analyze", "seconds dropped where a clip is the file's start (B.1)", ge=0)
     duration_max_s: float = knob(16.0, "analyze", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
     clips_per_source: int | None = knob(None, "judge", "at most so many clips of one source (paper: 1-2)", ge=1)
-    duration_min_s: float | None = knob(4.0, "judge", "shortest clip, seconds (3.2.1)", ge=0)
 
     @model_validator(mode="after")
     def _durations(self) -> Scenes:
@@ -62,7 +72,7 @@ class Scenes(Section):
         return self
 
 
-class Visual(Section):
+class Visual(_thresholds("visual")):
     """Size, borders, light, text, people, aesthetics (sec 3.2.1, app B.1)."""
 
     stills_per_s: float = knob(1.0, "analyze", "stills kept per second of a clip for the models", gt=0, le=8)
@@ -74,17 +84,6 @@ class Visual(Section):
     text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
     people: bool = knob(True, "look", "look for people (OpenCV's detectors)")
     aesthetics: Literal["measured"] = knob("measured", "look", "aesthetic model")
-    size_min: int | None = knob(720, "judge", "least width and height, pixels (720 / 768 sets)", ge=1)
-    fps_min: float | None = knob(12.0, "judge", "least frames per second", gt=0)
-    aspect_max: float | None = knob(2.5, "judge", "longest side over shortest", ge=1)
-    corrupt_max: int | None = knob(0, "judge", "most damaged frames in a clip", ge=0)
-    border_max: float | None = knob(0.02, "judge", "largest share of the area in borders", ge=0, le=1)
-    luma_min: float | None = knob(20.0, "judge", "darkest mean luma, 0-255 (Allegro: 20)", ge=0, le=255)
-    luma_max: float | None = knob(235.0, "judge", "brightest mean luma, 0-255", ge=0, le=255)
-    saturation_max: float | None = knob(None, "judge", "largest mean saturation, 0-1", ge=0, le=1)
-    sharpness_min: float | None = knob(None, "judge", "least sharpness", ge=0)
-    text_max: float | None = knob(0.6, "judge", "kept iff det x rec stays below (B.1: 0.6)", ge=0, le=1)
-    aesthetic_min: float | None = knob(4.0, "judge", "least aesthetic score, 0-10 (B.1: LAION 4.0)", ge=0, le=10)
 
     @model_validator(mode="after")
     def _text_is_measured_far_enough(self) -> Visual:
@@ -93,7 +92,7 @@ class Visual(Section):
         return self
 
 
-class Motion(Section):
+class Motion(_thresholds("motion")):
     """Static, slow, jittery and slideshow footage (sec 3.2.1, app B.1)."""
 
     fps_measurable: float = knob(
@@ -101,13 +100,6 @@ class Motion(Section):
     )
     static_eps: float = knob(0.12, "analyze", "a frame whose VMAF motion is below this is static", ge=0)
     jitter_content_val: float = knob(27.0, "analyze", "jitter: HSV change (0-255) that counts as a false shot", gt=0)
-    slideshow_max: float | None = knob(0.7, "judge", "largest slideshow score, 0-1", ge=0, le=1)
-    static_max: float | None = knob(0.8, "judge", "largest share of static frames", ge=0, le=1)
-    vmaf_min: float | None = knob(2.0, "judge", "least VMAF motion (B.1: 2.0)", ge=0)
-    vmaf_max: float | None = knob(None, "judge", "largest VMAF motion", ge=0)
-    mv_min: float | None = knob(0.5, "judge", "least mean motion vector, pixels per frame at 720p (B.1)", ge=0)
-    mv_max: float | None = knob(7.0, "judge", "largest mean motion vector, pixels per frame at 720p (B.1)", ge=0)
-    shots_per_s_max: float | None = knob(0.85, "judge", "jitter: most false shots per second (B.1)", gt=0)
 
 
 class Content(Section):
@@ -117,11 +109,17 @@ class Content(Section):
     merge_threshold: float = knob(0.9, "content", "clusters whose centres are this similar are one", gt=0, le=1)
     seed: int = knob(0, "content", "seed of the clustering and of every draw", ge=0)
     copy_threshold: float | None = knob(
-        0.9, "content", "cosine of the copy embeddings from which a clip is a duplicate (SSCD: 0.99)", gt=0, le=1
+        signals.COPY_THRESHOLD,
+        "content",
+        "cosine of the copy embeddings from which a clip is a duplicate (SSCD: 0.99)",
+        gt=0,
+        le=1,
     )
     keep: float = knob(0.82, "judge", "share kept by the sampling (B.1: 82 %)", gt=0, le=1)
     keep_people: bool = knob(True, "judge", "the share of clips with people is preserved by the sampling")
-    people_min: float = knob(0.6, "judge", "human_score from which a clip counts as one with people", ge=0, le=1)
+    people_min: float = knob(
+        signals.PEOPLE_MIN, "judge", "human_score from which a clip counts as one with people", ge=0, le=1
+    )
 
 
 class Cut(Section):

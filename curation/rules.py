@@ -10,15 +10,15 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import manifest
+from rushes.curation import manifest, signals
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.signals import RULES, Rule
 
 Column = np.ndarray
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -26,54 +26,12 @@ COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Keep a clip iff `column  compare  threshold`, where the threshold stands in the recipe at `key`.
-
-    phase: "analyze" rules need the decode's signals, "look" rules those of the models on stills; the survivors of
-    the first are what the models look at.
-    """
-
-    key: str
-    column: str
-    compare: str
-    phase: str
-
-
-RULES: tuple[Rule, ...] = (
-    Rule("scenes.duration_min_s", "duration_s", ">=", "analyze"),
-    Rule("visual.size_min", "size", ">=", "analyze"),
-    Rule("visual.fps_min", "fps", ">=", "analyze"),
-    Rule("visual.aspect_max", "aspect", "<=", "analyze"),
-    Rule("visual.corrupt_max", "corrupt_frames", "<=", "analyze"),
-    Rule("visual.border_max", "border_frac", "<=", "analyze"),
-    Rule("visual.luma_min", "luma_mean", ">=", "analyze"),
-    Rule("visual.luma_max", "luma_mean", "<=", "analyze"),
-    Rule("visual.saturation_max", "saturation", "<=", "analyze"),
-    Rule("visual.sharpness_min", "sharpness", ">=", "analyze"),
-    Rule("motion.slideshow_max", "slideshow_score", "<=", "analyze"),
-    Rule("motion.static_max", "static_frac", "<=", "analyze"),
-    Rule("motion.shots_per_s_max", "shots_per_s", "<", "analyze"),
-    Rule("motion.vmaf_min", "vmaf_motion", ">", "analyze"),
-    Rule("motion.vmaf_max", "vmaf_motion", "<", "analyze"),
-    Rule("motion.mv_min", "mv_mean", ">", "analyze"),
-    Rule("motion.mv_max", "mv_mean", "<", "analyze"),
-    Rule("visual.text_max", "text_score", "<", "look"),
-    Rule("visual.aesthetic_min", "aesthetic", ">=", "look"),
-)
 #: Columns that rules may name and that are worked out from width and height.
-DERIVED = ("size", "aspect")
-LOOK_COLUMNS = tuple(name for name, _ in manifest.LOOK_SIGNALS)
+DERIVED = signals.DERIVED
+LOOK_COLUMNS = tuple(signals.schema("look").names)
 BY_KEY = {rule.key: rule for rule in RULES}
-
 #: Rules without a threshold column, applied after RULES by the content stage and by the cutting.
-LATER_RULES = (
-    "scenes.clips_per_source",
-    "content.copy_threshold",
-    "content.keep",
-    "cut.failed",
-    "captioning.failed",
-)
+LATER_RULES = tuple(rule.key for rule in signals.LATE_RULES)
 
 
 def active(recipe: Recipe, phase: str | None = None) -> list[tuple[Rule, float]]:
@@ -84,17 +42,21 @@ def active(recipe: Recipe, phase: str | None = None) -> list[tuple[Rule, float]]
     found: list[tuple[Rule, float]] = []
     for rule in RULES:
         threshold = recipe.get(rule.key)
-        off = rule.key == "visual.text_max" and not recipe.visual.text
-        if threshold is not None and not off:
+        if threshold is not None and (rule.switch is None or recipe.get(rule.switch)):
             found.append((rule, threshold))
     for column, bounds in recipe.rules.items():
         phase_of = "look" if column in LOOK_COLUMNS else "analyze"
         if bounds.min is not None:
-            found.append((Rule(f"rules.{column}.min", column, ">=", phase_of), bounds.min))
+            found.append((_own(column, "min", ">=", phase_of), bounds.min))
         if bounds.max is not None:
-            found.append((Rule(f"rules.{column}.max", column, "<=", phase_of), bounds.max))
+            found.append((_own(column, "max", "<=", phase_of), bounds.max))
     found.sort(key=lambda item: item[0].phase)  # "analyze" before "look"; the sort is stable
     return [(rule, threshold) for rule, threshold in found if phase in (None, rule.phase)]
+
+
+def _own(column: str, end: str, compare: str, phase: str) -> Rule:
+    key = f"rules.{column}.{end}"
+    return Rule(key, compare, None, "a rule of your own", column=column, phase=phase)
 
 
 def check(recipe: Recipe, own: list[str]) -> None:
@@ -165,15 +127,20 @@ def passes_set(table: pa.Table, recipe: Recipe, name: str) -> np.ndarray:
 
 
 def funnel(rejected_by: pa.ChunkedArray, recipe: Recipe) -> list[dict[str, Any]]:
-    """Rows {rule, rejected, remaining} in the rules' order, from the total down to what was kept.
-
-    The rejected of all rows and the last `remaining` add up to the number of clips: every clip has one fate.
-    """
+    """`funnel_rows` of a column of fates."""
     counts = {row["values"]: row["counts"] for row in pc.value_counts(rejected_by).to_pylist()}
-    counts.pop(None, None)
+    return funnel_rows(counts, len(rejected_by), recipe)
+
+
+def funnel_rows(counts: dict[str | None, int], clips: int, recipe: Recipe) -> list[dict[str, Any]]:
+    """Rows {rule, rejected, remaining} in the rules' order, from the total of `clips` down to what was kept.
+
+    counts: clips rejected by rule (None: not rejected). The rejected of all rows and the last `remaining` add up to
+    the number of clips: every clip has one fate.
+    """
     order = [rule.key for rule, _ in active(recipe)] + list(LATER_RULES)
-    order += sorted(key for key in counts if key not in order)
-    rows, remaining = [], len(rejected_by)
+    order += sorted(key for key in counts if key is not None and key not in order)
+    rows, remaining = [], clips
     rows.append({"rule": "clips", "rejected": 0, "remaining": remaining})
     for key in order:
         remaining -= counts.get(key, 0)

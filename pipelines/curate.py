@@ -18,23 +18,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from rushes.curation import manifest, rules
+from rushes.curation import manifest, rules, signals, storage
 from rushes.curation import recipe as recipes
 from rushes.curation.captioning import Caption
 from rushes.curation.decide import Decisions, curriculum, decide, measure_content, set_table
 from rushes.curation.manifest import Run, join
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, STATUSES, LateRule
 from rushes.curation.video.cut import CutClip
 from rushes.curation.video.inputs import list_inputs
 from rushes.curation.video.source import Source
-from rushes.pipelines.cli.progress import Stages
+from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine
+from rushes.pipelines.engine import ray_start
+from rushes.pipelines.engine.cluster import Kind, RayCluster
+from rushes.pipelines.engine.events import Bus, EventLog, log_folder
 from rushes.pipelines.stages.captioning import caption_all
 from rushes.pipelines.stages.captioning import check as check_captioning
 from rushes.pipelines.stages.records import WorkStore, record_versions
 from rushes.pipelines.stages.worker import Worker, stop_reason
-from rushes.pipelines.view.show import resolved_of, schema_of
+from rushes.pipelines.view.tables import resolved_of, schema_of
 
 CLIPS_PER_CUT = 4  # clips cut in one task: a killed run repeats at most so many per worker
 VALIDATION_RESOLUTION = 256  # pixels; the validation set is read at the smallest stage's size
@@ -47,7 +51,6 @@ CAPTION = "captioning"
 CURRICULUM = "curriculum"
 
 
-STATUSES = ("ok", "partial", "duplicate", "failed")
 GROUPS = pa.schema([("clip_id", pa.string()), ("copy_group", pa.string()), ("cluster_id", pa.int64())])
 
 
@@ -69,22 +72,29 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
     rules.check(recipe, own)
     uris = list_inputs(inputs)
     check_captioning(recipe)
-    with manifest.lock(root):
-        cpus = engine.start(recipe.engine)
+    root = storage.absolute(root)
+    with manifest.lock(root), Terminal(console) as terminal:
+        log = EventLog(root)
+        bus = Bus([terminal, log])
+        cpus = ray_start.start(recipe.engine)
         workers = max(1, min(cpus, len(uris)))
-        pool = engine.Pool(lambda: Worker(recipe, root), workers, recipe.engine.attempts, stop_reason)
+        token = join(root, ".seen")
+        manifest.write_bytes(token, b"")
+        cluster = RayCluster(token, log_folder(root))
+        kind = Kind(engine.CPU, lambda: Worker(recipe, root), most=workers)
+        pool = engine.Pool(cluster, [kind], recipe.engine.attempts, stop_reason)
         try:
-            with Stages(console) as stages:
-                return _Curation(recipe, root, pool, workers, stages).run(uris)
+            return _Curation(recipe, root, pool, workers, bus).run(uris)
         finally:
             pool.close()
+            log.close()
 
 
 class _Curation:
     """One run in progress."""
 
-    def __init__(self, recipe: Recipe, root: str, pool: engine.Pool, workers: int, stages: Stages) -> None:
-        self.recipe, self.root, self.pool, self.workers, self.stages = recipe, root, pool, workers, stages
+    def __init__(self, recipe: Recipe, root: str, pool: engine.Pool, workers: int, bus: Bus) -> None:
+        self.recipe, self.root, self.pool, self.workers, self.bus = recipe, root, pool, workers, bus
         self.store = WorkStore(root, recipe)
         self.began = time.monotonic()
         self.warnings: list[str] = []
@@ -100,21 +110,21 @@ class _Curation:
         clips = self._caption(clips)
         tables = self._curriculum(sources, clips, looks)
         record = commit_record(self.recipe, tables, self.warnings)
-        record["times_s"] = {**self.stages.times_s, "total": round(time.monotonic() - self.began, 3)}
+        record["times_s"] = {**self.bus.times_s, "total": round(time.monotonic() - self.began, 3)}
         run = publish(self.root, tables, record, self.recipe)
         return _outcome(run, self.recipe)
 
     def _probe(self, uris: list[str]) -> list[Source]:
         """A Source for every URI, sorted; files with the same content as an earlier one are marked."""
-        self.stages.total("probe", len(uris))
+        stage = self.bus.stage("probe", len(uris), "sources")
         found: dict[str, Source] = {}
         for uri in uris:
             self.pool.submit("probe", uri, uri, timeout_s=self.recipe.engine.timeout_min_s)
         for task, result in self.pool.completed():
             failed = isinstance(result, engine.Failure)
             found[task.key] = Source(uri=task.key).failed(result.reason) if failed else result
-            self.stages.step("probe")
-        self.stages.done("probe")
+            stage.step()
+        stage.end()
         first: dict[str, str] = {}
         sources = []
         for source in (found[uri] for uri in uris):
@@ -134,7 +144,8 @@ class _Curation:
         """Decode every good source once, longest first; look at a source's survivors as soon as they are known."""
         todo = {source.uri: source for source in sources if source.status == "ok"}
         seconds = sum(source.duration_s or 0 for source in todo.values())
-        self.stages.total(ANALYZE, len(todo), note=f"{seconds / 3600:.2f} h of footage")
+        analyze = self.bus.stage(ANALYZE, len(todo), "sources", seconds)
+        look = self.bus.stage(LOOK, 0, "sources")
         for source in todo.values():
             self.pool.submit("analyze", source.uri, source, order=(1, -(source.duration_s or 0)),
                              timeout_s=self._timeout(source.duration_s))  # fmt: skip
@@ -143,7 +154,7 @@ class _Curation:
         to_look = 0
         for task, result in self.pool.completed():
             if task.stage == "analyze":
-                self.stages.step(ANALYZE)
+                analyze.step(1, todo[task.key].duration_s or 0.0)
                 if isinstance(result, engine.Failure):
                     todo[task.key] = todo[task.key].failed(result.reason)
                     continue
@@ -154,17 +165,18 @@ class _Curation:
                 )
                 if len(survivors):
                     to_look += 1
-                    self.stages.total(LOOK, to_look)
+                    look.grow(to_look)
                     source = todo[task.key]
                     self.pool.submit("look", task.key, source.source_id, survivors.to_pylist(), order=(0,),
                                      timeout_s=self._timeout(source.duration_s))  # fmt: skip
             else:
-                self.stages.step(LOOK)
+                look.step()
                 if isinstance(result, engine.Failure):
                     self.warnings.append(f"{task.key}: its clips could not be looked at: {result.reason}")
                 else:
                     looks[task.key] = result
-        self.stages.done(ANALYZE, LOOK)
+        analyze.end()
+        look.end()
         done = [todo.get(source.uri, source) for source in sources]
         tables = [clips[source.uri] for source in done if source.uri in clips]
         schema = tables[0].schema if tables else manifest.ANALYZED
@@ -173,7 +185,7 @@ class _Curation:
         return done, analyzed, (pa.concat_tables(parts) if parts else None)
 
     def _content(self, clips: pa.Table, looks: pa.Table | None) -> pa.Table:
-        self.stages.total(CONTENT, 1)
+        stage = self.bus.stage(CONTENT, 1, "clips")
         if looks is None:
             groups = GROUPS.empty_table()
         else:
@@ -185,15 +197,15 @@ class _Curation:
                 found = measure_content(clips, chosen, self.recipe)
                 manifest.write_table(path, found)
             groups = found
-        self.stages.step(CONTENT)
+        stage.step()
         return _left_join(clips, groups)
 
     def _cut(self, clips: pa.Table, sources: list[Source]) -> pa.Table:
-        """Cut what was kept; a clip that cannot be cut is rejected by `cut.failed`, with the reason in its notes."""
+        """Cut what was kept; a clip that cannot be cut is rejected by CUT_FAILED, with the reason in its notes."""
         kept = clips.filter(clips["kept"])
         by_uri = {source.uri: source for source in sources}
         rows = kept.select(["clip_id", "uri", "start_s", "end_s", "frames", "fps", "duration_s"]).to_pylist()
-        self.stages.total(CUT, len(rows))
+        stage = self.bus.stage(CUT, len(rows), "clips")
         batch: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             batch.setdefault(row["uri"], []).append(row)
@@ -207,32 +219,32 @@ class _Curation:
         for task, result in self.pool.completed():
             for clip_id in task.key.split(","):
                 done[clip_id] = result.reason if isinstance(result, engine.Failure) else result[clip_id]
-                self.stages.step(CUT)
-        self.stages.done(CUT)
+                stage.step()
+        stage.end()
         failed = {clip_id: why for clip_id, why in done.items() if isinstance(why, str)}
         media = {clip_id: cut.media for clip_id, cut in done.items() if isinstance(cut, CutClip)}
         ids = clips["clip_id"].to_pylist()
         clips = _set(clips, "media", pa.array([media.get(clip_id) for clip_id in ids], pa.string()))
-        return _reject(clips, failed, "cut.failed", "media")
+        return _reject(clips, failed, CUT_FAILED)
 
     def _caption(self, clips: pa.Table) -> pa.Table:
         kept = clips.filter(clips["kept"])
-        self.stages.total(CAPTION, kept.num_rows)
+        stage = self.bus.stage(CAPTION, kept.num_rows, "clips")
 
         def step(count: int) -> None:
             for _ in range(count):
-                self.stages.step(CAPTION)
+                stage.step()
 
         found = caption_all(self.recipe, self.store, self.pool, self.workers, kept, step)
         captions = {caption.clip_id: caption for caption in found}
-        self.stages.done(CAPTION)
+        stage.end()
         clips = with_captions(clips, captions.values())
         failed = {i: c.error or "no caption" for i, c in captions.items() if c.text is None}
         failed |= {i: "the captioner gave no answer" for i in kept["clip_id"].to_pylist() if i not in captions}
-        return _reject(clips, failed, "captioning.failed", "caption")
+        return _reject(clips, failed, CAPTION_FAILED)
 
     def _curriculum(self, sources: list[Source], clips: pa.Table, looks: pa.Table | None) -> dict[str, pa.Table]:
-        self.stages.total(CURRICULUM, 1)
+        stage = self.bus.stage(CURRICULUM, 1, "clips")
         clips, sets, warnings = with_sets(clips, self.recipe)
         self.warnings += warnings
         columns = ["clip_id", "semantic", "copy"]
@@ -240,7 +252,7 @@ class _Curation:
         embeddings = looks.select(columns) if looks is not None else empty
         mine = embeddings.filter(pc.is_in(embeddings["clip_id"], clips["clip_id"])).sort_by("clip_id")
         rows = pa.Table.from_pylist([source.row() for source in sources], manifest.SOURCES)
-        self.stages.step(CURRICULUM)
+        stage.step()
         return {"sources": rows, "clips": clips, "embeddings": mine, **sets}
 
 
@@ -295,7 +307,7 @@ def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any], reci
 
 def _still_failed(clips: pa.Table, before: pa.Table) -> pa.Table:
     """Clips that pass, but of which no clip or caption could be made, stay rejected as they were."""
-    for rule in ("cut.failed", "captioning.failed"):
+    for rule in (CUT_FAILED.key, CAPTION_FAILED.key):
         failed = pc.and_(clips["kept"], pc.fill_null(pc.equal(before["rejected_by"], rule), False))
         clips = _set(clips, "kept", pc.and_not(clips["kept"], failed))
         clips = _set(clips, "rejected_by", pc.if_else(failed, rule, clips["rejected_by"]))
@@ -407,10 +419,10 @@ def _left_join(clips: pa.Table, more: pa.Table) -> pa.Table:
 
 
 def _with_looks(clips: pa.Table, looks: pa.Table | None) -> pa.Table:
-    names = [name for name, _ in manifest.LOOK_SIGNALS]
+    names = signals.schema("look").names
     if looks is None:
-        for name, type_ in manifest.LOOK_SIGNALS:
-            clips = clips.append_column(name, pa.nulls(clips.num_rows, type_))
+        for field in signals.schema("look"):
+            clips = clips.append_column(field.name, pa.nulls(clips.num_rows, field.type))
         return clips
     clips = _left_join(clips, looks.select(["clip_id", *names, "look_notes"]))
     before, after = clips["notes"].to_pylist(), clips["look_notes"].to_pylist()
@@ -420,7 +432,7 @@ def _with_looks(clips: pa.Table, looks: pa.Table | None) -> pa.Table:
     return clips.drop_columns(["look_notes"])
 
 
-def _reject(clips: pa.Table, failed: dict[str, str], rule: str, name: str) -> pa.Table:
+def _reject(clips: pa.Table, failed: dict[str, str], rule: LateRule) -> pa.Table:
     if not failed:
         return clips
     ids = clips["clip_id"].to_pylist()
@@ -428,8 +440,8 @@ def _reject(clips: pa.Table, failed: dict[str, str], rule: str, name: str) -> pa
     kept = clips["kept"].to_pylist()
     for index, clip_id in enumerate(ids):
         if clip_id in failed:
-            rejected[index], kept[index] = rule, False
-            notes[index] = [*(notes[index] or []), f"{name}: {failed[clip_id]}"]
+            rejected[index], kept[index] = rule.key, False
+            notes[index] = [*(notes[index] or []), f"{rule.missing}: {failed[clip_id]}"]
     clips = _set(clips, "kept", pa.array(kept, pa.bool_()))
     clips = _set(clips, "rejected_by", pa.array(rejected, pa.string()))
     return _set(clips, "notes", pa.array(notes, pa.list_(pa.string())))

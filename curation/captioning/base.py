@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-#: Confidence from which the camera's motion is named in front of a caption (B.2: "high confidence", no figure told).
-CAMERA_SURE = 0.6
+from rushes.curation.signals import CAMERA_SURE
 
 
 @dataclass(frozen=True)

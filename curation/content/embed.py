@@ -15,6 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from rushes.curation import signals
+
 # --- copy embedding --------------------------------------------------------------------------------------
 COPY_SIDE = 32  # px: luma is shrunk to a square of this side, so size and aspect of the encode drop out
 COPY_BAND = 12  # DCT frequencies with 0 < hypot(u, v) < 12: above, a 5 % crop turns the phase by a radian
@@ -24,7 +26,7 @@ COPY_CHANGE_GAIN = 4.0  # what changes over the clip counts four times what stay
 # talk share all that stays. At gain 1 the closest distinct windows reach cosine 0.98, at gain 4 0.88.
 COPY_FLAT_ENERGY = 0.35  # grey levels, RMS within the band: below it there is no picture to recognise
 
-COPY_THRESHOLD = 0.90
+COPY_THRESHOLD = signals.COPY_THRESHOLD
 """Default of ``content.copy_threshold`` for this embedding (SSCD's is 0.99, Movie Gen B.1).
 
 Measured on 51 windows of 4 and 12 s of 11 files, single shots and static talks among them: re-encodes at

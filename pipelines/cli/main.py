@@ -60,9 +60,9 @@ def curate(
         if len(uris) > 10:
             console.print(f"  and {len(uris) - 10} more")
         return
+    from rushes.pipelines.cli.show import print_funnel
     from rushes.pipelines.curate import curate as run_curation
     from rushes.pipelines.view.report import write_report
-    from rushes.pipelines.view.show import print_funnel
 
     outcome = run_curation(resolved, input, output, console)
     print_funnel(outcome.run, console)
@@ -98,9 +98,9 @@ def judge(
     Example:  rushes judge runs/first --set motion.vmaf_min=3
     """
     from rushes.curation.manifest import open_run
+    from rushes.pipelines.cli.show import print_advice, print_comparison
     from rushes.pipelines.curate import judge as run_judge
     from rushes.pipelines.curate import recipe_for_judging
-    from rushes.pipelines.view.show import print_advice, print_comparison
 
     opened = open_run(run)
     resolved = recipe_for_judging(opened, recipe, set_ or [])
@@ -130,14 +130,20 @@ def _renew_report(root: str, run: Run) -> None:
 def funnel(run: RunFolder, json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """What went in, what was rejected by which rule, what was kept, and what is in each set."""
     from rushes.curation.manifest import open_run
-    from rushes.pipelines.view.show import funnel_dict, print_funnel
 
     opened = open_run(run)
     if json_:
         import json
 
-        print(json.dumps(funnel_dict(opened), indent=1))
+        from rushes.pipelines.view.advice import advise
+        from rushes.pipelines.view.funnel import funnel as funnel_of
+        from rushes.pipelines.view.tables import recipe_of
+
+        advice = [advice.as_dict() for advice in advise(opened, recipe_of(opened))]
+        print(json.dumps({**funnel_of(opened), "advice": advice}, indent=1))
     else:
+        from rushes.pipelines.cli.show import print_funnel
+
         print_funnel(opened, console)
 
 
@@ -147,9 +153,9 @@ def why(
 ) -> None:
     """Why a clip was kept or rejected: every rule, the value, the threshold."""
     from rushes.curation.manifest import open_run
-    from rushes.pipelines.view.show import why as show_why
+    from rushes.pipelines.cli.show import print_story
 
-    show_why(open_run(run), clip, console)
+    print_story(open_run(run), clip, console)
 
 
 @app.command()
@@ -180,7 +186,7 @@ def recipe(
 ) -> None:
     """Show the shipped recipes, or one of them in full with what every key means."""
     from rushes.curation import recipe as recipes
-    from rushes.pipelines.view.show import print_recipe
+    from rushes.pipelines.cli.show import print_recipe
 
     if name is None:
         console.print("Recipes: " + ", ".join(recipes.shipped()) + ".  `rushes recipe NAME` shows one.")

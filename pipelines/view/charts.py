@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import manifest, rules
+from rushes.curation import rules
 from rushes.curation.curriculum import ASPECTS, DURATIONS
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
-from rushes.pipelines.view.show import schema_of
+from rushes.curation.signals import BY_NAME, Signal, charted
+from rushes.pipelines.view.histograms import thresholds
+from rushes.pipelines.view.tables import schema_of
 from rushes.pipelines.view.words import number, reason
 
 CHART = (320.0, 96.0)  # units of the histogram's drawing, width x height
@@ -29,20 +31,6 @@ COUNTED_LEAST = 7  # a histogram of whole numbers has room for at least so many 
 REASONS_SHOWN = 3  # commonest reasons for a null named under a histogram
 NOTES_READ = 2_000  # distinct notes looked at, commonest first
 CATEGORIES_SHOWN = 8
-#: Numbers that are facts or names of a clip, not signals.
-NOT_SIGNALS = frozenset(("shot", "start_s", "end_s", "frames", "width", "height", "cluster_id", "kept"))
-STAGES = {
-    "scenes": ("duration_s",),
-    "visual": (
-        *("size", "aspect", "orientation", "fps"),
-        *(name for name, _ in manifest.VISUAL_SIGNALS),
-        *("text_score", "aesthetic", "quality", "human_score"),
-    ),
-    "motion": tuple(name for name, _ in manifest.MOTION_SIGNALS),
-    "content": ("cluster_size", "keep_prob"),
-    "captioning": ("caption_words",),
-}
-CATEGORIES = ("orientation", "camera_motion")
 
 
 def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -57,16 +45,16 @@ def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
     unasked = unasked.to_numpy(zero_copy_only=False).astype(bool)
     reasons = _null_reasons(run)
     schema = schema_of(run, "clips")
-    own = [f.name for f in schema if _is_number(f.type) and f.name not in NOT_SIGNALS]
-    own = [name for name in own if not any(name in names for names in STAGES.values())]
+    own = [f for f in schema if _is_number(f.type) and f.name not in BY_NAME]
+    mine = [Signal(f.name, f.type, "", chart="range") for f in own]
     stages = []
-    for stage, names in [*STAGES.items(), ("meters of your own", tuple(own))]:
+    for stage, drawn in [*charted().items(), ("meters of your own", mine)]:
         charts = []
-        for name in names:
-            if name in CATEGORIES:
+        for name, kind in ((signal.name, signal.chart) for signal in drawn):
+            if kind == "categories":
                 charts.append(_shares(name, run.table("clips", [name])[name], kept))
                 continue
-            columns = ["width", "height"] if name in ("size", "aspect") else [name]
+            columns = ["width", "height"] if name in rules.DERIVED else [name]
             if set(columns) <= set(schema.names):
                 values = rules.column(run.table("clips", columns), name)
                 chart = histogram(values, kept, *_lines(name, recipe), pa.types.is_integer(_type(schema, name)))
@@ -86,22 +74,8 @@ def _type(schema: pa.Schema, name: str) -> pa.DataType:
 
 def _lines(name: str, recipe: Recipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Thresholds on a column: those of the base rules, and those that the sets raise above them."""
-    base = [
-        {"key": rule.key, "value": float(threshold), "compare": rule.compare, "sets": []}
-        for rule, threshold in rules.active(recipe)
-        if rule.column == name
-    ]
-    raised: dict[tuple[str, float], list[str]] = defaultdict(list)
-    for of, spec in recipe.curriculum.sets.items():
-        for key, threshold in spec.rules.items():
-            same = any(line["key"] == key and line["value"] == threshold for line in base)
-            if threshold is not None and not same and key in rules.BY_KEY and rules.BY_KEY[key].column == name:
-                raised[key, float(threshold)].append(of)
-    sets = [
-        {"key": key, "value": value, "compare": rules.BY_KEY[key].compare, "sets": names}
-        for (key, value), names in sorted(raised.items())
-    ]
-    return base, sets
+    found = thresholds(name, recipe)
+    return [line for line in found if not line["sets"]], [line for line in found if line["sets"]]
 
 
 def histogram(
@@ -200,14 +174,13 @@ def _null_reasons(run: Run) -> dict[str, Counter[str]]:
 def _nulls(name: str, values: np.ndarray, unasked: np.ndarray, reasons: dict[str, Counter[str]]) -> dict[str, Any]:
     missing = np.isnan(values)
     named = Counter(reasons.get(name, {}))
-    late = {rule.column for rule in rules.RULES if rule.phase == "look"} | {f for f, _ in manifest.LOOK_SIGNALS}
     rest = int(missing.sum()) - sum(named.values())  # nulls that no note explains
-    early = min(rest, int((missing & unasked).sum())) if name in late else 0
+    early = min(rest, int((missing & unasked).sum())) if name in rules.LOOK_COLUMNS else 0
     rest -= early
     if early > 0:
         named["rejected before the models looked"] += early
     if rest > 0:
-        later = name in STAGES["content"] + STAGES["captioning"]
+        later = name in BY_NAME and BY_NAME[name].part in ("content", "judge", "caption")
         named["rejected before this stage" if later else "no reason noted"] += rest
     top = named.most_common(REASONS_SHOWN)
     return {"count": int(missing.sum()), "reasons": top, "more": len(named) - len(top)}

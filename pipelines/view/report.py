@@ -23,7 +23,10 @@ import pyarrow.parquet as pq
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
-from rushes.pipelines.view import charts, show, words
+from rushes.pipelines.view import charts, words
+from rushes.pipelines.view.funnel import funnel
+from rushes.pipelines.view.story import deciding_value
+from rushes.pipelines.view.tables import recipe_of, rows_at
 
 CLIPS_PER_GROUP = 12  # per fate: six rows of two on a laptop
 ERRORS_LISTED = 200  # inputs with an error that are listed; the rest are counted
@@ -55,8 +58,8 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = ()) -> str:
     """The page as text."""
     import jinja2
 
-    recipe = show.recipe_of(run)
-    found = show.funnel_dict(run)
+    recipe = recipe_of(run)
+    found = funnel(run)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"),
         autoescape=True,
@@ -98,7 +101,7 @@ def _times(times: dict[str, float]) -> list[dict[str, Any]]:
 # --- clips --------------------------------------------------------------------------------------------------------
 
 
-def clip_groups(run: Run, recipe: Recipe, funnel: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def clip_groups(run: Run, recipe: Recipe, lost: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A sample of the clips of every fate, kept first, each with a strip of its stills.
 
     The sample is fixed by the tables. Under a rule with a threshold it is spread evenly from the clips nearest to
@@ -106,13 +109,13 @@ def clip_groups(run: Run, recipe: Recipe, funnel: list[dict[str, Any]]) -> list[
     """
     rejected_by = run.table("clips", ["rejected_by"])["rejected_by"]
     groups = [{"rule": None, "needs": "passed every rule", "picked": _spread(_where(pc.is_null(rejected_by)))}]
-    for row in funnel:
+    for row in lost:
         if row["rejected"]:
             members = _nearest_first(run, recipe, row["rule"], _where(pc.equal(rejected_by, row["rule"])))
             groups.append({"rule": row["rule"], "needs": row["needs"], "picked": _spread(members)})
-    counts = [funnel[-1]["remaining"], *(row["rejected"] for row in funnel if row["rejected"])]
+    counts = [lost[-1]["remaining"], *(row["rejected"] for row in lost if row["rejected"])]
     picked = np.concatenate([group["picked"] for group in groups])
-    clips = show.rows_at(run, "clips", picked)
+    clips = rows_at(run, "clips", picked)
     twins = _twins(run, clips)
     strips = _strips(run, recipe, pa.concat_tables([clips, twins]))
     named = {row["clip_id"]: row for row in twins.select(["clip_id", "uri", "start_s", "end_s"]).to_pylist()}
@@ -150,7 +153,7 @@ def _twins(run: Run, clips: pa.Table) -> pa.Table:
     wanted = pc.unique(clips["duplicate_of"].drop_null())
     if not len(wanted):
         return clips.slice(0, 0)
-    return show.rows_at(run, "clips", _where(pc.is_in(run.table("clips", ["clip_id"])["clip_id"], value_set=wanted)))
+    return rows_at(run, "clips", _where(pc.is_in(run.table("clips", ["clip_id"])["clip_id"], value_set=wanted)))
 
 
 def _card(
@@ -164,7 +167,7 @@ def _card(
         "span": words.span(row["start_s"], row["end_s"]),
         "seconds": f"{row['duration_s']:.1f} s",
         "size": f"{row['width']} × {row['height']}",
-        "value": show.deciding_value(clip, rule, recipe) if rule else "",
+        "value": deciding_value(clip, rule, recipe) if rule else "",
         "text": row["text"] if rule == "visual.text_max" else None,
         "sets": row["sets"] or [],
         "bucket": row["bucket"],

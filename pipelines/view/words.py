@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rushes.curation import rules
+from rushes.curation import rules, signals
 from rushes.curation.recipe import Recipe
 
 DIGITS = range(3, 9)  # significant digits tried until a value and its threshold read differently
@@ -47,15 +47,11 @@ def needs(recipe: Recipe, key: str) -> str:
     for rule, threshold in rules.active(recipe):
         if rule.key == key:
             return f"{rule.column} {rule.compare} {threshold:g}"
-    if key == "scenes.clips_per_source":
-        most = recipe.scenes.clips_per_source
-        return f"at most {most} per source" if most is not None else "off"
-    if key == "content.copy_threshold":
-        threshold = recipe.content.copy_threshold
-        return f"similarity < {threshold:g}" if threshold is not None else "off"
-    if key == "content.keep":
-        return f"drawn: {percent(recipe.content.keep)} kept"
-    return {"cut.failed": "can be encoded", "captioning.failed": "can be captioned"}.get(key, "")
+    for late in signals.LATE_RULES:
+        if late.key == key:
+            value = None if late.missing else recipe.get(key)
+            return "off" if value is None and late.missing is None else late.needs.format(value=value)
+    return ""
 
 
 def reason(notes: Sequence[str] | None, column: str) -> str | None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from rushes.curation import manifest, rules
 from rushes.curation.curriculum import buckets
 from rushes.curation.recipe import Recipe, build
-from rushes.pipelines.view.show import MISSING_OF
+from rushes.pipelines.view.story import MISSING_OF
 
 FILM_CLIPS = ("bigbuckbunny.mp4", "bikes.mp4")
 SHAPES = ((1920, 1080), (1280, 720), (1080, 1920), (720, 720), (3840, 2160))

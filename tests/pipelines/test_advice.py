@@ -11,7 +11,7 @@ from rushes.curation import rules
 from rushes.curation.manifest import publish
 from rushes.curation.recipe import build
 from rushes.pipelines.view.advice import RULES_NAMED, advise, sentences
-from rushes.pipelines.view.show import recipe_of
+from rushes.pipelines.view.tables import recipe_of
 from tests.pipelines.synthetic_run import make_run
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rushes.curation import manifest
+from rushes.curation import signals
 from rushes.curation.manifest import open_run
 from tests.conftest import curate_here
 from tests.footage import BAD_INPUTS, DAMAGED, NO_PICTURE
@@ -21,7 +21,7 @@ SAID = {
 }
 FRAMES = {"one_frame": 1, "four_frames": 4, "one_fps": 6, "variable_frame_rate": 48, "still_png": 1, "interlaced": 25}
 SHOWN = {"rotated": (180, 320), "wide_pixels": (320, 180), "odd_size": (321, 181), "odd_size_subsampled": (321, 181)}
-MEASURED = [name for name, _ in manifest.CLIP_FACTS + manifest.VISUAL_SIGNALS + manifest.MOTION_SIGNALS]
+MEASURED = signals.schema("measure").names
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rushes.curation import manifest
+from rushes.curation import manifest, signals
 from rushes.curation.curriculum import bucket_shape
 from rushes.curation.manifest import open_run
 from tests.conftest import CURATED, MISSING, TWIN, curate_here
@@ -91,10 +91,10 @@ def test_the_near_duplicate_names_the_better_clip_that_stays(clips):
 
 
 def test_a_value_that_could_not_be_measured_says_why(curated, clips):
-    signals = manifest.VISUAL_SIGNALS + manifest.MOTION_SIGNALS + manifest.LOOK_SIGNALS
+    written = signals.schema("measure", "look").names
     for row in clips.to_dict("records"):
         notes = " ".join(row["notes"])
-        for name, _ in signals:
+        for name in written:
             if name != "text" and (row[name] is None or row[name] != row[name]):
                 assert name in notes, f"{name} of {row['clip_id']} is null without a word: {row['notes']}"
 

@@ -104,7 +104,7 @@ def test_a_dry_run_publishes_nothing(mine, curated):
 
 
 def test_a_reader_keeps_the_tables_and_the_recipe_that_it_opened(mine, curated):
-    from rushes.pipelines.view.show import recipe_of
+    from rushes.pipelines.view.tables import recipe_of
 
     old = open_run(str(mine))
     judge(mine, *stricter(curated))

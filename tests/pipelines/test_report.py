@@ -12,7 +12,9 @@ import pytest
 
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import ManifestError
-from rushes.pipelines.view import charts, report, show
+from rushes.pipelines.view import charts, report
+from rushes.pipelines.view.funnel import funnel
+from rushes.pipelines.view.tables import recipe_of
 from tests.pipelines.synthetic_run import film_stills, make_run
 
 VOID = {"meta", "img", "input", "br", "link"}
@@ -77,14 +79,14 @@ def test_the_page_can_be_read_without_scripts(html):
 
 
 def test_every_fate_has_its_group_and_its_line_in_the_funnel(run, html):
-    for row in show.funnel_dict(run)["clips"][1:]:
+    for row in funnel(run)["clips"][1:]:
         if row["rejected"]:
             assert html.count(f'<span class="mono">{row["rule"]}</span>') >= 2, row["rule"]
 
 
 def test_the_numbers_of_the_page_are_those_of_the_funnel(run, page):
     text = " ".join(" ".join(page.text).split())
-    found = show.funnel_dict(run)
+    found = funnel(run)
     assert f"of 400 clips kept, {report.words.percent(found['kept'] / 400)}" in text
     assert "from 13 of 16 inputs" in text
     assert "41 % of the clips show people" in text  # the warning
@@ -92,7 +94,7 @@ def test_the_numbers_of_the_page_are_those_of_the_funnel(run, page):
 
 def test_every_threshold_stands_under_the_histogram_of_its_signal(run, html):
     figures = dict(re.findall(r'<figcaption><b class="mono">(\w+)</b>(.*?)</figure>', html, flags=re.S))
-    for rule, threshold in rules.active(show.recipe_of(run)):
+    for rule, threshold in rules.active(recipe_of(run)):
         line = rf"{re.escape(rule.key)}</span>\s*<b>{re.escape(rule.compare.replace('<', '&lt;').replace('>', '&gt;'))}"
         assert re.search(rf"{line} {threshold:g}</b>", figures[rule.column]), rule.key
     assert "vp9 exports no motion vectors" in figures["mv_mean"]
@@ -100,7 +102,7 @@ def test_every_threshold_stands_under_the_histogram_of_its_signal(run, html):
 
 
 def test_every_null_has_one_reason(run):
-    for _, items in charts.signals(run, show.recipe_of(run)):
+    for _, items in charts.signals(run, recipe_of(run)):
         for chart in items:
             assert chart["total"] + chart["nulls"]["count"] == 400
             named = sum(count for _, count in chart["nulls"]["reasons"])
@@ -149,8 +151,8 @@ def test_further_sections_are_placed_on_the_page_and_in_its_index(run, tmp_path)
 
 
 def test_the_sample_of_a_fate_begins_with_the_clip_nearest_the_threshold(run):
-    recipe = show.recipe_of(run)
-    groups = {g["rule"]: g for g in report.clip_groups(run, recipe, show.funnel_dict(run)["clips"])}
+    recipe = recipe_of(run)
+    groups = {g["rule"]: g for g in report.clip_groups(run, recipe, funnel(run)["clips"])}
     values = [float(clip["value"]) for clip in groups["motion.vmaf_min"]["clips"]]
     column = [row for row in run.table("clips").to_pylist() if row["rejected_by"] == "motion.vmaf_min"]
     assert values == sorted(values, reverse=True)
@@ -159,7 +161,7 @@ def test_the_sample_of_a_fate_begins_with_the_clip_nearest_the_threshold(run):
 
 
 def test_a_duplicate_is_shown_beside_the_clip_that_it_repeats(run):
-    groups = {g["rule"]: g for g in report.clip_groups(run, show.recipe_of(run), show.funnel_dict(run)["clips"])}
+    groups = {g["rule"]: g for g in report.clip_groups(run, recipe_of(run), funnel(run)["clips"])}
     assert all(clip["twin"] and clip["twin_strip"] for clip in groups["content.copy_threshold"]["clips"])
 
 

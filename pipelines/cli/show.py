@@ -1,0 +1,213 @@
+"""How runs are printed on a terminal: the funnel, one clip's story, two funnels side by side, a recipe."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rushes.curation.manifest import Run
+from rushes.curation.recipe import Recipe
+from rushes.curation.signals import STATUSES
+from rushes.pipelines.view.advice import advise, sentences
+from rushes.pipelines.view.funnel import funnel
+from rushes.pipelines.view.story import story
+from rushes.pipelines.view.tables import recipe_of
+from rushes.pipelines.view.words import hours, percent, span
+
+ERRORS_SHOWN = 5  # failed inputs named; the report and --json name them all
+BUCKETS_SHOWN = 4  # commonest buckets named beside a set
+NARROW = 70  # columns of a terminal below which bars and remarks are left out
+BAR_CELLS = 24  # width of a funnel bar, where the terminal leaves so much ...
+GAP = 2  # spaces between two columns
+BAR_LEAST = 8  # ... and the least that still tells something
+
+
+def print_funnel(run: Run, console: Console) -> None:
+    """Print `funnel`: sources by status with errors, the clips' way through the rules, the sets."""
+    found = funnel(run, ERRORS_SHOWN)
+    sources = found["sources"]
+    recipe = f"  recipe {found['recipe'].get('name')} "
+    console.print(
+        Text.assemble((run.root, "bold"), recipe, (str(found["recipe"].get("hash")), "dim")),
+        soft_wrap=not console.is_terminal,
+    )
+    colours = {"ok": "green", "partial": "yellow", "duplicate": "blue", "failed": "red"}
+    parts = [f"[{colours[status]}]{sources[status]:,} {status}[/]" for status in STATUSES if sources[status]]
+    console.print(f"\n[bold]{sources['inputs']:,} sources[/], {hours(sources['footage_s'])}: {', '.join(parts)}")
+    for row in sources["errors"]:
+        colour = colours[row["status"]]
+        line = Text.assemble(f"  {row['status']:<10}", (os.path.basename(row["uri"]), colour), f"  {row['error']}")
+        console.print(line, soft_wrap=not console.is_terminal)
+    if sources["troubled"] > ERRORS_SHOWN:
+        console.print(f"  [dim]... and {sources['troubled'] - ERRORS_SHOWN:,} more: rushes report, or --json[/]")
+    console.print()
+    console.print(_funnel_table(found, console.width))
+    quiet = [row["rule"] for row in found["clips"][1:] if not row["rejected"] and row["needs"] not in ("", "off")]
+    if quiet:
+        console.print(f"[dim]rejected nothing: {', '.join(quiet)}[/]")
+    total = found["clips"][0]["remaining"]
+    console.print(
+        f"\n[bold green]{found['kept']:,} of {total:,} clips kept[/], {hours(found['kept_s'])} "
+        f"of {hours(sources['footage_s'])} of footage"
+    )
+    print_advice(run, console)
+    if found["sets"]:
+        console.print()
+        console.print(_sets_table(found["sets"], console.width))
+
+
+def print_advice(run: Run, console: Console) -> None:
+    """Which rules cost most, and what loosening each would bring; nothing where nothing was rejected."""
+    for line in sentences(advise(run, recipe_of(run)), run.root):
+        console.print(line, style="dim", highlight=False, markup=False)
+
+
+def _funnel_table(found: dict[str, Any], width: int) -> Table:
+    """The clips' way through the rules; of what stands beside a rule, as much as the terminal's width holds."""
+    rows = [row for row in found["clips"] if row["rejected"] or row["rule"] == "clips"]
+    lost, left = ("lost", "left") if width < NARROW else ("rejected", "remaining")
+    shown = {
+        "rule": [row["rule"] for row in rows],
+        "needs": [row["needs"] for row in rows],
+        lost: [f"-{row['rejected']:,}" if row["rejected"] else "" for row in rows],
+        left: [f"{row['remaining']:,}" for row in rows],
+        "": [""] * len(rows),
+        "%": [percent(row["share"]) for row in rows],
+    }
+    wide = {name: max(map(len, [name, *cells])) + GAP for name, cells in shown.items()}
+    room = width - sum(wide[name] for name in ("rule", lost, left))
+    for name in ("%", "needs"):
+        if room < wide[name]:
+            del shown[name]
+        else:
+            room -= wide[name]
+    cells = min(BAR_CELLS, room - GAP)
+    if cells < BAR_LEAST:
+        del shown[""]
+    else:
+        full = [round(cells * (row["share"] or 0)) for row in rows]
+        shown[""] = [Text("█" * n, style="green").append("·" * (cells - n), style="dim") for n in full]
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", pad_edge=False)
+    for name in shown:
+        right = name in (lost, left, "%")
+        table.add_column(
+            name, justify="right" if right else "left", style="dim" if name == "needs" else "",
+            no_wrap=True, overflow="ellipsis",
+        )  # fmt: skip
+    for cell in zip(*shown.values(), strict=True):
+        table.add_row(*cell)
+    return table
+
+
+def _sets_table(sets: dict[str, Any], width: int) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), header_style="dim", pad_edge=False)
+    if width < NARROW:
+        table.add_column("set", overflow="fold")
+        for name in ("clips", "length"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name, facts in sets.items():
+            table.add_row(name, f"{facts['clips']:,}", hours(facts["seconds"]))
+        return table
+    table.add_column("set", no_wrap=True)
+    for name in ("clips", "length", "landscape", "people"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("buckets", style="dim")
+    for name, facts in sets.items():
+        buckets = [f"{bucket} {count:,}" for bucket, count in facts["buckets"].items()]
+        more = f", +{len(buckets) - BUCKETS_SHOWN}" if len(buckets) > BUCKETS_SHOWN else ""
+        landscape = facts["orientation"].get("landscape", 0.0) if facts["clips"] else None
+        shown = ", ".join(buckets[:BUCKETS_SHOWN]) + more
+        length, people = hours(facts["seconds"]), percent(facts["people"])
+        table.add_row(name, f"{facts['clips']:,}", length, percent(landscape), people, shown)
+    return table
+
+
+def print_story(run: Run, wanted: str, console: Console) -> None:
+    """Print everything about one clip or source (see `story`). Raises ManifestError where it is not one thing."""
+    found = story(run, wanted)
+    if "clip" in found:
+        _print_clip(found, console)
+    for source in found.get("sources", ()):
+        _print_source(source, console)
+
+
+def _print_clip(found: dict[str, Any], console: Console) -> None:
+    """One clip's story: its span, every rule in order, its duplicates, cluster, sets, caption."""
+    row = found["clip"]
+    fate = "[bold green]kept[/]" if row["kept"] else f"[bold red]rejected by {row['rejected_by']}[/]"
+    console.print(f"[bold]{row['clip_id']}[/]  {fate}")
+    where = f"{span(row['start_s'], row['end_s'])} ({row['duration_s']:.2f} s, {row['frames']} frames)"
+    size = f"{row['width']} x {row['height']}, {row['fps']:g} fps, {row['orientation']}"
+    console.print(Text(f"{row['uri']}\n{where}   {size}"), soft_wrap=True)
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column("rule", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("needs")
+    table.add_column("", no_wrap=True)
+    for key, value, wants, verdict in (rule.values() for rule in found["rules"]):
+        decisive = key == row["rejected_by"]
+        style = "bold red" if decisive else {"pass": "green", "not reached": "dim"}.get(verdict, "yellow")
+        mark = f"{verdict}  <- rejected here" if decisive else verdict
+        table.add_row(key, Text(value), Text(wants), Text(mark, style=style), style="bold" if decisive else "")
+    console.print(table)
+    for label, text in (fact.values() for fact in found["facts"]):
+        console.print(Text.assemble((f"{label:<18}", "dim"), text), soft_wrap=True)
+
+
+def _print_source(source: dict[str, Any], console: Console) -> None:
+    console.print(Text(f"{source['uri']}  {source['status']}", style="bold"), soft_wrap=True)
+    if source["error"]:
+        console.print(Text(source["error"], style="red"), soft_wrap=True)
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("clip", "span", "fate"):
+        table.add_column(name, no_wrap=name != "fate")
+    for row in source["clips"]:
+        fate = Text("kept", style="green") if row["kept"] else Text(str(row["rejected_by"]), style="red")
+        table.add_row(row["clip_id"], span(row["start_s"], row["end_s"]), fate)
+    console.print(table if source["clips"] else "no clips")
+
+
+def print_comparison(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
+    """Two commit records' funnels side by side: what new thresholds do to every rule and every set."""
+    was = {row["rule"]: row for row in before["funnel"]["clips"]}
+    now = {row["rule"]: row for row in after["funnel"]["clips"]}
+    table = Table(box=None, header_style="bold")
+    for name, justify in (("rule", "left"), ("rejected before", "right"), ("now", "right"), ("", "right")):
+        table.add_column(name, justify=justify)
+    for rule in [*now, *(rule for rule in was if rule not in now)]:
+        old, new = was.get(rule, {}).get("rejected", 0), now.get(rule, {}).get("rejected", 0)
+        if old or new:
+            table.add_row(rule, str(old), str(new), f"{new - old:+d}" if new != old else "")
+    kept = [rows[-1]["remaining"] if rows else 0 for rows in (before["funnel"]["clips"], after["funnel"]["clips"])]
+    table.add_row(
+        "kept", str(kept[0]), str(kept[1]), f"{kept[1] - kept[0]:+d}" if kept[0] != kept[1] else "", style="bold"
+    )
+    for name, size in after["funnel"]["sets"].items():
+        old = before["funnel"]["sets"].get(name, 0)
+        table.add_row(f"set {name}", str(old), str(size), f"{size - old:+d}" if size != old else "")
+    console.print(table)
+    for warning in after["warnings"]:
+        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def print_recipe(recipe: Recipe, console: Console) -> None:
+    """Every key of a recipe with its value and what it means, section by section."""
+    from pydantic import BaseModel
+
+    console.print(f"recipe {recipe.name}  {recipe.full_hash()}", style="bold", highlight=False)
+    for name, field in type(recipe).model_fields.items():
+        section = getattr(recipe, name)
+        if not isinstance(section, BaseModel):
+            console.print(f"{name}: {section}   [dim]{field.description}[/dim]", highlight=False)
+            continue
+        console.print(f"\n[bold]{name}[/bold]  [dim]{(type(section).__doc__ or name).splitlines()[0]}[/dim]")
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for key, knob in type(section).model_fields.items():
+            value = getattr(section, key)
+            shown = ", ".join(value) if isinstance(value, dict) else str(value)
+            table.add_row(f"{name}.{key}", shown, knob.description, knob.json_schema_extra["part"])
+        console.print(table)
