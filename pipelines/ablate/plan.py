@@ -1,8 +1,8 @@
 """What `rushes ablate` trains on: for each rule or set two training sets of one size, several times over.
 
-The clips are dealt into as many parts as there are seeds, copies of one clip into the same part, and a seed sees its own
-part alone. So the seeds are independent draws of footage, not one draw trained several times: what a rule seems worth by
-the luck of its few clips differs between them, and the interval says so.
+The clips are dealt into as many parts as there are seeds, copies of one clip into the same part, and a seed sees its
+own part alone. So the seeds are independent draws of footage, not one draw trained several times: what a rule seems
+worth by the luck of its few clips differs between them, and the interval says so.
 
     with the rule       the part's clips of the base set
     without the rule    as many clips, drawn from those and from the part's clips that the rule alone turned away

@@ -177,8 +177,7 @@ def describe(asked: Asked, learner_name: str, seconds: float | None = None) -> s
     """What would be trained, and what it would cost; nothing is written. seconds: of one training, where known."""
     found, todo, validation = plan(asked)
     lines = [
-        f"{question.name}: {len(question.usual)} clips with it, {len(question.extra)} more without ({question.share:.0%})"
-        for question in found
+        f"{one.name}: {len(one.usual)} clips with it, {len(one.extra)} more without ({one.share:.0%})" for one in found
     ]
     sizes = sorted({len(trial.clips) for trial in todo})
     lines.append(
@@ -238,9 +237,10 @@ def picture(changes: Sequence[Change]) -> str:
     ]
     for number, one in enumerate(changes):
         y, colour = row * number + 18, colours[one.verdict]
+        low, high = x(one.low), x(one.high)
         parts += [
             f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{one.question} · {one.validated_on}</text>',
-            f'<line x1="{x(one.low):.1f}" y1="{y}" x2="{x(one.high):.1f}" y2="{y}" stroke="{colour}" stroke-width="3"/>',
+            f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke="{colour}" stroke-width="3"/>',
             f'<circle cx="{x(one.change):.1f}" cy="{y}" r="5" fill="{colour}"/>',
             f'<text x="{left + wide + 12}" y="{y + 4}" fill="{colour}">{one.change:+.2f} % {one.verdict}</text>',
         ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rushes.pipelines.cli.terminal import console, fail
+
+if TYPE_CHECKING:
+    from rushes.pipelines.ablate.learners import Learner
 
 
 def ablate(
@@ -70,7 +73,7 @@ def ablate(
         console.print(job.table(changes))
 
 
-def _tae(recipe: str, steps: int):
+def _tae(recipe: str, steps: int) -> Learner:
     from rushes.pipelines.cli.train import sentences
 
     with sentences():

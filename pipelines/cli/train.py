@@ -46,6 +46,7 @@ def register(commands: typer.Typer) -> None:
     commands.command()(average)
     commands.command()(evaluate)
     commands.command()(ablate)
+    commands.command()(preview)
 
 
 @contextmanager
@@ -103,9 +104,11 @@ def tae(
         chosen = _of(load(recipe, set_ or []), "tae")
         if dry_run:
             _say(describe(chosen, runs, ranks=_ranks(ray, workers)))
+            _preview(chosen, runs)
         elif ray:
             _on_ray(ray, workers, gpus_per_worker, ["tae", *runs, "--output", output], chosen)
         else:
+            _page(chosen, runs, output)
             _end(train_tae(chosen, runs, output, _say), output)
 
 
@@ -135,10 +138,36 @@ def dit(
         chosen = _of(load(recipe, set_ or []), "dit")
         if dry_run:
             _say(describe(chosen, runs, tae, _ranks(ray, workers)))
+            _preview(chosen, runs)
         elif ray:
             _on_ray(ray, workers, gpus_per_worker, ["dit", *runs, "--output", output, "--tae", tae], chosen)
         else:
+            _page(chosen, runs, output)
             _end(train_dit(chosen, runs, output, tae, _say), output)
+
+
+def _preview(recipe: TrainRecipe, runs: list[str]) -> None:
+    """The first clip of each stage and bucket, in words. Runs of latents have no pictures to look at."""
+    from rushes.model.latents import encodings
+    from rushes.pipelines.train.preview import lines, preview
+
+    for shown in () if encodings(runs) else preview(recipe, runs, each=1):
+        _say("\n".join(lines(shown)))
+
+
+def _page(recipe: TrainRecipe, runs: list[str], output: str) -> None:
+    """OUTPUT/preview.html before the first step, by one rank; a training that goes on has it already."""
+    import os
+
+    from rushes.model.latents import encodings
+    from rushes.pipelines.train.preview import write_page
+
+    page = Path(output) / "preview.html"
+    if os.environ.get("RANK", "0") == "0" and not page.exists() and not encodings(runs):
+        try:
+            _say(f"What the network will get: {write_page(recipe, runs, page, each=1)} clips in {page}")
+        except OSError as error:
+            fail(f"{page} cannot be written: {error}.")
 
 
 def _ranks(ray: str | None, workers: int) -> int:
@@ -159,6 +188,25 @@ def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:
     if recipe.model != model:
         raise TrainRecipeError(f"The recipe '{recipe.name}' trains a {recipe.model}: rushes train {recipe.model}.")
     return recipe
+
+
+def preview(
+    runs: Runs,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A training recipe's name, or a YAML file.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The page.")] = "preview.html",
+    set_: Overrides = None,
+    each: Annotated[int, typer.Option(help="Clips of each bucket of each stage.", min=1)] = 2,
+) -> None:
+    """A page of what the network will get: of each stage and bucket crops, frames, rate, and the text after the cut.
+
+    Example:  rushes preview runs/demo --recipe dit-tiny -o preview.html
+    """
+    with sentences():
+        from rushes.model.train_recipe import load
+        from rushes.pipelines.train.preview import write_page
+
+        count = write_page(load(recipe, set_ or []), runs, Path(output), each)
+        _say(f"{count} clips: {output}")
 
 
 def encode(

@@ -158,8 +158,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     lines = [f"FID: {report['features']}; {report['dimensions']} dimensions.", report["note"]]
     if "baselines" in report:
         lines.append(
-            "Above the table's models what learned nothing: mean frames, and a linear transform of 8 x 8 x 8 blocks to as "
-            "many numbers as the latents have, its constant the best of four on these very clips."
+            "Above the models what learned nothing: mean frames, and a linear transform of 8 x 8 x 8 blocks to as many "
+            "numbers as the latents have, its constant the best of four on these very clips."
         )
     if "reconstruction_fid" in report:
         lines.append(f"The clips' reconstructions by the TAE: FID {report['reconstruction_fid']:.4g}.")

@@ -69,7 +69,10 @@ def copied(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return np.clip(frames + random.normal(random.uniform(-6, 6), 1.0, frames.shape), 0, 255).astype(np.uint8)
 
 
-def planted(root: Path, cache: Path, base: int, share: float, seed: int = 0) -> tuple[str, str]:
+def planted(
+    root: Path, cache: Path, base: int, share: float, seed: int = 0, rules: tuple[str, ...] = (*HARMS, *HARMLESS),
+    validation: int = VALIDATION,
+) -> tuple[str, str]:  # fmt: skip
     """(run, clean run): `base` clips in sets/pretrain-256; each rule turned away clips, `share` of all with them.
 
     The frames lie in the learner's cache, and no file of video is written.
@@ -89,7 +92,7 @@ def planted(root: Path, cache: Path, base: int, share: float, seed: int = 0) -> 
 
     usual = {add("train", frames): frames for frames in (wander(reel, TRAIN, random) for _ in range(base))}
     ids = list(usual)
-    for rule in (*HARMS, *HARMLESS):
+    for rule in rules:
         for number in range(round(base * share / (1 - share))):
             frames = wander(reel, TRAIN, random, SHAKE if rule == "shaken" else 0, rule == "frozen")
             group = None
@@ -99,8 +102,8 @@ def planted(root: Path, cache: Path, base: int, share: float, seed: int = 0) -> 
                 group = ids[number % max(1, base // 4)]  # a quarter of the clips, over and over
                 frames = copied(usual[group], random)
             add("train", frames, rule, group)
-    held = [add("held-out", wander(reel, HELD_OUT, random)) for _ in range(VALIDATION)]
-    clean = [add("clean", wander(reel, CLEAN, random)) for _ in range(VALIDATION)]
+    held = [add("held-out", wander(reel, HELD_OUT, random)) for _ in range(validation)]
+    clean = [add("clean", wander(reel, CLEAN, random)) for _ in range(validation)]
     clips = pa.Table.from_pylist(rows, schema=CLIPS)
 
     def table(some: list[str], source: str) -> pa.Table:
@@ -145,9 +148,8 @@ def main() -> None:
         Console(width=160).print(table(changes))
         harms, harmless = sum(found(changes, r) for r in HARMS), sum(cleared(changes, r) for r in HARMLESS)
         print(f"planted harms found: {harms} of {len(HARMS)}; harmless rules cleared: {harmless} of {len(HARMLESS)}")
-        print(
-            f"{chosen.seeds} seeds; CPU time {made:.0f} s for the clips, {time.process_time() - began - made:.0f} s for the rest"
-        )
+        spent = time.process_time() - began - made
+        print(f"{chosen.seeds} seeds; CPU time {made:.0f} s for the clips, {spent:.0f} s for the trainings")
 
 
 if __name__ == "__main__":

@@ -247,8 +247,13 @@ def test_no_tile_is_longer_than_asked_whatever_the_length():
     assert max(seen) == 32 and max(chunks) <= 32 and sum(chunks) == 200
 
 
-@pytest.mark.parametrize("call", [lambda m: encode_tiled(m, torch.zeros(1, 3, 8, 8, 8), tile=12),
-                                  lambda m: decode_tiled(m, torch.zeros(1, 4, 4, 1, 1), tile=4, overlap=3)])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: encode_tiled(m, torch.zeros(1, 3, 8, 8, 8), tile=12),
+        lambda m: decode_tiled(m, torch.zeros(1, 4, 4, 1, 1), tile=4, overlap=3),
+    ],
+)
 def test_tiles_that_cannot_be_are_refused(call):
     with pytest.raises(ValueError, match="tile"):
         call(TAE(SMALL))
