@@ -17,7 +17,8 @@ from rushes.model.checkpoint import CheckpointError
 from rushes.model.data import SIDE_STEP
 from rushes.model.dit import DiT, DiTConfig
 from rushes.model.flow import GUIDANCE, PROCESSES, SAMPLING_STEPS, Process, guided, sample
-from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
+from rushes.model.parallel import Place, parallelize
+from rushes.model.tae import TAE
 from rushes.model.text import TextEncoders, prompt
 from rushes.model.tiling import decode_tiled
 
@@ -25,9 +26,13 @@ CRF = 18  # x264's quality of what is written: visually close to the frames
 FPS = 16  # sec 3.1: what a clip of 16 s is trained at
 
 
-def load_dit(where: str, tae_mark: str | None = None) -> tuple[DiT, dict[str, Any]]:
+def load_dit(
+    where: str, tae_mark: str | None = None, place: Place | None = None, half: bool = False
+) -> tuple[DiT, dict[str, Any]]:
     """A transformer (averaged weights) and its checkpoint's meta.json.
 
+    place: the ranks that share it, each of which reads its own part; None: this process, on the CPU. half: weights in
+    bfloat16, read as such: 60 GB at 30b, and no more on the way.
     tae_mark: fingerprint of the TAE that its latents shall be decoded with. Raises CheckpointError, also where that
     is another one than the transformer was trained with.
     """
@@ -38,7 +43,12 @@ def load_dit(where: str, tae_mark: str | None = None) -> tuple[DiT, dict[str, An
             f"{found.path} was trained on latents of another TAE ({found.meta.get('tae')}, not {tae_mark})."
         )
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in found.meta["config"].items()}
-    model = DiT(DiTConfig(**options))
+    dtype = torch.bfloat16 if half else torch.float32
+    with torch.device("meta"):
+        model = DiT(DiTConfig(**options)).to(dtype)
+    if place is not None:
+        parallelize(model, place, dtype)
+    model.to_empty(device="cpu" if place is None else place.device)
     checkpoints.load_weights(found, model)
     return model.eval().requires_grad_(False), found.meta
 
@@ -64,11 +74,13 @@ def sample_video(
     height, width: pixels, multiples of 16. fps: named in front of the prompt, as in training; None leaves it out.
     The noise depends on the seed and the shape alone. Raises ValueError on other sides.
     """
-    if height % SIDE_STEP or width % SIDE_STEP:
-        raise ValueError(f"height and width must be multiples of {SIDE_STEP}, not {height} x {width}")
+    step = max(SIDE_STEP, 2 * tae.space_factor)
+    if height % step or width % step:
+        raise ValueError(f"height and width must be multiples of {step}, not {height} x {width}")
     device = tae.latent_mean.device
     process = PROCESSES["flow"]() if process is None else process
-    shape = (1, tae.config.latent_channels, latent_frames(frames), height // SPACE_FACTOR, width // SPACE_FACTOR)
+    sides = tae.latent_frames(frames), height // tae.space_factor, width // tae.space_factor
+    shape = (1, tae.config.latent_channels, *sides)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
     features = encoders.encode([prompt(text, fps)])
     tokens = {name: found.tokens.to(device) for name, found in features.items()}
@@ -78,9 +90,11 @@ def sample_video(
         dropped = torch.full((1,), drop, device=device)
         return lambda x, t: dit(x, t, tokens, mask, dropped)
 
+    half = next(dit.parameters()).dtype == torch.bfloat16
     velocity = guided(predict(False), predict(True), guidance)
-    latent = sample(velocity, noise, process, process.times(steps), on_step)
-    return to_frames(decode_tiled(tae, tae.denormalize(latent), frames))
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        latent = sample(velocity, noise, process, process.times(steps), on_step)
+        return to_frames(decode_tiled(tae, tae.denormalize(latent.float()), frames))
 
 
 def to_frames(video: Tensor) -> np.ndarray:

@@ -384,6 +384,10 @@ class TAE(nn.Module):
     matching starts from noise of variance 1 and wants data of about the same.
     """
 
+    own_tiles = False  # model/tiling.py cuts what is too long or too large
+    time_factor, space_factor = TIME_FACTOR, SPACE_FACTOR
+    latent_frames = staticmethod(latent_frames)
+
     def __init__(self, config: TAEConfig | None = None):
         super().__init__()
         self.config = config = TAEConfig() if config is None else config
@@ -473,6 +477,10 @@ class TAE(nn.Module):
         """The inverse of `normalize`."""
         shape = (1, -1, *[1] * (latent.ndim - 2))
         return latent * self.latent_std.view(shape) + self.latent_mean.view(shape)
+
+    def forget_network(self) -> None:
+        """Only the statistics are kept."""
+        del self.encoder, self.decoder
 
     def _check_video(self, video: Tensor) -> None:
         channels = self.config.video_channels

@@ -36,6 +36,8 @@ def encode_tiled(tae: torch.nn.Module, video: Tensor, tile: int = TILE_FRAMES, s
     if tile < TIME_FACTOR or tile % TIME_FACTOR:
         raise ValueError(f"a tile must be a multiple of {TIME_FACTOR} frames, not {tile}")
     device = tae.latent_mean.device
+    if tae.own_tiles:
+        return tae.encode(video.to(device))
 
     def both(part: Tensor) -> Tensor:
         found = tae.encode(part.to(device))
@@ -90,6 +92,8 @@ def decode_tiled(
     side: int = SIDE_MOST,
 ) -> Tensor:
     """All of `decode_tiles` in one tensor [B, 3, frames, H, W]."""
+    if tae.own_tiles:
+        return tae.decode(latent.to(tae.latent_mean.device), frames)
     return torch.cat(list(decode_tiles(tae, latent, frames, tile, overlap, side)), dim=2)
 
 

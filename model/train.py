@@ -27,6 +27,7 @@ from rushes.model.inflate import inflate
 from rushes.model.latents import encodings, loader_class, require_encoded, videos_only
 from rushes.model.loop import Say, Session, Trained, TrainingError, stop_on_signal
 from rushes.model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
+from rushes.model.open_weights import PREFIX, OpenTAE, load_open_tae
 from rushes.model.parallel import (
     Place,
     fill,
@@ -273,8 +274,14 @@ def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig, loa
 # ---- the transformer -----------------------------------------------------------------------------------------------
 
 
-def load_tae(where: str, device: torch.device | str = "cpu") -> tuple[TAE, str]:
-    """A frozen autoencoder (averaged weights) and its fingerprint. Raises CheckpointError."""
+def load_tae(where: str, device: torch.device | str = "cpu") -> tuple[TAE | OpenTAE, str]:
+    """A frozen autoencoder (averaged weights) and its fingerprint. Raises CheckpointError.
+
+    where: a training's output, one of its checkpoints, or `diffusers:PATH` (model/open_weights.py).
+    """
+    if where.startswith(PREFIX):
+        theirs = load_open_tae(where.removeprefix(PREFIX), device)
+        return theirs, checkpoints.fingerprint(theirs)
     found = checkpoints.open_checkpoint(where)
     checkpoints.require(found, "tae")
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in found.meta["config"].items()}
@@ -343,7 +350,7 @@ def _inputs(
     """What makes the transformer's inputs, and the widths of the text features."""
     if encodings(roots):
         widths = require_encoded(roots, recipe, mark)
-        del frozen.encoder, frozen.decoder  # the latents' statistics are all that is needed
+        frozen.forget_network()  # the latents' statistics are all that is needed
         return inputs_from_latents(frozen.to(device)), widths
     encoders = text_encoders(recipe.text, device)
     return inputs_from_videos(frozen.to(device), encoders), encoders.widths

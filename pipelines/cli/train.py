@@ -47,6 +47,7 @@ def register(commands: typer.Typer) -> None:
     commands.command()(evaluate)
     commands.command()(ablate)
     commands.command()(preview)
+    commands.command("export-weights")(export_weights)
 
 
 @contextmanager
@@ -255,7 +256,7 @@ def encode(
         if dry_run:
             frozen, mark = load_tae(tae)
             plans = job.plan_sets(resolved, runs, set_name or [])
-            settings = job.settings_of(resolved, mark, options)
+            settings = job.settings_of(resolved, frozen, mark, options)
             console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
             return
         run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
@@ -276,30 +277,37 @@ def sample(
     guidance: Annotated[float, typer.Option(help="Weight of the text; the paper's 7.5. 1: none.")] = 7.5,
     seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
     fps: Annotated[float, typer.Option(help="Frames per second, said to the model and written.", min=1)] = 16,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16: half the memory, on GPUs faster.")] = "float32",
 ) -> None:
     """Videos for prompts, as mp4.
 
     Example:  rushes sample --dit runs/dit --tae runs/tae -p "A slow pan over a forest." --size 128x80 --frames 16
+
+    A model that no GPU holds, over several:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli sample ...
     """
+    if precision not in ("float32", "bfloat16"):
+        fail(f"--precision is float32 or bfloat16, not '{precision}'.")
     wide, _, high = size.partition("x")
     if not (wide.isdigit() and high.isdigit()) or int(wide) % 16 or int(high) % 16 or not int(wide) * int(high):
         fail(f"--size wants WIDTHxHEIGHT, multiples of 16, for example 128x80, not '{size}'.")
     with sentences():
         from rushes.model.flow import PROCESSES
+        from rushes.model.parallel import joined
         from rushes.model.sample import load_dit, sample_video, write_mp4
         from rushes.model.train import load_tae, text_encoders
-        from rushes.model.train_recipe import Text
+        from rushes.model.train_recipe import Parallel, Text
 
-        device = _device()
-        decoder, mark = load_tae(tae, device)
-        model, meta = load_dit(dit, mark)
-        encoders, process = text_encoders(Text(**meta["text"]), device), PROCESSES[meta["process"]]()
-        for number, text in enumerate(prompt):
-            video = sample_video(
-                model.to(device), decoder, encoders, text, frames, int(high), int(wide), steps, guidance, seed,
-                process, fps if frames > 1 else None,
-            )  # fmt: skip
-            _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
+        with joined(Parallel()) as place:
+            decoder, mark = load_tae(tae, place.device)
+            model, meta = load_dit(dit, mark, place, precision == "bfloat16")
+            encoders, process = text_encoders(Text(**meta["text"]), place.device), PROCESSES[meta["process"]]()
+            for number, text in enumerate(prompt):
+                video = sample_video(
+                    model, decoder, encoders, text, frames, int(high), int(wide), steps, guidance, seed,
+                    process, fps if frames > 1 else None,
+                )  # fmt: skip
+                if place.leads:
+                    _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
 
 
 def average(
@@ -315,6 +323,24 @@ def average(
         from rushes.model.average import average as run_average
 
         _say(f"Averaged {len(checkpoints)} checkpoints: {run_average(checkpoints, output, weight)}")
+
+
+def export_weights(
+    checkpoint: Annotated[str, typer.Argument(help="A training's output, or one of its checkpoints.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for config.json and safetensors.")],
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    raw: Annotated[bool, typer.Option("--raw", help="The weights themselves instead of their moving average.")] = False,
+    part_gb: Annotated[float, typer.Option(help="Size of a file at most, GB.", min=0.001)] = 5.0,
+) -> None:
+    """Weights as safetensors with a config.json, for other programs. An adapter (LoRA) goes out as peft writes it.
+
+    Example:  rushes export-weights runs/dit -o weights/dit --precision bfloat16
+    """
+    with sentences():
+        from rushes.model.export import export
+
+        for path in export(checkpoint, output, precision, not raw, part_gb):
+            _say(str(path))
 
 
 def evaluate(

@@ -307,8 +307,8 @@ def kept_for_backward(model: TAE, video: torch.Tensor) -> int:
 
 @pytest.mark.heavy
 def test_a_step_at_the_published_widths_keeps_less_than_with_torchs_norms_and_a_third_recomputed(monkeypatch):
-    config = TAEConfig(layers_per_block=2)  # the published widths; the count is linear in pixels
-    video = torch.randn(1, 3, 8, 32, 32)
+    config = TAEConfig()  # the published widths; the count grows with pixels, and weights in bfloat16 are left out
+    small, large = torch.randn(1, 3, 8, 16, 16), torch.randn(1, 3, 8, 16, 32)
     kept = {}
     for kind in ("torch", "ours", "recomputed"):
         torch.manual_seed(0)
@@ -318,7 +318,7 @@ def test_a_step_at_the_published_widths_keeps_less_than_with_torchs_norms_and_a_
                 patch.setattr("rushes.model.tae.activate", lambda norm, x: F.silu(norm(x)))
             if kind == "recomputed":
                 prepare_blocks(heavy_parts(model), checkpointing=True, compiled=False)
-            kept[kind] = kept_for_backward(model, video)
+            kept[kind] = kept_for_backward(model, large) - kept_for_backward(model, small)
     assert kept["ours"] <= kept["torch"] and kept["recomputed"] <= kept["torch"] / 3, kept
 
 
