@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rushes.model.data import Batch, DataOptions, Loader, Sample, Shape
 from rushes.model.dit import DiT
-from rushes.model.features import Extractor, Moments, frechet_distance
+from rushes.model.features import Extractor, Moments, VideoExtractor, frechet_distance
 from rushes.model.flow import Process
 from rushes.model.sample import sample_video, to_frames
 from rushes.model.steps import to_video
@@ -43,11 +43,12 @@ Sampler = Callable[[Sample, Shape, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Means over clips. psnr: dB, higher is better; ssim: up to 1; fid: 0 is best; pace: frames/s, both ways."""
+    """Means over clips. psnr: dB, higher is better; ssim: up to 1; fid, fvd: 0 is best; pace: frames/s, both ways."""
 
     psnr: float
     ssim: float
     fid: float
+    fvd: float
     encode_pace: float
     decode_pace: float
 
@@ -57,11 +58,13 @@ class Truth:
     """The clips that are evaluated on, and what answers without a model reach on them.
 
     clip_mean_psnr: each clip against its own mean frame; set_mean_psnr: against the mean frame of all clips of its
-    shape; both dB, mean over clips. features: of all frames. pace_shape: what paces are measured on.
+    shape; both dB, mean over clips. features: of all frames; video_features: of pieces of 16. pace_shape: what paces
+    are measured on.
     """
 
     clips: int
     features: Moments
+    video_features: Moments
     clip_mean_psnr: float
     set_mean_psnr: float
     pace_shape: Shape
@@ -120,12 +123,36 @@ class Clips:
         return self.loader.batches(range(self.count))
 
 
-def survey(clips: Clips, extractor: Extractor) -> Truth:
+@dataclass(frozen=True)
+class Extractors:
+    """Of frames (FID) and of pieces of 16 frames (FVD)."""
+
+    frames: Extractor
+    videos: VideoExtractor
+
+
+class Seen:
+    """Moments of the features of all videos that are added."""
+
+    def __init__(self, extractors: Extractors) -> None:
+        self.extractors, self.frames, self.videos = extractors, Moments(), Moments()
+
+    def add(self, frames: np.ndarray) -> None:
+        """uint8 [T, H, W, 3]."""
+        self.frames.add(self.extractors.frames(frames))
+        self.videos.add(self.extractors.videos(frames))
+
+    def distances(self, truth: Truth) -> tuple[float, float]:
+        """(FID, FVD) to the truth."""
+        return frechet_distance(truth.features, self.frames), frechet_distance(truth.video_features, self.videos)
+
+
+def survey(clips: Clips, extractors: Extractors) -> Truth:
     """What is true of the clips, before any model: decodes them twice."""
-    features, means = Moments(), {}
+    seen, means = Seen(extractors), {}
     for batch in clips:
         frames = batch.frames[0]
-        features.add(extractor(frames))
+        seen.add(frames)
         count, mean = means.get(batch.shape, (0, np.float32(0)))
         means[batch.shape] = count + 1, mean + (mean_frame(frames) - mean) / (count + 1)
     scores = []
@@ -134,7 +161,7 @@ def survey(clips: Clips, extractor: Extractor) -> Truth:
         stills = mean_frame(frames), means[batch.shape][1]
         scores.append([_decibels(float(np.mean((frames - still) ** 2, dtype=np.float64))) for still in stills])
     own, whole = np.mean(np.minimum(scores, PSNR_MOST), axis=0)
-    return Truth(clips.count, features, float(own), float(whole), batch.shape)
+    return Truth(clips.count, seen.frames, seen.videos, float(own), float(whole), batch.shape)
 
 
 def linear_psnr(clips: Clips, channels: int) -> tuple[float, float]:
@@ -160,16 +187,16 @@ def reconstruct(tae: TAE, frames: np.ndarray) -> np.ndarray:
     return to_frames(decode_tiled(tae, encode_tiled(tae, video).mean, len(frames)))
 
 
-def evaluate_tae(tae: TAE, clips: Clips, truth: Truth, extractor: Extractor) -> Reconstruction:
+def evaluate_tae(tae: TAE, clips: Clips, truth: Truth, extractors: Extractors) -> Reconstruction:
     """The autoencoder on the clips; its pace on one tile of their last shape."""
-    scores, features = [], Moments()
+    scores, seen = [], Seen(extractors)
     for batch in clips:
         frames = batch.frames[0]
         made = reconstruct(tae, frames)
         scores.append((min(psnr(frames, made), PSNR_MOST), ssim(frames, made)))
-        features.add(extractor(made))
+        seen.add(made)
     means = map(float, np.mean(scores, axis=0))
-    return Reconstruction(*means, frechet_distance(truth.features, features), *paces(tae, truth.pace_shape))
+    return Reconstruction(*means, *seen.distances(truth), *paces(tae, truth.pace_shape))
 
 
 @torch.no_grad()
@@ -210,9 +237,9 @@ def sampler(
     return make
 
 
-def evaluate_samples(make: Sampler, clips: Clips, truth: Truth, extractor: Extractor) -> float:
-    """FID between the clips and one video of the same shape for the caption of each."""
-    features = Moments()
+def evaluate_samples(make: Sampler, clips: Clips, truth: Truth, extractors: Extractors) -> tuple[float, float]:
+    """(FID, FVD) between the clips and one video of the same shape for the caption of each."""
+    seen = Seen(extractors)
     for number, batch in enumerate(clips):
-        features.add(extractor(make(batch.samples[0], batch.shape, number)))
-    return frechet_distance(truth.features, features)
+        seen.add(make(batch.samples[0], batch.shape, number))
+    return seen.distances(truth)

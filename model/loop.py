@@ -71,8 +71,9 @@ class Trained:
     def __init__(self, model: nn.Module, options: Optimizer) -> None:
         self.model, self.options = model, options
         fused = next(model.parameters()).is_cuda
+        learned = by_mesh(p for p in model.parameters() if p.requires_grad)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group} for group in by_mesh(model.parameters())], lr=0.0, betas=(options.beta1, options.beta2),
+            [{"params": group} for group in learned], lr=0.0, betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay, fused=fused,
         )  # fmt: skip
         self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -26,13 +26,10 @@ from rushes.model.checkpoint import CheckpointError
 from rushes.model.tae import Posterior
 
 PREFIX = "diffusers:"
-# diffusers' class -> config keys of the factors in time and in space where it names them, else the published ones.
-AUTOENCODERS = {
-    "AutoencoderKLWan": ("scale_factor_temporal", "scale_factor_spatial", 4, 8),
-    "AutoencoderKLHunyuanVideo": ("temporal_compression_ratio", "spatial_compression_ratio", 4, 8),
-    "AutoencoderKLLTXVideo": ("temporal_compression_ratio", "spatial_compression_ratio", 8, 32),
-    "AutoencoderKLCogVideoX": ("temporal_compression_ratio", "spatial_compression_ratio", 4, 8),
-}
+AUTOENCODERS = (
+    "AutoencoderKLWan", "AutoencoderKLHunyuanVideo", "AutoencoderKLLTXVideo", "AutoencoderKLCogVideoX",
+)  # fmt: skip
+PROBE_FRAMES, PROBE_SIDE = 17, 64  # a video whose latents tell the factors in time and space
 TRANSFORMERS = ("WanTransformer3DModel",)
 STEPS = 1000.0  # that open flow-matching transformers count noise levels in
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -57,10 +54,11 @@ class OpenTAE(nn.Module):
         super().__init__()
         self.vae = vae.eval().requires_grad_(False)
         config = vae.config
-        time_key, space_key, time, space = AUTOENCODERS[type(vae).__name__]
-        self.time_factor = int(config.get(time_key) or time)
-        self.space_factor = int(config.get(space_key) or space)
-        channels = int(config.get("z_dim") or config["latent_channels"])
+        with torch.no_grad():  # measured: the classes have no common name for them
+            video = torch.zeros(1, config.get("in_channels") or 3, PROBE_FRAMES, PROBE_SIDE, PROBE_SIDE)
+            probe = vae.encode(video.to(vae.dtype)).latent_dist.mean
+        channels = probe.shape[1]
+        self.time_factor, self.space_factor = (PROBE_FRAMES - 1) // (probe.shape[2] - 1), PROBE_SIDE // probe.shape[3]
         self.config = OpenConfig(channels)
         mean, std = _statistics(vae, channels)
         self.register_buffer("latent_mean", mean)

@@ -312,6 +312,10 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
     resumed run belongs to another autoencoder, TextEncoderError where an encoder's weights are missing, DataError
     where encoded runs are of another autoencoder, other text encoders or other shapes.
     """
+    if recipe.open_transformer:
+        from rushes.model.train_open import train_lora
+
+        return train_lora(recipe, roots, output, tae, say)
     with joined(recipe.parallel) as place, _held(output, place):
         frozen, mark = load_tae(tae)
         inputs, text_widths = _inputs(recipe, roots, frozen, mark, place.device)

@@ -358,12 +358,15 @@ def evaluate(
     features: Annotated[
         str, typer.Option(help="FID's extractor: a TorchScript file, open_clip:NAME/TAG, or random-conv.")
     ] = "random-conv",
+    video_features: Annotated[
+        str, typer.Option(help="FVD's extractor: a TorchScript file (I3D), or random-conv.")
+    ] = "random-conv",
     steps: Annotated[int, typer.Option(help="DiT: sampling steps.", min=2)] = 50,
     guidance: Annotated[float, typer.Option(help="DiT: weight of the text.")] = 7.5,
     seed: Annotated[int, typer.Option(help="DiT: of the first clip's noise.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Autoencoders by PSNR, SSIM and FID of what they reproduce; transformers by the FID of their samples.
+    """Autoencoders by PSNR, SSIM, FID and FVD of what they reproduce; transformers by FID and FVD of their samples.
 
     Example:  rushes evaluate runs/demo --tae runs/tae-2.5d --tae runs/tae-3d --resolution 96 --frames-max 16
     """
@@ -378,7 +381,7 @@ def evaluate(
 
         videos_only(runs)
         options = DataOptions(set_name, 1, 0, frames_max, resolution)
-        setting = evaluation.Setting(runs, options, clips, features, _device())
+        setting = evaluation.Setting(runs, options, clips, features, video_features, _device())
         if dit:
             report = evaluation.compare_dits(setting, tae[0], dit, steps, guidance, seed)
         else:
