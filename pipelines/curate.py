@@ -7,6 +7,7 @@ people, aesthetics, embeddings on a few stills), content, cut, caption, curricul
 from __future__ import annotations
 
 import datetime
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -21,10 +22,13 @@ from rich.console import Console
 from rushes.curation import manifest, rules, signals, storage
 from rushes.curation import recipe as recipes
 from rushes.curation.captioning import Caption
-from rushes.curation.decide import Decisions, curriculum, decide, measure_content, set_table
+from rushes.curation.content import RESULT, measure_table
+from rushes.curation.content.concepts import CONCEPTS
+from rushes.curation.decide import Decisions, decide_all, set_table
 from rushes.curation.manifest import Run, join
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.sets import curriculum
 from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, STATUSES, LateRule
 from rushes.curation.video.cut import CutClip
 from rushes.curation.video.inputs import list_inputs
@@ -51,7 +55,7 @@ CAPTION = "captioning"
 CURRICULUM = "curriculum"
 
 
-GROUPS = pa.schema([("clip_id", pa.string()), ("copy_group", pa.string()), ("cluster_id", pa.int64())])
+VECTORS = ["clip_id", "semantic", "copy"]
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,15 @@ class _Curation:
         self.store = WorkStore(root, recipe)
         self.began = time.monotonic()
         self.warnings: list[str] = []
+        self.concepts: pa.Table | None = None
 
     def run(self, uris: list[str]) -> Outcome:
         sources = self._probe(uris)
         sources, analyzed, looks = self._analyze_and_look(sources)
         clips = _with_looks(analyzed, looks)
         clips = self._content(clips, looks)
-        decisions = decide(clips, self.recipe)
+        decisions, notes = decide_all(clips, self.recipe)
+        self.warnings += notes
         clips = with_decisions(clips, decisions)
         clips = self._cut(clips, sources)
         clips = self._caption(clips)
@@ -186,17 +192,9 @@ class _Curation:
 
     def _content(self, clips: pa.Table, looks: pa.Table | None) -> pa.Table:
         stage = self.bus.stage(CONTENT, 1, "clips")
-        if looks is None:
-            groups = GROUPS.empty_table()
-        else:
-            survivors = np.equal(rules.judge(clips, self.recipe), None)
-            ids = clips["clip_id"].filter(pa.array(survivors))
-            path, found = self.store.content(ids.to_pylist())
-            if found is None:
-                chosen = looks.filter(pc.is_in(looks["clip_id"], ids))
-                found = measure_content(clips, chosen, self.recipe)
-                manifest.write_table(path, found)
-            groups = found
+        groups = RESULT.empty_table()
+        if looks is not None:
+            groups, self.concepts = measure_table(looks.select(VECTORS), self.store.content_folder, self.recipe)
         stage.step()
         return _left_join(clips, groups)
 
@@ -253,7 +251,8 @@ class _Curation:
         mine = embeddings.filter(pc.is_in(embeddings["clip_id"], clips["clip_id"])).sort_by("clip_id")
         rows = pa.Table.from_pylist([source.row() for source in sources], manifest.SOURCES)
         stage.step()
-        return {"sources": rows, "clips": clips, "embeddings": mine, **sets}
+        tables = {"sources": rows, "clips": clips, "embeddings": mine, **sets}
+        return tables if self.concepts is None else {**tables, CONCEPTS: self.concepts}
 
 
 def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
@@ -264,18 +263,21 @@ def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
     began = time.monotonic()
     before = run.table("clips")
     clips = before
+    concepts = run.table(CONCEPTS) if CONCEPTS in run.tables else None
     if "content" in changed_parts(run, recipe):
         embeddings = run.table("embeddings")
-        survivors = clips["clip_id"].filter(pa.array(np.equal(rules.judge(clips, recipe), None)))
-        chosen = embeddings.filter(pc.is_in(embeddings["clip_id"], survivors))
-        clips = clips.drop_columns(["copy_group", "cluster_id"])
-        clips = _left_join(clips, measure_content(clips, chosen, recipe))
-    clips = _still_failed(with_decisions(clips, decide(clips, recipe)), before)
+        clips = clips.drop_columns([name for name in RESULT.names if name != "clip_id" and name in clips.column_names])
+        with tempfile.TemporaryDirectory() as folder:
+            groups, concepts = measure_table(embeddings.select(VECTORS), folder, recipe)
+        clips = _left_join(clips, groups)
+    decisions, notes = decide_all(clips, recipe)
+    clips = _still_failed(with_decisions(clips, decisions), before)
     if root is not None and root != run.root:  # the clips stay where they were cut
         there = pc.binary_join_element_wise(_address(run.root), clips["media"], "/")
         relative = pc.starts_with(clips["media"], "media/")
         clips = _set(clips, "media", pc.if_else(relative, there, clips["media"]))
     clips, sets, warnings = with_sets(clips, recipe)
+    warnings = [*notes, *warnings]
     uncut = int(pc.sum(pc.and_(clips["kept"], pc.is_null(clips["media"]))).as_py() or 0)
     if uncut:
         warnings.append(
@@ -289,6 +291,8 @@ def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
             f"`rushes curate` with these thresholds will."
         )
     tables = {"sources": run.table("sources"), "clips": clips, "embeddings": run.table("embeddings"), **sets}
+    if concepts is not None:
+        tables[CONCEPTS] = concepts
     record = commit_record(recipe, tables, warnings)
     record["parent"] = {"run": run.root, "snapshot": run.record["snapshot"]}
     record["times_s"] = {"judge": round(time.monotonic() - began, 3)}
