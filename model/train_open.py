@@ -18,8 +18,9 @@ from rushes.model.flow import PROCESSES
 from rushes.model.loop import Say, Session, Trained, stop_on_signal
 from rushes.model.open_weights import OpenDiT, load_open_dit
 from rushes.model.parallel import Place, average_gradients, joined
-from rushes.model.steps import Backward, dit_backward, dit_validation
-from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, _next_stage, load_tae, loader_of
+from rushes.model.stages import take_over
+from rushes.model.steps import Backward, dit_backward, dit_validation, preparation
+from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, load_tae, loader_of
 from rushes.model.train_recipe import Parallel, TrainRecipe, TrainRecipeError
 
 
@@ -37,18 +38,19 @@ def train_lora(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str,
         _begin(session, roots, facts, {"open_transformer": recipe.open_transformer, **facts["lora"]})
         model = _model(recipe, place, widths)
         process = PROCESSES[recipe.process]()
-        while (index := _next_stage(session)) is not None:
+        while (index := session.progress.next_stage(recipe)) is not None:
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
             trained = {"dit": Trained(model, recipe.optimizer)}
             if session.resumed is not None:
-                session.restore(trained)
+                take_over(session.resumed, session.progress, trained)
             backward = _averaged(dit_backward(recipe, stage, model, inputs, process), model)
             validation = Validation(roots, recipe, stage, session)
             check = partial(validation.mean, dit_validation(recipe, model, inputs, process))
+            prepare = preparation(recipe, stage, frozen.config.latent_channels, place.device, process)
             with stop_on_signal(session), closing(loader):
-                if not session.run_stage(stage, loader, trained, backward, check):
+                if not session.run_stage(stage, loader, trained, backward, check, prepare):
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)
     return True

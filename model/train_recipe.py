@@ -39,6 +39,11 @@ class Stage(Section):
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up (not published)")
     patience: int = Field(3, ge=1, description="plateau: validations without progress before the rate is halved")
+    lr_floor: float = Field(0.01, ge=0, le=1, description="plateau: share of lr that it is never halved below")
+    balance: int | None = Field(
+        None, ge=1, description="cheaper buckets get larger batches, multiples of this, so that steps cost alike"
+    )
+    image_micro_batch: int | None = Field(None, ge=1, description="images per forward pass; null: as micro_batch")
     image_every: int | None = Field(
         None, ge=1, description="every n-th batch holds images: 1 = images only, 4 = 1:3 (3.1.1), 11 = 1:10"
     )
@@ -62,7 +67,7 @@ class Stage(Section):
 class Data(Section):
     workers: int = Field(2, ge=0, description="decoding threads of a rank")
     prefetch: int = Field(2, ge=1, description="batches decoded ahead")
-    errors_max: int = Field(16, ge=0, description="clips that may fail to decode before the run stops")
+    errors_max: int = Field(16, ge=0, description="different clips that may fail to decode before the run stops")
     validation_set: str = "validation"
     validation_clips: int = Field(64, ge=1, description="at most so many clips are validated on")
     validation_draws: int = Field(4, ge=1, description="DiT: noise levels per validated clip")
@@ -76,6 +81,7 @@ class Optimizer(Section):
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights per step")
+    skip_max: int = Field(8, ge=0, description="steps left out for a number that is not finite, before the run stops")
 
 
 class BytesText(Section):
@@ -133,6 +139,10 @@ class Parallel(Section):
     replicate: int = Field(1, ge=1, description="sharded copies of the model, each with clips of its own (HSDP)")
     context: int = Field(1, ge=1, description="ranks that share the tokens of a clip")
     tensor: int = Field(1, ge=1, description="ranks that share heads and feed-forward widths")
+    reduce: Literal["micro_batch", "step"] = Field(
+        "micro_batch",
+        description="when gradients are summed over ranks; step: fewer messages, and all gradients at every rank",
+    )
 
 
 class Lora(Section):
@@ -167,7 +177,9 @@ class TrainRecipe(Section):
     process: Literal["flow", "diffusion"] = "flow"
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
-    checkpointing: bool = Field(False, description="recompute activations of a block in the backward pass")
+    checkpointing: bool | Literal["selective"] = Field(
+        False, description="recompute a block's activations in the backward pass; selective (DiT): the cheap ones"
+    )
     compile: bool = Field(False, description="torch.compile, block by block (DiT)")
     keep: int = Field(3, ge=1, description="checkpoints kept on disk")
     open_transformer: str | None = Field(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -183,7 +182,7 @@ def encode(
     frozen, mark = load_tae(tae)
     channels = frozen.config.latent_channels
     # A training may go on meanwhile: its newest checkpoint is named once.
-    where = tae if tae.startswith(PREFIX) else os.path.abspath(checkpoints.open_checkpoint(tae).path)
+    where = tae if tae.startswith(PREFIX) else _address(checkpoints.open_checkpoint(tae).path)
     settings = settings_of(recipe, frozen, mark, options)
     plans = plan_sets(recipe, roots, names)
     with manifest.lock(root):
