@@ -18,6 +18,7 @@ from rushes.model.data import SIDE_STEP
 from rushes.model.dit import DiT, DiTConfig
 from rushes.model.flow import GUIDANCE, PROCESSES, SAMPLING_STEPS, Process, guided, sample
 from rushes.model.parallel import Place, parallelize
+from rushes.model.steps import latent_of
 from rushes.model.tae import TAE
 from rushes.model.text import TextEncoders, prompt
 from rushes.model.tiling import decode_tiled
@@ -68,10 +69,12 @@ def sample_video(
     process: Process | None = None,
     fps: float | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
+    first: np.ndarray | None = None,
 ) -> np.ndarray:
     """uint8 [frames, height, width, 3]: one video for one prompt.
 
     height, width: pixels, multiples of 16. fps: named in front of the prompt, as in training; None leaves it out.
+    first: uint8 [1, height, width, 3], the frame that the video begins with (a DiT with options.first_frame).
     The noise depends on the seed and the shape alone. Raises ValueError on other sides.
     """
     step = max(SIDE_STEP, 2 * tae.space_factor)
@@ -86,9 +89,15 @@ def sample_video(
     tokens = {name: found.tokens.to(device) for name, found in features.items()}
     mask = {name: found.mask.to(device) for name, found in features.items()}
 
+    told: dict[str, Tensor] = {}
+    if first is not None:
+        if not dit.config.first_frame:
+            raise ValueError("this transformer was not trained on first frames (options.first_frame)")
+        told["first"] = tae.normalize(latent_of(tae, first))
+
     def predict(drop: bool) -> Callable[[Tensor, Tensor], Tensor]:
         dropped = torch.full((1,), drop, device=device)
-        return lambda x, t: dit(x, t, tokens, mask, dropped)
+        return lambda x, t: dit(x, t, tokens, mask, dropped, **told)
 
     half = next(dit.parameters()).dtype == torch.bfloat16
     velocity = guided(predict(False), predict(True), guidance)

@@ -356,10 +356,13 @@ def _inputs(
     """What makes the transformer's inputs, and the widths of the text features."""
     if encodings(roots):
         widths = require_encoded(roots, recipe, mark)
+        if recipe.options.get("first_frame"):
+            raise DataError("Encoded runs hold no first frames by themselves: train from the runs of videos instead.")
         frozen.forget_network()  # the latents' statistics are all that is needed
         return inputs_from_latents(frozen.to(device)), widths
     encoders = text_encoders(recipe.text, device)
-    return inputs_from_videos(frozen.to(device), encoders), encoders.widths
+    first_frame = bool(recipe.options.get("first_frame"))
+    return inputs_from_videos(frozen.to(device), encoders, first_frame), encoders.widths
 
 
 def _dit_config(recipe: TrainRecipe, frozen: TAE, text_widths: dict[str, int]) -> DiTConfig:

@@ -182,6 +182,9 @@ class TrainRecipe(Section):
     )
     compile: bool = Field(False, description="torch.compile, block by block (DiT)")
     keep: int = Field(3, ge=1, description="checkpoints kept on disk")
+    first_frame: float = Field(
+        0.9, ge=0, le=1, description="DiT with options.first_frame: share of clips whose first frame is told"
+    )
     open_transformer: str | None = Field(
         None, description="DiT: a diffusers transformer, a folder or a hub id, that is fine-tuned by LoRA"
     )

@@ -41,7 +41,7 @@ def ablate(
 ) -> None:
     """What is a rule worth? Small models trained with it and without it, on as many clips, and what changes.
 
-    Example:  rushes ablate runs/demo -o runs/ablation --rule text_score --seeds 5
+    Example:  rushes ablate runs/demo -o runs/ablation --rule visual.text_max --seeds 5
 
     `ablation.json` and `ablation.svg` in the output say the same as the table.
     """

@@ -61,11 +61,21 @@ def sentences() -> Iterator[None]:
     from rushes.model.checkpoint import CheckpointError
     from rushes.model.data import DataError
     from rushes.model.features import FeaturesError
+    from rushes.model.frames import ClipError
     from rushes.model.loop import TrainingError
     from rushes.model.text import TextEncoderError
     from rushes.model.train_recipe import TrainRecipeError
 
-    known = CheckpointError, DataError, FeaturesError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError
+    known = (
+        CheckpointError,
+        ClipError,
+        DataError,
+        FeaturesError,
+        ManifestError,
+        TextEncoderError,
+        TrainingError,
+        TrainRecipeError,
+    )
     try:
         yield
     except known as error:
@@ -278,6 +288,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
     fps: Annotated[float, typer.Option(help="Frames per second, said to the model and written.", min=1)] = 16,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16: half the memory, on GPUs faster.")] = "float32",
+    image: Annotated[
+        str | None, typer.Option(help="An image the videos begin with; a DiT trained with options.first_frame.")
+    ] = None,
 ) -> None:
     """Videos for prompts, as mp4.
 
@@ -292,6 +305,7 @@ def sample(
         fail(f"--size wants WIDTHxHEIGHT, multiples of 16, for example 128x80, not '{size}'.")
     with sentences():
         from rushes.model.flow import PROCESSES
+        from rushes.model.frames import read_image
         from rushes.model.parallel import joined
         from rushes.model.sample import load_dit, sample_video, write_mp4
         from rushes.model.train import load_tae, text_encoders
@@ -301,10 +315,13 @@ def sample(
             decoder, mark = load_tae(tae, place.device)
             model, meta = load_dit(dit, mark, place, precision == "bfloat16")
             encoders, process = text_encoders(Text(**meta["text"]), place.device), PROCESSES[meta["process"]]()
+            if image and not model.config.first_frame:
+                fail(f"{dit} was not trained on first frames: train it with --set options.first_frame=true.")
+            first = read_image(image, int(high), int(wide)) if image else None
             for number, text in enumerate(prompt):
                 video = sample_video(
                     model, decoder, encoders, text, frames, int(high), int(wide), steps, guidance, seed,
-                    process, fps if frames > 1 else None,
+                    process, fps if frames > 1 else None, first=first,
                 )  # fmt: skip
                 if place.leads:
                     _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
