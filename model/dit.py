@@ -260,8 +260,8 @@ class DiT(nn.Module):
         latent: [B, C, T, H, W], H and W multiples of 2; an image has T = 1. t: [B] in [0, 1], 0 = noise.
         text: encoder name -> features [B, L, width]; text_mask: name -> [B, L] bool, true = a real token.
         drop_text: [B] bool, true = answer without the text (classifier-free guidance).
-        first: [B, C, 1, H, W], the latent of the first frame alone (options.first_frame); first_given: [B] bool, false =
-        answer without it; None: all have it.
+        first: [B, C, 1, H, W], the latent of the first frame alone (options.first_frame); first_given: [B] bool, false:
+        this clip is answered without it; None: all have it.
         Returns [B, C, T, H, W]. Raises ValueError on another shape.
         """
         grid = token_grid(self.config, latent.shape)
