@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -22,11 +23,11 @@ from rushes.curation import signals
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"analyze": 1, "look": 1, "content": 2, "cut": 1, "caption": 2}
+PART_VERSIONS = {"observe": 1, "measure": 1, "look": 1, "content": 2, "cut": 1, "caption": 2}
 
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
-Part = Literal["analyze", "look", "content", "cut", "caption", "judge", "engine"]
+Part = Literal["observe", "measure", "look", "content", "cut", "caption", "judge", "engine"]
 
 
 class RecipeError(ValueError):
@@ -54,13 +55,13 @@ def _thresholds(section: str) -> type[Section]:
 class Scenes(_thresholds("scenes")):
     """Shot boundaries, and clips from single shots (sec 3.2.1, app B.1)."""
 
-    adaptive_threshold: float = knob(3.0, "analyze", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
-    min_content_val: float = knob(15.0, "analyze", "hard cuts: least HSV change (0-255) of a cut", gt=0)
-    min_shot_s: float = knob(0.4, "analyze", "two hard cuts are at least this far apart, seconds", ge=0)
-    dissolves: bool = knob(True, "analyze", "also end shots at dissolves and fades")
-    trim_frames: int = knob(3, "analyze", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
-    head_s: float = knob(2.0, "analyze", "seconds dropped where a clip is the file's start (B.1)", ge=0)
-    duration_max_s: float = knob(16.0, "analyze", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
+    adaptive_threshold: float = knob(3.0, "measure", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
+    min_content_val: float = knob(15.0, "measure", "hard cuts: least HSV change (0-255) of a cut", gt=0)
+    min_shot_s: float = knob(0.4, "measure", "two hard cuts are at least this far apart, seconds", ge=0)
+    dissolves: bool = knob(True, "measure", "also end shots at dissolves and fades")
+    trim_frames: int = knob(3, "measure", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
+    head_s: float = knob(2.0, "measure", "seconds dropped where a clip is the file's start (B.1)", ge=0)
+    duration_max_s: float = knob(16.0, "measure", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
     clips_per_source: int | None = knob(None, "judge", "at most so many clips of one source (paper: 1-2)", ge=1)
 
     @model_validator(mode="after")
@@ -75,9 +76,9 @@ class Scenes(_thresholds("scenes")):
 class Visual(_thresholds("visual")):
     """Size, borders, light, text, people, aesthetics (sec 3.2.1, app B.1)."""
 
-    stills_per_s: float = knob(1.0, "analyze", "stills kept per second of a clip for the models", gt=0, le=8)
-    stills_side: int = knob(640, "analyze", "longer side of a still, pixels", ge=64)
-    stills_max: int = knob(16, "analyze", "most stills kept per clip", ge=1)
+    stills_per_s: float = knob(1.0, "observe", "stills kept per second of a clip for the models", gt=0, le=8)
+    stills_side: int = knob(640, "observe", "longer side of a still, pixels", ge=64)
+    stills_max: int = knob(16, "measure", "most stills kept per clip", ge=1)
     text: bool = knob(True, "look", "read text on the stills (RapidOCR)")
     text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
@@ -96,10 +97,10 @@ class Motion(_thresholds("motion")):
     """Static, slow, jittery and slideshow footage (sec 3.2.1, app B.1)."""
 
     fps_measurable: float = knob(
-        5.0, "analyze", "below this rate frames are too far apart in time for a motion score: null", gt=0
+        5.0, "measure", "below this rate frames are too far apart in time for a motion score: null", gt=0
     )
-    static_eps: float = knob(0.12, "analyze", "a frame whose VMAF motion is below this is static", ge=0)
-    jitter_content_val: float = knob(27.0, "analyze", "jitter: HSV change (0-255) that counts as a false shot", gt=0)
+    static_eps: float = knob(0.12, "measure", "a frame whose VMAF motion is below this is static", ge=0)
+    jitter_content_val: float = knob(27.0, "measure", "jitter: HSV change (0-255) that counts as a false shot", gt=0)
 
 
 def keep_target(keep: float | str) -> tuple[float, Literal["share", "clips", "hours"]]:
@@ -310,7 +311,7 @@ class Bounds(Section):
 
 class Recipe(Section):
     name: str = knob("custom", "engine", "name of the recipe")
-    meters: tuple[str, ...] = knob((), "analyze", "meters of your own: 'package.module:Class'")
+    meters: tuple[str, ...] = knob((), "observe", "meters of your own: 'package.module:Class'")
     rules: dict[str, Bounds] = knob({}, "judge", "rules on any column, after the built-in ones")
     scenes: Scenes = Scenes()
     visual: Visual = Visual()
@@ -322,18 +323,24 @@ class Recipe(Section):
     engine: Engine = Engine()
 
     def part_hash(self, part: Part) -> str:
-        """Hash of the fields that change `part` (and of its version): 12 hexadecimal digits.
+        """Hash of what changes `part` (fields, version, code of own meters): 12 hexadecimal digits.
 
         Work is keyed by (content of the source, this hash): see the sixth idea of docs/architecture.md.
         """
         fields = {key: value for key, (of, value) in flat(self).items() if of == part}
-        payload = json.dumps([PART_VERSIONS.get(part, 0), fields], sort_keys=True, default=str)
+        code = [_code_of(path) for path in self.meters] if part == "observe" else []
+        payload = json.dumps([PART_VERSIONS.get(part, 0), fields, *code], sort_keys=True, default=str)
         return hashlib.blake2b(payload.encode(), digest_size=6).hexdigest()
+
+    def analysis_hash(self) -> str:
+        """Hash of what decides a file's clips and stills: its tracks, and what is measured from them."""
+        return self.part_hash("observe") + self.part_hash("measure")
 
     def full_hash(self) -> str:
         """Hash of everything that decides the tables: all parts but the engine's."""
         fields = {key: value for key, (of, value) in flat(self).items() if of != "engine"}
-        payload = json.dumps([PART_VERSIONS, fields], sort_keys=True, default=str)
+        code = [_code_of(path) for path in self.meters]
+        payload = json.dumps([PART_VERSIONS, fields, *code], sort_keys=True, default=str)
         return hashlib.blake2b(payload.encode(), digest_size=8).hexdigest()
 
     def get(self, key: str) -> Any:
@@ -350,6 +357,15 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _code_of(meter: str) -> str:
+    """Text of the module that holds a meter of one's own: edit it, and what it measured is measured again."""
+    try:
+        spec = importlib.util.find_spec(meter.partition(":")[0])
+        return Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
+    except (ImportError, OSError, ValueError, UnicodeDecodeError):
+        return ""  # no such module: whoever builds the meter says so
 
 
 def flat(model: BaseModel, prefix: str = "") -> dict[str, tuple[str, Any]]:

@@ -330,7 +330,7 @@ def changed_parts(run: Run, recipe: Recipe) -> list[str]:
 
 
 def parts_of(recipe: Recipe) -> dict[str, str]:
-    return {part: recipe.part_hash(part) for part in ("analyze", "look", "content", "cut", "caption")}
+    return {part: recipe.part_hash(part) for part in ("observe", "measure", "look", "content", "cut", "caption")}
 
 
 def _unseen(clips: pa.Table, recipe: Recipe) -> int:
@@ -468,7 +468,7 @@ def recipe_for_judging(run: Run, name: str | None, overrides: list[str]) -> Reci
     """
     own = resolved_of(run)
     recipe = recipes.build(own, overrides) if name is None else recipes.load(name, overrides)
-    for part in ("analyze", "look", "cut", "caption"):
+    for part in ("observe", "measure", "look", "cut", "caption"):
         if part in changed_parts(run, recipe):
             raise RecipeError(
                 f"This recipe changes '{part}', which {run.root} holds as it was made, and judging opens no video: "

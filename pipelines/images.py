@@ -273,9 +273,9 @@ def sharpest(uri: str, duration_s: float, parts: int) -> list[tuple[float, np.nd
     best: dict[int, tuple[float, float, np.ndarray]] = {}
     with decode.opened(uri) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
-        errors: list[str] = []
+        end = decode.Decoded()
         first = None
-        for picture in decode.pictures(container, stream, errors):
+        for picture in decode.pictures(container, stream, end):
             if picture.time is None:
                 continue
             first = picture.time if first is None else first
@@ -287,7 +287,7 @@ def sharpest(uri: str, duration_s: float, parts: int) -> list[tuple[float, np.nd
             if part not in best or score > best[part][0]:
                 best[part] = (score, time_s, bgr)
     if not best:
-        raise NoImage(f"no frame: none could be decoded{': ' + errors[0] if errors else ''}")
+        raise NoImage(f"no frame: none could be decoded{': ' + end.errors[0] if end.errors else ''}")
     return [best[part][1:] for part in sorted(best)]
 
 

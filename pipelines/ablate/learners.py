@@ -20,7 +20,7 @@ from rushes.pipelines.ablate.plan import Span
 
 FRAMES, SIDE = 16, 48  # of a clip as the predictor sees it; pixels
 RATE_MOST = 12.0  # frames per second at most: slower sources are read at their own rate
-CONTEXT, PATCH, AHEAD, STRIDE = 4, 10, 2, 5  # frames seen, side seen, frames told ahead, pixels between places
+CONTEXT, PATCH, AHEAD, STRIDE = 3, 6, 2, 4  # frames seen, side seen, frames told ahead, pixels between places
 TOLD = 4  # side of what is told, in the middle of what is seen
 RIDGE = 1e-3  # of the features' mean power
 FLOOR = 1e-6  # of a clip's loss, grey levels in [-1, 1] squared: a clip without any motion has a logarithm too
@@ -62,7 +62,7 @@ class Predictor:
         return told
 
     def _pairs(self, clip: Span) -> tuple[np.ndarray, np.ndarray]:
-        """(what is seen [N, 401], what is told [N, 32]) of all places of a clip; differences to the last mean."""
+        """(what is seen [N, 109], what is told [N, 32]) of all places of a clip; differences to the last mean."""
         video = self._video(clip).astype(np.float64) / 127.5 - 1
         windows = np.lib.stride_tricks.sliding_window_view(video, (CONTEXT + AHEAD, PATCH, PATCH))
         windows = windows[::AHEAD, ::STRIDE, ::STRIDE].reshape(-1, CONTEXT + AHEAD, PATCH, PATCH)

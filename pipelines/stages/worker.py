@@ -64,7 +64,8 @@ class Worker:
         if found is not None:
             return found
         analysis = self._analyzer(source)
-        self._store.put_analysis(analysis)
+        if not analysis.transient:
+            self._store.put_analysis(analysis)
         return analysis.source, analysis.clips
 
     def look(self, source_id: str, clip_ids: list[str]) -> pa.Table:

@@ -133,8 +133,8 @@ def main() -> None:
     from rushes.pipelines.ablate.run import table
 
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--base", type=int, default=160, help="clips of the base set")
-    options.add_argument("--share", type=float, default=0.4, help="of each rule's clips")
+    options.add_argument("--base", type=int, default=480, help="clips of the base set")
+    options.add_argument("--share", type=float, default=0.5, help="of each rule's clips")
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--draw", type=int, default=0, help="another draw of all clips")
     chosen = options.parse_args()
