@@ -99,7 +99,7 @@ def planted(
             if rule == "text":
                 frames = with_text(frames, random)
             if rule == "duplicates":
-                group = ids[number % max(1, base // 4)]  # a quarter of the clips, over and over
+                group = ids[number % max(1, base // 10)]  # a tenth of the clips, over and over
                 frames = copied(usual[group], random)
             add("train", frames, rule, group)
     held = [add("held-out", wander(reel, HELD_OUT, random)) for _ in range(validation)]
