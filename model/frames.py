@@ -29,6 +29,8 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 UNBLOCKED_AREA = 0.5  # share of the coded area, up to which nothing is seen of blocks that were not smoothed
 HD_WIDTH, SD_HEIGHT = 1280, 576  # from where on a video that names no colour matrix is BT.709 (mpv's rule)
 UNNAMED_SPACE = 2  # AVCOL_SPC_UNSPECIFIED
+#: Containers that hold their own pictures, from local files: FFmpeg would take a text for a list of other files.
+OWN_PICTURES = {"format_whitelist": "mov,mp4,matroska,webm,avi,mpegts", "protocol_whitelist": "file"}
 MISSING_FRAMES = 2  # that a clip may end early: a cut lands on a frame, and rates are rounded
 
 
@@ -48,7 +50,7 @@ def read_clip(uri: str, times: np.ndarray, height: int, width: int) -> np.ndarra
     out = np.empty((len(times), height, width, 3), dtype=np.uint8)
     try:
         for seeks in (True, False):  # a seek may land behind its target: then the file is read from its start
-            with _opened(uri) as file, av.open(file) as container:
+            with _opened(uri) as file, av.open(file, options=OWN_PICTURES) as container:
                 if _fill(container, uri, times, out, seeks):
                     break
     except (av.error.FFmpegError, OSError, ManifestError) as error:
