@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import Run
@@ -27,6 +25,7 @@ from rushes.curation.recipe import Recipe
 from rushes.pipelines.view import charts, words
 from rushes.pipelines.view.advice import advise, sentences
 from rushes.pipelines.view.funnel import funnel
+from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.story import deciding_value
 from rushes.pipelines.view.tables import recipe_of, rows_at
 
@@ -243,30 +242,14 @@ def media_link(root: str, media: str | None, folder: str) -> str | None:
 
 
 def _strips(run: Run, recipe: Recipe, clips: pa.Table, budget: int) -> dict[str, str]:
-    """clip_id -> data URI of its strip. A clip whose stills are gone (the work folder was cleared) has none."""
-    by_source: dict[str, list[str]] = defaultdict(list)
-    for row in clips.select(["clip_id", "source_id"]).to_pylist():
-        by_source[row["source_id"]].append(row["clip_id"])
+    """clip_id -> data URI of its strip. A clip whose stills are gone has none."""
     bytes_each = min(STRIP_BYTES, budget // max(clips.num_rows, 1))
-    fs, work = manifest.resolve(manifest.join(run.root, "work", "stills"))
-    part = recipe.part_hash("analyze")
+    pairs = zip(clips["clip_id"].to_pylist(), clips["source_id"].to_pylist(), strict=True)
     strips = {}
-    for source_id, ids in by_source.items():
-        try:
-            stills = pq.read_table(
-                f"{work}/{source_id}-{part}.parquet",
-                filesystem=fs,
-                columns=["clip_id", "t_s", "jpeg"],
-                filters=[("clip_id", "in", ids)],
-                partitioning=None,
-            ).sort_by("t_s")
-        except (FileNotFoundError, pa.ArrowInvalid):
-            continue
-        for clip_id in ids:
-            jpegs = stills.filter(pc.equal(stills["clip_id"], clip_id))["jpeg"].to_pylist()
-            strip = filmstrip(jpegs, bytes_each)
-            if strip is not None:
-                strips[clip_id] = "data:image/jpeg;base64," + base64.b64encode(strip).decode("ascii")
+    for clip_id, jpegs in stills_of(run, recipe, pairs).items():
+        strip = filmstrip(jpegs, bytes_each)
+        if strip is not None:
+            strips[clip_id] = "data:image/jpeg;base64," + base64.b64encode(strip).decode("ascii")
     return strips
 
 
