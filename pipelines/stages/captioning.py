@@ -166,14 +166,21 @@ def _with_captions(made: str, known: str, why: str) -> None:
     """In a worker: a shard's rows with their captions, from the records."""
     table = storage.read_table(made)
     wanted = table.filter(table["kept"])["clip_id"].to_pylist()
-    places = Index.load(known).find(wanted)
-    captions: dict[str, Caption] = {}
-    for uri in dict.fromkeys(place for place in places if place is not None):
-        captions |= {row["clip_id"]: Caption(**row) for row in storage.read_table(uri).to_pylist()}
+    captions = recorded(Index.load(known), wanted)
     failed = {i: (captions[i].error or "no caption") if i in captions else why for i in wanted
               if i not in captions or captions[i].text is None}  # fmt: skip
     table = with_captions(table, (captions[i] for i in wanted if i in captions))
     storage.write_table(made, reject(table, failed, CAPTION_FAILED))
+
+
+def recorded(index: Index, ids: list[str]) -> dict[str, Caption]:
+    """What is recorded of these clips."""
+    places = dict(zip(ids, index.find(ids), strict=True))
+    found: dict[str, Caption] = {}
+    for uri in dict.fromkeys(place for place in places.values() if place is not None):
+        rows = (row for row in storage.read_table(uri).to_pylist() if places.get(row["clip_id"]) == uri)
+        found |= {row["clip_id"]: Caption(**row) for row in rows}
+    return found
 
 
 @cache

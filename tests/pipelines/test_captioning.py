@@ -51,10 +51,7 @@ def ask_all(root: str, url: str) -> list[Caption]:
 
 def written(spec: recipe.Recipe, root: str, ids: list[str]) -> list[Caption]:
     """What is recorded of these clips, in their order; nothing for those that are not."""
-    places = captioning.ledger_of(spec, root).index(passing=True).find(ids)
-    found = {}
-    for uri in {place for place in places if place is not None}:
-        found |= {row["clip_id"]: Caption(**row) for row in storage.read_table(uri).to_pylist()}
+    found = captioning.recorded(captioning.ledger_of(spec, root).index(passing=True), ids)
     return [found[i] for i in ids if i in found]
 
 

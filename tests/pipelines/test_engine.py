@@ -147,7 +147,7 @@ def test_a_file_that_kills_its_worker_fails_alone_and_a_meter_of_ones_own_can_re
     sources = {row["uri"]: row for row in run.table("sources").to_pylist()}
     assert sources[str(good)]["status"] == "ok"
     assert sources[str(deadly)]["status"] == "failed"
-    assert sources[str(deadly)]["error"].startswith("the worker died in analyze, 2 times out of 2")
+    assert sources[str(deadly)]["error"].startswith("the worker died in observe, 2 times out of 2")
     clips = run.table("clips").to_pylist()
     assert all(isinstance(clip["redness"], float) for clip in clips)
     assert "rules.redness.min" in {clip["rejected_by"] for clip in clips}
