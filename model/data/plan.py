@@ -105,7 +105,7 @@ def batch_sizes(clips: dict[Shape, int], options: DataOptions) -> dict[Shape, in
 def imbalance(buckets: Sequence[Bucket], cost: Callable[[Shape], float]) -> float:
     """Cost of the costliest step over that of the mean step of an epoch; 1 where all cost alike."""
     steps = np.array([len(bucket.rows) // bucket.batch for bucket in buckets])
-    costs = np.array([bucket.batch * cost(bucket.shape) for bucket in buckets])
+    costs = np.array([bucket.batch * cost(bucket.shape) for bucket in buckets], np.float64)
     return float(costs.max() * steps.sum() / (costs * steps).sum())
 
 
