@@ -81,15 +81,25 @@ def build(recipe: Recipe, info: StreamInfo) -> list[Meter]:
 
 def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:
     """Columns that a recipe's own meters write. Raises RecipeError where one cannot be imported."""
-    return [field for path in paths for field in load(path).columns]
+    fields: list[pa.Field] = []
+    for path in paths:
+        meter = load(path)
+        missing = [what for what in ("tracks", "columns", "observe", "measure") if not hasattr(meter, what)]
+        if not isinstance(meter, type) or missing:
+            raise RecipeError(
+                f"Recipe key 'meters': '{path}' is no meter: that is a class with tracks, columns, observe and measure."
+            )
+        fields += meter.columns
+    return fields
 
 
 def load(path: str) -> Any:
     """The class at 'package.module:Class'. Raises RecipeError where there is none."""
     module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        meter = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(
             f"Recipe key 'meters': '{path}' cannot be imported ({error}); write it as 'package.module:Class'."
         ) from error
+    return meter

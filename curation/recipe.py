@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +19,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from rushes.curation import signals
+from rushes.curation import plain_yaml, signals
+from rushes.curation.names import wrong_name
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 1, "measure": 1, "look": 1, "content": 2, "cut": 1, "caption": 2}
+PART_VERSIONS = {"observe": 1, "measure": 1, "look": 1, "content": 2, "cut": 2, "caption": 2}
 
+NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
 Part = Literal["observe", "measure", "look", "content", "cut", "caption", "judge", "engine"]
@@ -290,6 +293,14 @@ class Curriculum(Section):
     )
     validation: float = knob(0.02, "judge", "share of the clips whose whole sources are held out", ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _names(self) -> Curriculum:
+        for name in self.sets:
+            wrong = wrong_name(name)
+            if wrong:
+                raise ValueError(f"the name {name!r} of a set {wrong}")
+        return self
+
 
 class Engine(Section):
     """How the work is run; nothing here changes the result."""
@@ -313,6 +324,9 @@ class Recipe(Section):
     name: str = knob("custom", "engine", "name of the recipe")
     meters: tuple[str, ...] = knob((), "observe", "meters of your own: 'package.module:Class'")
     rules: dict[str, Bounds] = knob({}, "judge", "rules on any column, after the built-in ones")
+    formats: tuple[str, ...] = knob(
+        (), "judge", "further formats that are opened, by FFmpeg's names; concat, hls and dash read other files"
+    )
     scenes: Scenes = Scenes()
     visual: Visual = Visual()
     motion: Motion = Motion()
@@ -380,6 +394,12 @@ def flat(model: BaseModel, prefix: str = "") -> dict[str, tuple[str, Any]]:
     return leaves
 
 
+def recipe_path(folder: Path, name: str) -> Path:
+    """That of a shipped recipe, or of a YAML file."""
+    path = folder / f"{name}.yaml"
+    return path if os.path.exists(path) else Path(os.path.expanduser(name))
+
+
 def shipped() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
@@ -390,21 +410,25 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
 
     Raises RecipeError (one sentence, naming the nearest valid key) for anything that cannot be used.
     """
-    path = RECIPE_FOLDER / f"{name_or_path}.yaml"
-    if not path.exists():
-        path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    if len(name_or_path) > NAME_MAX or "\0" in name_or_path:
+        raise RecipeError(
+            f"A recipe's name of {len(name_or_path):,} characters names no file: {name_or_path[:60]!r}..."
+        )
+    path = recipe_path(RECIPE_FOLDER, name_or_path)
+    if os.path.isdir(path):
         raise RecipeError(
             f"The recipe '{name_or_path}' is a folder; name a YAML file or one of: {', '.join(shipped())}."
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         near = difflib.get_close_matches(name_or_path, shipped(), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
         raise RecipeError(f"There is no recipe '{name_or_path}': no shipped recipe and no such file; {hint}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        data = plain_yaml.load_file(path) or {}
+    except plain_yaml.PlainYamlError as error:
+        raise RecipeError(f"Recipe {path} {error}.") from error
+    except OSError as error:
+        raise RecipeError(f"Recipe {path} cannot be read: {error.strerror}.") from error
     if not isinstance(data, dict):
         raise RecipeError(f"Recipe {path} must be a mapping of sections, not a {type(data).__name__}.")
     return build({"name": path.stem, **data}, overrides)
@@ -415,12 +439,14 @@ def build(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> 
     base = _nested(data)
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise RecipeError(f"--set wants key=value, for example --set motion.vmaf_min=3, not '{override}'.")
+        if not equals or not key.strip() or len(key) > KEY_MAX:
+            raise RecipeError(
+                f"--set wants key=value, for example --set motion.vmaf_min=3, not '{override[:KEY_MAX]}'."
+            )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {key.strip()}: '{text}' is not a YAML value.") from error
+            value = plain_yaml.load(text)
+        except plain_yaml.PlainYamlError as error:
+            raise RecipeError(f"--set {key.strip()}: the value {error}.") from error
         _assign(base, key.strip(), value)
     try:
         return Recipe.model_validate(base)
@@ -456,6 +482,7 @@ def _all_keys() -> list[str]:
 
 
 def _unknown_key(key: str) -> str:
+    key = " ".join(key.split())[:KEY_MAX]
     keys = _all_keys()
     last = key.split(".")[-1]
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
@@ -472,5 +499,7 @@ def _sentence(error: ValidationError) -> str:
         return _unknown_key(key)
     if first["type"] == "value_error":
         return f"Recipe section '{key}': {first['msg'].removeprefix('Value error, ')}."
+    if first["type"] == "recursion_loop":
+        return f"Recipe key '{key}' holds itself."
     wants = re.sub(r" or instance of \w+", "", first["msg"].removeprefix("Input ")).replace("dictionary", "mapping")
-    return f"Recipe key '{key}': {first['input']!r} will not do; it {wants}."
+    return f"Recipe key '{key}': {plain_yaml.shown(first['input'])} will not do; it {wants}."

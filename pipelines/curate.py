@@ -26,20 +26,19 @@ from rushes.curation.content import RESULT, measure_table
 from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.decide import Decisions, decide_all, set_table
 from rushes.curation.manifest import Run, join
-from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.sets import curriculum
 from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, STATUSES, LateRule
-from rushes.curation.video.cut import CutClip
-from rushes.curation.video.inputs import list_inputs
+from rushes.curation.video.cut import CutClip, sweep
 from rushes.curation.video.source import Source
+from rushes.pipelines.checks import check
 from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.cluster import Kind, RayCluster
 from rushes.pipelines.engine.events import Bus, EventLog, log_folder
+from rushes.pipelines.engine.observe import announce, observers
 from rushes.pipelines.stages.captioning import caption_all
-from rushes.pipelines.stages.captioning import check as check_captioning
 from rushes.pipelines.stages.records import WorkStore, record_versions
 from rushes.pipelines.stages.worker import Worker, stop_reason
 from rushes.pipelines.view.tables import resolved_of, schema_of
@@ -67,19 +66,21 @@ class Outcome:
     sentence: str | None
 
 
-def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Outcome:
+def curate(
+    recipe: Recipe, inputs: list[str], root: str, console: Console, column: str | None = None, limit: int | None = None
+) -> Outcome:
     """Run the whole pipeline, or what an earlier run with the same output left to do.
+
+    column: of lists that name their addresses by another name; limit: only so many inputs.
 
     Raises InputError, RecipeError, ManifestError or StopRun: one sentence each.
     """
-    own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
-    rules.check(recipe, own)
-    uris = list_inputs(inputs)
-    check_captioning(recipe)
+    uris = check(recipe, inputs, root, column, limit)
     root = storage.absolute(root)
     with manifest.lock(root), Terminal(console) as terminal:
+        sweep(root)
         log = EventLog(root)
-        bus = Bus([terminal, log])
+        bus = Bus([terminal, log, *observers(root)])
         cpus = ray_start.start(recipe.engine)
         workers = max(1, min(cpus, len(uris)))
         token = join(root, ".seen")
@@ -118,6 +119,7 @@ class _Curation:
         record = commit_record(self.recipe, tables, self.warnings)
         record["times_s"] = {**self.bus.times_s, "total": round(time.monotonic() - self.began, 3)}
         run = publish(self.root, tables, record, self.recipe)
+        announce(run, uris)
         return _outcome(run, self.recipe)
 
     def _probe(self, uris: list[str]) -> list[Source]:
@@ -220,9 +222,11 @@ class _Curation:
                 stage.step()
         stage.end()
         failed = {clip_id: why for clip_id, why in done.items() if isinstance(why, str)}
-        media = {clip_id: cut.media for clip_id, cut in done.items() if isinstance(cut, CutClip)}
+        cuts = {clip_id: cut for clip_id, cut in done.items() if isinstance(cut, CutClip)}
         ids = clips["clip_id"].to_pylist()
-        clips = _set(clips, "media", pa.array([media.get(clip_id) for clip_id in ids], pa.string()))
+        for name, type_ in (("media", pa.string()), ("media_bytes", pa.int64()), ("media_hash", pa.string())):
+            values = [getattr(cuts[clip_id], name) if clip_id in cuts else None for clip_id in ids]
+            clips = _set(clips, name, pa.array(values, type_))
         return _reject(clips, failed, CUT_FAILED)
 
     def _caption(self, clips: pa.Table) -> pa.Table:

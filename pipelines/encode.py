@@ -346,6 +346,9 @@ def _published(
         rows = pa.concat_tables([run.table(f"sets/{name}") for run in plan.table.runs], promote_options="default")
         media = pa.array([result.media.get(row) for row in range(rows.num_rows)], pa.string())
         rows = rows.set_column(rows.column_names.index("media"), "media", media)
+        for column in ("media_bytes", "media_hash"):  # of the clip, and this is a latent
+            place = rows.column_names.index(column)
+            rows = rows.set_column(place, rows.schema.field(place), pa.nulls(rows.num_rows, rows.schema.types[place]))
         tables[f"sets/{name}"] = rows.filter(rows["media"].is_valid())
         for row, error in sorted(result.errors.items()):
             failures.append({"set": name, "clip_id": rows["clip_id"][row].as_py(), "error": error})

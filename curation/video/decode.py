@@ -24,6 +24,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
+from rushes.curation.video.containers import ContainerError, open_media
 from rushes.curation.video.source import Source, open_bytes
 
 LUMA_SIDE = 160  # longer side of the small luma, pixels: VMAF motion there ranks as at full size (docs/benchmarks.md)
@@ -221,11 +222,9 @@ def opened(uri: str, vectors: bool = False) -> Iterator[tuple[Any, Any]]:
     if size == 0:
         raise DecodeError("the file is empty (0 bytes)")
     try:
-        container = av.open(file, metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise DecodeError(f"this is not a video that FFmpeg can open ({_reason(error)})") from error
+        container = open_media(file)
+    except ContainerError as error:
+        raise DecodeError(str(error)) from error
     try:
         videos = [s for s in container.streams.video if not _is_cover(s)]
         if not videos:

@@ -14,7 +14,7 @@ from rushes.curation.analyze import Analyzer
 from rushes.curation.captioning import Caption, Servers, ServersDown
 from rushes.curation.look import Looker
 from rushes.curation.recipe import Recipe
-from rushes.curation.video import decode
+from rushes.curation.video import containers, decode
 from rushes.curation.video.cut import CutClip, Cutter
 from rushes.curation.video.source import Source
 from rushes.pipelines.stages.captioning import caption_rows
@@ -28,6 +28,7 @@ class Worker:
 
     def __init__(self, recipe: Recipe, root: str) -> None:
         decode.quiet()
+        containers.allow(recipe.formats)
         pa.set_cpu_count(1)
         self._recipe, self._root = recipe, root
         self._store = WorkStore(root, recipe)

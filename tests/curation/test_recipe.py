@@ -83,7 +83,7 @@ def test_the_rules_of_one_set_can_be_overridden_by_their_dotted_keys():
         ("motion.vmaf_minn=1", "Did you mean 'motion.vmaf_min'"),
         ("duration_min_s=1", "Did you mean 'scenes.duration_min_s'"),
         ("motion.vmaf_min=.nan", "motion.vmaf_min"),
-        ("motion.vmaf_min=[1", "is not a YAML value"),
+        ("motion.vmaf_min=[1", "is not valid YAML"),
         ("curriculum.sets.pretrain-256.people=[0.9, 0.1]", "the smaller first"),
         ("engine.num_cpus=0", "engine.num_cpus"),
         ("=3", "--set wants key=value"),
