@@ -82,8 +82,13 @@ def buckets_of(table: ClipTable, options: DataOptions) -> tuple[list[Bucket], st
         one = min(small, key=lambda bucket: len(bucket.rows))
         raise DataError(
             f"{text}\nThe bucket {one.shape} has {len(one.rows)} clips, fewer than one batch of {one.batch}: "
-            f"make the batch smaller, curate more"
-            + ("." if len(small) == len(everything) else ", or set small_buckets to leave_out.")
+            f"make the batch smaller (--set stages.all.batch={max(1, len(one.rows))}, and micro_batch no larger), "
+            f"curate more"
+            + (
+                "."
+                if len(small) == len(everything)
+                else ", or leave it out (--set stages.all.small_buckets=leave_out)."
+            )
         )
     return [bucket for bucket in everything if len(bucket.rows) >= bucket.batch], text
 

@@ -101,7 +101,8 @@ def layouts(file: str) -> None:
             norm = trained.step(1e-3, 0)
             fresh = fresh_dit(place)
             found[name] = {
-                "loss": mean_over_ranks(loss.detach()), "norm": norm, "gradients": gradients, "held": held, "tokens": seen[0],
+                "loss": mean_over_ranks(loss.detach()), "norm": norm, "gradients": gradients, "held": held,
+                "tokens": seen[0],
                 "weights": {name: p.full_tensor() for name, p in model.state_dict().items()},
                 "fresh": {name: p.full_tensor() for name, p in fresh.state_dict().items()},
             }  # fmt: skip
