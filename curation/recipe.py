@@ -22,7 +22,7 @@ from rushes.curation import signals
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"analyze": 1, "look": 1, "content": 1, "cut": 1, "caption": 2}
+PART_VERSIONS = {"analyze": 1, "look": 2, "content": 1, "cut": 1, "caption": 2}
 
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 

@@ -100,8 +100,8 @@ DRAW = LateRule("content.keep", "drawn: {value:.1%} kept")
 CUT_FAILED = LateRule("cut.failed", "can be encoded", "media")
 CAPTION_FAILED = LateRule("captioning.failed", "can be captioned", "caption")
 LATE_RULES = (CLIPS_PER_SOURCE, COPIES, DRAW, CUT_FAILED, CAPTION_FAILED)
-#: Cosine of two copy embeddings from which the clips are copies; measured in content/embed.py (SSCD's is 0.99).
-COPY_THRESHOLD = 0.9
+#: Cosine of two copy embeddings from which clips are copies, of content/copies.py (docs/accuracy.md; SSCD: 0.99).
+COPY_THRESHOLD = 0.72
 #: human_score from which a clip counts as one with people.
 PEOPLE_MIN = 0.6
 

@@ -9,14 +9,12 @@ Movie Gen 3.2.1 and B.1, in the order of the stage:
 Pure functions on arrays: the result depends on the clips and the seed, never on the order of the rows.
 """
 
+from rushes.curation.content.copies import COPY_DIM, COPY_THRESHOLD, copy_embedding
 from rushes.curation.content.embed import (
-    COPY_DIM,
-    COPY_THRESHOLD,
     SEMANTIC_DIM,
     SEMANTIC_MERGE_THRESHOLD,
     MeasuredCopyEmbedder,
     MeasuredSemanticEmbedder,
-    copy_embedding,
     semantic_embedding,
 )
 from rushes.curation.content.group import cluster, find_duplicates
