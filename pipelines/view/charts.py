@@ -18,6 +18,7 @@ from rushes.curation.curriculum import ASPECTS, DURATIONS
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import BY_NAME, Signal, charted
+from rushes.pipelines.view.histograms import thresholds
 from rushes.pipelines.view.tables import schema_of
 from rushes.pipelines.view.words import number, reason
 
@@ -73,22 +74,8 @@ def _type(schema: pa.Schema, name: str) -> pa.DataType:
 
 def _lines(name: str, recipe: Recipe) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Thresholds on a column: those of the base rules, and those that the sets raise above them."""
-    base = [
-        {"key": rule.key, "value": float(threshold), "compare": rule.compare, "sets": []}
-        for rule, threshold in rules.active(recipe)
-        if rule.column == name
-    ]
-    raised: dict[tuple[str, float], list[str]] = defaultdict(list)
-    for of, spec in recipe.curriculum.sets.items():
-        for key, threshold in spec.rules.items():
-            same = any(line["key"] == key and line["value"] == threshold for line in base)
-            if threshold is not None and not same and key in rules.BY_KEY and rules.BY_KEY[key].column == name:
-                raised[key, float(threshold)].append(of)
-    sets = [
-        {"key": key, "value": value, "compare": rules.BY_KEY[key].compare, "sets": names}
-        for (key, value), names in sorted(raised.items())
-    ]
-    return base, sets
+    found = thresholds(name, recipe)
+    return [line for line in found if not line["sets"]], [line for line in found if line["sets"]]
 
 
 def histogram(
