@@ -7,13 +7,14 @@ Pure functions on columns; all counts are exact integers and nothing depends on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from rushes.curation.content.resample import hash_unit
+from rushes.curation.content.resample import hash_bits, hash_unit
 
 # --- buckets -----------------------------------------------------------------------------------------------
 
@@ -80,10 +81,8 @@ def buckets(width: np.ndarray, height: np.ndarray, duration_s: np.ndarray) -> np
     centres = np.log([a / b for a, b in ASPECTS.values()])
     aspect = np.abs(ratio[:, None] - centres[None, :]).argmin(axis=1)
     row = np.searchsorted([x.min_s for x in DURATIONS], np.where(measured, d, 0.0), side="right") - 1
-    names, found = list(ASPECTS), np.full(len(d), None, dtype=object)
-    for i in np.nonzero(measured & (row >= 0))[0]:
-        found[i] = f"{names[aspect[i]]}/{DURATIONS[row[i]].name}"
-    return found
+    names = np.array([[f"{a}/{x.name}" for x in DURATIONS] for a in ASPECTS], dtype=object)
+    return np.where(measured & (row >= 0), names[aspect, np.maximum(row, 0)], None)
 
 
 def bucket_of(width: int, height: int, duration_s: float) -> str | None:
@@ -220,10 +219,9 @@ def solve_quota(counts: Mapping[str, int], landscape: Share | None, people: Shar
 
 @dataclass(frozen=True)
 class SetSpec:
-    """A stage set: its name, who passes its rules (bool [N]), and the shares its members must have."""
+    """A stage set: its name, and the shares its members must have."""
 
     name: str
-    passes: np.ndarray
     landscape: Share | None = None
     people: Share | None = None
 
@@ -251,22 +249,92 @@ def _quota_note(spec: SetSpec, counts: dict[str, int], taken: int) -> str | None
     key = min(left, key=left.__getitem__)  # the quota that alone leaves least
     low, high = getattr(spec, key) or (0.0, 1.0)
     lp, ln, pp, pn = (counts[c] for c in CELLS)
-    have = (
-        f"{lp + ln} landscape and {pp + pn} portrait clips"
+    inside, outside, kinds = (
+        (lp + ln, pp + pn, ("landscape clips", "portrait clips"))
         if key == "landscape"
-        else f"{lp + pp} clips with people and {ln + pn} without"
+        else (lp + pp, ln + pn, ("clips with people", "clips without people"))
     )
     fate = "cannot be met" if taken == 0 else f"leaves {taken} of {available} clips"
     other = "people" if key == "landscape" else "landscape"
     beside = "" if left[key] == taken else f" beside the {other} quota"
-    return f"{key} quota {low:g}-{high:g} {fate}{beside}: {have}; widen curriculum.sets.{spec.name}.{key}"
+    return (
+        f"{key} quota {low:g}-{high:g} {fate}{beside}: {inside} {kinds[0]} and {outside} {kinds[1]}"
+        f"{_missing(inside, outside, low, high, kinds)}; widen curriculum.sets.{spec.name}.{key}"
+    )
 
 
-def _depth(specs: Sequence[SetSpec], first: int, n: int) -> np.ndarray:
-    """How many sets from ``first`` on each clip can be in: int [n], counted up to the first rule it fails."""
-    depth, still = np.zeros(n, dtype=np.int64), np.ones(n, dtype=bool)
-    for spec in specs[first:]:
-        still &= np.asarray(spec.passes, dtype=bool)
+def _missing(inside: int, outside: int, low: float, high: float, kinds: tuple[str, str]) -> str:
+    """How many more clips of which kind would let this quota keep all that there are."""
+    total = inside + outside
+    if inside < low * total and low < 1:
+        return f" ({math.ceil(round((low * total - inside) / (1 - low), 6))} more {kinds[0]} would keep all)"
+    if inside > high * total and high > 0:
+        return f" ({math.ceil(round(inside / high - total, 6))} more {kinds[1]} would keep all)"
+    return ""
+
+
+def signatures(landscape: np.ndarray, people: np.ndarray, passes: Sequence[np.ndarray]) -> np.ndarray:
+    """Which cell a clip is in and which sets' rules it passes, as one number: int64 [N], of ``4 << sets`` at most."""
+    found = 2 * ~np.asarray(landscape, bool) + ~np.asarray(people, bool)  # the order of CELLS
+    found = found.astype(np.int64)
+    for place, column in enumerate(passes):
+        found |= np.asarray(column, bool).astype(np.int64) << (2 + place)
+    return found
+
+
+def luck(clip_ids: np.ndarray, seed: int) -> np.ndarray:
+    """Who is taken first where a quota takes some: uint64 [N], the smallest first."""
+    return hash_bits(seed, "nested-sets", clip_ids)
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Set name -> signature -> the largest luck that is in the set; and a sentence for each set that a quota halved."""
+
+    most: dict[str, dict[int, int]]
+    notes: dict[str, str]
+
+    def members(self, name: str, signature: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """bool [N]: which clips with these signatures and lucks are in the set."""
+        inside = np.zeros(len(signature), bool)
+        for kind, most in self.most[name].items():
+            inside |= (signature == kind) & (draws <= np.uint64(most))
+        return inside
+
+
+def nested_cuts(signature: np.ndarray, draws: np.ndarray, specs: Sequence[SetSpec]) -> Cuts:
+    """Fill the stage sets in the order given, loosest first: each is a subset of the one before.
+
+    The candidates of a set are the members of the one before that pass its rules; ``solve_quota`` says how many of
+    each cell stay, and within a cell those stay that pass more of the later sets' rules (in their order: failing the
+    next one ends the count), then those with the smaller luck. ``signature`` and ``draws`` [N] are all that is needed
+    of a clip, in any order; those of one signature stay up to some luck, which is what is returned.
+    """
+    result = Cuts({}, {})
+    members = np.arange(len(signature))
+    for place, spec in enumerate(specs):
+        members = members[(signature[members] >> (2 + place)) & 1 == 1]
+        kinds, cells = signature[members], signature[members] & 3
+        counts = dict(zip(CELLS, np.bincount(cells, minlength=len(CELLS)).tolist()))
+        take = solve_quota(counts, spec.landscape, spec.people)
+        order = np.lexsort((draws[members], -_depth(kinds, place + 1, len(specs)), cells))
+        ends = np.cumsum([0, *counts.values()])
+        chosen = np.concatenate([order[start : start + take[cell]] for start, cell in zip(ends, CELLS)])
+        members = members[chosen]
+        result.most[spec.name] = {
+            int(kind): int(draws[members[signature[members] == kind]].max()) for kind in np.unique(signature[members])
+        }
+        note = _quota_note(spec, counts, len(members))
+        if note:
+            result.notes[spec.name] = note
+    return result
+
+
+def _depth(signature: np.ndarray, first: int, sets: int) -> np.ndarray:
+    """How many sets from ``first`` on each clip can be in: int [N], counted up to the first rule it fails."""
+    depth, still = np.zeros(len(signature), dtype=np.int64), np.ones(len(signature), dtype=bool)
+    for place in range(first, sets):
+        still &= (signature >> (2 + place)) & 1 == 1
         depth += still
     return depth
 
@@ -276,42 +344,24 @@ def nested_sets(
     landscape: np.ndarray,
     people: np.ndarray,
     specs: Sequence[SetSpec],
+    passes: Sequence[np.ndarray],
     seed: int,
 ) -> NestedSets:
-    """Fill the stage sets in the order given, loosest first: each is a subset of the one before.
+    """``nested_cuts`` for clips that are in memory: who is in which set.
 
-    ``landscape`` (width >= height) and ``people`` are bool [N]. The candidates of a set are the members of
-    the one before that pass its rules; ``solve_quota`` says how many of each cell stay, and within a cell
-    those stay that pass more of the later sets' rules (in their order: failing the next one ends the count),
-    then those with the smaller hash of (seed, clip_id). Rows may come in any order. Raises ValueError on
-    lengths that differ, on ids and on set names that repeat.
+    ``landscape`` (width >= height), ``people`` and each of ``passes`` (who passes a set's rules) are bool [N]. Raises
+    ValueError on lengths that differ, on ids and on set names that repeat.
     """
     ids = np.asarray(clip_ids, dtype=str)
-    wide, human = np.asarray(landscape, dtype=bool), np.asarray(people, dtype=bool)
-    columns = {"landscape": wide, "people": human, **{s.name: np.asarray(s.passes) for s in specs}}
-    if len(columns) != len(specs) + 2 or len(np.unique(ids)) != len(ids):
+    if len({spec.name for spec in specs}) != len(specs) or len(np.unique(ids)) != len(ids):
         raise ValueError("clip ids and set names must each be given once")
+    columns = {"landscape": landscape, "people": people, **{s.name: p for s, p in zip(specs, passes, strict=True)}}
     for name, column in columns.items():
-        if column.shape != ids.shape:
-            raise ValueError(f"column {name!r} has shape {list(column.shape)} for {len(ids)} clips")
-    cell = 2 * ~wide + ~human  # the order of CELLS
-    luck = hash_unit(seed, "nested-sets", ids)
-    members = np.ones(len(ids), dtype=bool)
-    result = NestedSets({}, {})
-    for i, spec in enumerate(specs):
-        candidates = members & columns[spec.name].astype(bool)
-        counts = dict(zip(CELLS, np.bincount(cell[candidates], minlength=len(CELLS)).tolist()))
-        take = solve_quota(counts, spec.landscape, spec.people)
-        order = np.lexsort((ids, luck, -_depth(specs, i + 1, len(ids))))
-        order = order[candidates[order]]
-        members = np.zeros(len(ids), dtype=bool)
-        for number, name in enumerate(CELLS):
-            members[order[cell[order] == number][: take[name]]] = True
-        result.masks[spec.name] = members
-        note = _quota_note(spec, counts, int(members.sum()))
-        if note:
-            result.notes[spec.name] = note
-    return result
+        if np.shape(column) != ids.shape:
+            raise ValueError(f"column {name!r} has shape {list(np.shape(column))} for {len(ids)} clips")
+    signature, draws = signatures(landscape, people, passes), luck(ids, seed)
+    cuts = nested_cuts(signature, draws, specs)
+    return NestedSets({spec.name: cuts.members(spec.name, signature, draws) for spec in specs}, cuts.notes)
 
 
 # --- validation --------------------------------------------------------------------------------------------
@@ -319,33 +369,33 @@ def nested_sets(
 MOST_VALIDATED = 0.5  # validation never takes more clips than training keeps, unless asked for a larger share
 
 
-def validation_sources(source_ids: Sequence[str], fraction: float, seed: int) -> tuple[set[str], str | None]:
+def validation_sources(names: np.ndarray, clips: np.ndarray, fraction: float, seed: int) -> tuple[set[str], str | None]:
     """Whole sources for the validation set, so that its loss is on footage never trained on.
 
-    ``source_ids`` names the source of every clip [N]. Sources are taken by the smallest hash of (seed,
-    source_id) until at least ``fraction`` (in [0, 1)) of the clips are in; one that would take validation
-    past half of the clips is passed over, and one source always stays for training. Returns the sources, and
-    a sentence where the share could not be reached, else None. Raises ValueError on another fraction.
+    ``names`` [S] are the sources, each once, and ``clips`` [S] how many clips each has. Sources are taken by the
+    smallest hash of (seed, source_id) until at least ``fraction`` (in [0, 1)) of the clips are in; one that would take
+    validation past half of the clips is passed over, and one source always stays for training. Returns the sources,
+    and a sentence where the share could not be reached, else None. Raises ValueError on another fraction.
     """
     if not 0.0 <= fraction < 1.0:
         raise ValueError(f"the share of clips for validation must be in [0, 1), got {fraction}")
-    names, sizes = np.unique(np.asarray(source_ids, dtype=str), return_counts=True)
+    names, clips = np.asarray(names, dtype=str), np.asarray(clips, dtype=np.int64)
     chosen: set[str] = set()
     if fraction == 0.0:
         return chosen, None
     if len(names) < 2:
         return chosen, f"no validation set: it takes whole sources and needs at least 2, got {len(names)}"
-    clips = int(sizes.sum())
-    most, taken = max(MOST_VALIDATED, fraction) * clips, 0
+    total = int(clips.sum())
+    most, taken = max(MOST_VALIDATED, fraction) * total, 0
     for i in np.lexsort((names, hash_unit(seed, "validation", names))):
-        if taken >= fraction * clips or len(chosen) == len(names) - 1:
+        if taken >= fraction * total or len(chosen) == len(names) - 1:
             break
-        if taken + sizes[i] <= most:
+        if taken + clips[i] <= most:
             chosen.add(str(names[i]))
-            taken += int(sizes[i])
-    if taken >= fraction * clips:
+            taken += int(clips[i])
+    if taken >= fraction * total:
         return chosen, None
     return chosen, (
-        f"validation holds {taken} of {clips} clips, less than the share of {fraction:g} asked for: "
+        f"validation holds {taken} of {total} clips, less than the share of {fraction:g} asked for: "
         f"whole sources are taken, and the next one would leave too few clips to train on"
     )

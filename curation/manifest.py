@@ -3,10 +3,12 @@
 A run folder holds immutable snapshots and one commit record that names the current one:
 
     RUN/run.json                          the commit record; replaced in one atomic step
+    RUN/snapshots/<id>/run.json           the same record, of every snapshot that was published
     RUN/snapshots/<id>/<table>/*.parquet  written once, never changed
     RUN/<table> -> snapshots/<id>/<table> on a local disk: links for whoever reads RUN/clips/*.parquet by hand
 
-A reader that opens the run sees all tables of one snapshot or, before the first is published, none.
+A table is a list of files. They may lie in an older snapshot, or in another run: what does not change is not written
+again. A reader that opens the run sees all tables of one snapshot or, before the first is published, none.
 """
 
 from __future__ import annotations
@@ -15,26 +17,42 @@ import contextlib
 import difflib
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from rushes.curation import signals
+from rushes.curation import signals, storage
+from rushes.curation.storage import (  # what the trainer needs of files, it takes from here
+    DiskFull,
+    exists,
+    is_local,
+    join,
+    lock,
+    named_errors,
+    read_table,
+    resolve,
+    write_batches,
+    write_bytes,
+    write_table,
+)
+from rushes.curation.storage import StorageError as ManifestError
+
+__all__ = [
+    "DiskFull", "ManifestError", "Run", "Snapshot", "exists", "is_local", "join", "lock", "named_errors", "open_run",
+    "publish", "publish_files", "read_table", "resolve", "write_batches", "write_bytes", "write_table",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 ROWS_PER_FILE = 1_000_000
-ROWS_PER_GROUP = 65_536
 SET_ROWS_PER_GROUP = 8_192  # a trainer reads a row group for one row of it
 #: Snapshots kept for readers that opened the run before the newest was published.
 SNAPSHOTS_KEPT = 2
+HISTORY_KEPT = 100  # names of published snapshots that the commit record holds
 
 SOURCES = signals.table_schema(signals.SOURCES)
 #: What the decode leaves of a clip, and everything that is published of it.
@@ -43,109 +61,15 @@ CLIPS = signals.schema()
 SET = signals.table_schema(signals.SET)
 
 
-class ManifestError(RuntimeError):
-    """A run or a table that cannot be read or written: one sentence with the fix."""
+@dataclass(frozen=True)
+class TableFiles:
+    """A table as the commit record lists it. files: below the run, or absolute addresses; rows: of each file."""
 
+    files: tuple[str, ...]
+    rows: tuple[int, ...]
 
-class DiskFull(ManifestError):
-    """No space left where the run is written."""
-
-
-def resolve(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
-    """File system and path of a local path or an s3://, gs://, hdfs:// or file:// URI."""
-    text = os.fspath(uri)
-    if "://" not in text:
-        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
-    try:
-        fs, path = pafs.FileSystem.from_uri(text)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"'{text}' is no address that pyarrow.fs can open: {error}") from error
-    return fs, path
-
-
-def is_local(fs: pafs.FileSystem) -> bool:
-    return isinstance(fs, pafs.LocalFileSystem)
-
-
-@contextlib.contextmanager
-def named_errors(what: str) -> Iterator[None]:
-    """Turns the operating system's errors while writing into sentences; a full disk is a kind of its own."""
-    try:
-        yield
-    except OSError as error:
-        text = str(error)
-        if getattr(error, "errno", None) == 28 or "No space left" in text:
-            raise DiskFull(
-                f"No space is left while writing {what}; free some and start the same command again."
-            ) from error
-        raise ManifestError(f"{what} cannot be written: {text}.") from error
-
-
-def write_bytes(uri: str, data: bytes) -> None:
-    """Write a file so that its final name shows all of it or nothing."""
-    fs, path = resolve(uri)
-    with named_errors(uri):
-        _write(fs, path, data)
-
-
-def write_table(uri: str, table: pa.Table, rows_per_group: int = ROWS_PER_GROUP) -> None:
-    """One Parquet file, atomically (see write_bytes)."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
-    fs, path = resolve(uri)
-    with named_errors(uri):
-        _write(fs, path, sink.getvalue())
-
-
-def write_batches(uri: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], **options: Any) -> None:
-    """One Parquet file from batches, a row group each, atomically and with one batch in memory at a time.
-
-    options: of pyarrow's ParquetWriter.
-    """
-    fs, path = resolve(uri)
-    with named_errors(uri), _whole_file(fs, path) as stream, pq.ParquetWriter(stream, schema, **options) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-
-
-def read_table(uri: str, columns: list[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
-    fs, path = resolve(uri)
-    return pq.read_table(path, filesystem=fs, columns=columns, filters=filters, partitioning=None)
-
-
-def exists(uri: str) -> bool:
-    fs, path = resolve(uri)
-    return fs.get_file_info(path).type != pafs.FileType.NotFound
-
-
-def join(root: str, *parts: str) -> str:
-    return "/".join([root.rstrip("/"), *parts])
-
-
-def _write(fs: pafs.FileSystem, path: str, data: Any) -> None:
-    with _whole_file(fs, path) as stream:
-        stream.write(data)
-
-
-@contextlib.contextmanager
-def _whole_file(fs: pafs.FileSystem, path: str) -> Iterator[Any]:
-    """A stream to a file that appears under its name only once all of it is written."""
-    if not is_local(fs):  # an object store shows an object only once its stream is closed
-        with fs.open_output_stream(path) as stream:
-            yield stream
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        with open(temporary, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    def entry(self) -> dict[str, Any]:
+        return {"files": list(self.files), "rows": sum(self.rows), "file_rows": list(self.rows)}
 
 
 @dataclass(frozen=True)
@@ -159,38 +83,57 @@ class Run:
     def tables(self) -> list[str]:
         return sorted(self.record["tables"])
 
-    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A table by name: sources, clips, embeddings, pairs or sets/NAME. Raises ManifestError with what there is."""
+    @property
+    def snapshot(self) -> str:
+        return self.record["snapshot"]
+
+    def files(self, name: str) -> list[str]:
+        """Addresses of a table's files, in order. Raises ManifestError with what there is."""
         if name not in self.record["tables"]:
             near = difflib.get_close_matches(name, self.tables, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"tables: {', '.join(self.tables)}."
             raise ManifestError(f"{self.root} has no table '{name}'; {hint}")
-        fs, root = resolve(self.root)
-        files = [f"{root}/{path}" for path in self.record["tables"][name]["files"]]
+        return [self.address(path) for path in self.record["tables"][name]["files"]]
+
+    def address(self, path: str) -> str:
+        """A path of this run's tables (a file, a clip's media) as anyone can open it."""
+        return path if "://" in path or path.startswith("/") else join(self.root, path)
+
+    def entry(self, name: str) -> TableFiles:
+        """A table's files as another run or snapshot can list them."""
+        self.files(name)
+        listed = self.record["tables"][name]
+        return TableFiles(tuple(listed["files"]), tuple(listed["file_rows"]))
+
+    def schema(self, name: str) -> pa.Schema:
+        """Schema of a table, without reading its rows."""
+        fs, path = resolve(self.files(name)[0])
+        return pq.read_schema(path, filesystem=fs)
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A table by name, whole: sources, clips, embeddings, pairs or sets/NAME. Raises ManifestError."""
+        files = self.files(name)
         if columns:
-            known = pq.read_schema(files[0], filesystem=fs).names
+            known = self.schema(name).names
             for column in columns:
                 if column not in known:
                     near = difflib.get_close_matches(column, known, n=1)
                     hint = f"did you mean '{near[0]}'?" if near else f"columns: {', '.join(known)}."
                     raise ManifestError(f"The table '{name}' has no column '{column}'; {hint}")
-        parts = [pq.read_table(path, filesystem=fs, columns=columns, partitioning=None) for path in files]
-        return pa.concat_tables(parts)
+        return pa.concat_tables([read_table(file, columns) for file in files]).combine_chunks()
 
 
 def open_run(root: str) -> Run:
     """The current snapshot of a run. Raises ManifestError where nothing is published."""
-    fs, path = resolve(root)
     try:
-        with fs.open_input_stream(f"{path}/run.json") as stream:
-            record = json.loads(stream.read())
+        record = json.loads(storage.read_bytes(join(root, "run.json")))
     except (FileNotFoundError, NotADirectoryError) as error:
         unfinished = exists(join(root, "work"))
         why = (
             "its curation has not finished; run the same `rushes curate` again" if unfinished else "it has no run.json"
         )
         raise ManifestError(f"{root} holds no published run: {why}.") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ManifestError(f"{root}/run.json is damaged: {error}.") from error
     if record.get("schema_version") != SCHEMA_VERSION:
         raise ManifestError(
@@ -200,73 +143,106 @@ def open_run(root: str) -> Run:
     return Run(root, record)
 
 
-def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any]) -> Run:
-    """Write the tables as a new snapshot and make it the current one by replacing run.json.
+def current(root: str) -> str | None:
+    """Name of the snapshot that is published at `root`, None where there is none."""
+    return open_run(root).snapshot if exists(join(root, "run.json")) else None
 
-    record: what the commit record says beside the tables' files, rows and bytes (recipe hash, funnel, times).
-    Raises DiskFull or ManifestError; the snapshot published before stays the current one then.
-    """
-    fs, path = resolve(root)
-    number = 1 + max([int(name.split("-")[0]) for name in _snapshots(fs, path)], default=0)
-    snapshot = f"{number:06d}-{uuid.uuid4().hex[:6]}"
-    listed: dict[str, Any] = {}
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot in the making: where its tables' files are written by whoever makes them."""
+
+    root: str
+    name: str
+
+    @staticmethod
+    def begin(root: str) -> Snapshot:
+        number = 1 + max([int(name.split("-")[0]) for name in storage.folders(join(root, "snapshots"))], default=0)
+        return Snapshot(root, f"{number:06d}-{uuid.uuid4().hex[:6]}")
+
+    def file(self, table: str, index: int) -> str:
+        """Path below the run of the table's part number `index`."""
+        return f"snapshots/{self.name}/{table}/part-{index:05d}.parquet"
+
+    def write(self, name: str, table: pa.Table) -> TableFiles:
+        """Write a table that is in memory."""
+        files, rows = [], []
+        per_group = SET_ROWS_PER_GROUP if name.startswith("sets/") else storage.ROWS_PER_GROUP
+        for index, start in enumerate(range(0, max(table.num_rows, 1), ROWS_PER_FILE)):
+            part = table.slice(start, ROWS_PER_FILE)
+            write_table(join(self.root, self.file(name, index)), part, per_group)
+            files.append(self.file(name, index))
+            rows.append(part.num_rows)
+        return TableFiles(tuple(files), tuple(rows))
+
+    def discard(self) -> None:
+        storage.delete_folder(join(self.root, "snapshots", self.name))
+
+
+def publish(root: str, tables: dict[str, pa.Table], record: dict[str, Any]) -> Run:
+    """Write tables that are in memory as a new snapshot, and make it the current one (see publish_files)."""
+    snapshot, parent = Snapshot.begin(root), current(root)
     try:
-        for name, table in tables.items():
-            files, rows_per_group = [], SET_ROWS_PER_GROUP if name.startswith("sets/") else ROWS_PER_GROUP
-            for index, start in enumerate(range(0, max(table.num_rows, 1), ROWS_PER_FILE)):
-                file = f"snapshots/{snapshot}/{name}/part-{index:05d}.parquet"
-                write_table(join(root, file), table.slice(start, ROWS_PER_FILE), rows_per_group)
-                files.append(file)
-            listed[name] = {"files": files, "rows": table.num_rows}
-        full = {"schema_version": SCHEMA_VERSION, "snapshot": snapshot, **record, "tables": listed}
-        write_bytes(join(root, "run.json"), json.dumps(full, indent=1, default=str).encode())
+        listed = {name: snapshot.write(name, table) for name, table in tables.items()}
+        return publish_files(snapshot, listed, record, parent)
     except ManifestError:
-        if is_local(fs):
-            shutil.rmtree(f"{path}/snapshots/{snapshot}", ignore_errors=True)
+        snapshot.discard()
         raise
-    if is_local(fs):
-        _link(Path(path), snapshot, sorted({name.split("/")[0] for name in tables}))
-        for old in _snapshots(fs, path)[:-SNAPSHOTS_KEPT]:
-            shutil.rmtree(f"{path}/snapshots/{old}", ignore_errors=True)
+
+
+def publish_files(snapshot: Snapshot, tables: dict[str, TableFiles], record: dict[str, Any], parent: str | None) -> Run:
+    """Make the snapshot the current one by replacing run.json: one atomic step.
+
+    record: what the commit record says beside the tables (recipe hash, funnel, times); parent: the snapshot that the
+    tables were made from, None for a run's first. Raises ManifestError where another has been published since, and
+    DiskFull; the snapshot published before stays the current one then.
+    """
+    root, now = snapshot.root, current(snapshot.root)
+    if now != parent:
+        raise ManifestError(
+            f"{root} was published by another process meanwhile ({now or 'nothing'} is current, this was made from "
+            f"{parent or 'nothing'}): start the same command again."
+        )
+    before = open_run(root).record if now else {}
+    history = [*before.get("history", []), snapshot.name]
+    listed = {name: files.entry() for name, files in tables.items()}
+    full = {
+        "schema_version": SCHEMA_VERSION, "snapshot": snapshot.name, "parent": parent, **record,
+        "history": history[-HISTORY_KEPT:], "tables": listed,
+    }  # fmt: skip
+    data = json.dumps(full, indent=1, default=str).encode()
+    write_bytes(join(root, "snapshots", snapshot.name, "run.json"), data)
+    write_bytes(join(root, "run.json"), data)
+    _link(root, full)
+    _evict(root, history)
     return Run(root, full)
 
 
-def _snapshots(fs: pafs.FileSystem, path: str) -> list[str]:
-    found = fs.get_file_info(pafs.FileSelector(f"{path}/snapshots", allow_not_found=True))
-    return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+def _evict(root: str, history: Sequence[str]) -> None:
+    """Delete snapshots that neither the newest published ones are nor list files of; unfinished ones with them."""
+    keep = set(history[-SNAPSHOTS_KEPT:])
+    for name in tuple(keep):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            record = json.loads(storage.read_bytes(join(root, "snapshots", name, "run.json")))
+            files = [file for table in record["tables"].values() for file in table["files"]]
+            keep |= {file.split("/")[1] for file in files if file.startswith("snapshots/")}
+    for name in storage.folders(join(root, "snapshots")):
+        if name not in keep:
+            storage.delete_folder(join(root, "snapshots", name))
 
 
-def _link(root: Path, snapshot: str, names: list[str]) -> None:
-    for name in names:
-        temporary = root / f".{name}.{uuid.uuid4().hex[:6]}"
-        temporary.symlink_to(Path("snapshots") / snapshot / name)
-        os.replace(temporary, root / name)
-
-
-@contextlib.contextmanager
-def lock(root: str) -> Iterator[None]:
-    """Hold a run folder for writing. Raises ManifestError where another process holds it (local disks).
-
-    The lock is the kernel's: it goes with the process that held it, however that ended.
-    """
+def _link(root: str, record: dict[str, Any]) -> None:
+    """On a local disk, RUN/<table> leads to the folder of the table's files."""
     fs, path = resolve(root)
     if not is_local(fs):
-        yield  # object stores have no lock: two runs into one prefix repeat work, but publish whole snapshots
         return
-    import fcntl
-
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise ManifestError(f"{root} is a file, not a folder; choose another output.")
-    with named_errors(root):
-        os.makedirs(path, exist_ok=True)
-        handle = open(f"{path}/.lock", "w")  # noqa: SIM115 - held for the whole run
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ManifestError(
-                f"Another rushes process is writing to {root}; wait for it, or choose another folder."
-            ) from error
-        yield
-    finally:
-        handle.close()
+    folders = {}
+    for name, table in record["tables"].items():
+        top = name.split("/")[0]
+        for file in table["files"]:
+            if file.startswith("snapshots/"):
+                folders[top] = "/".join([*file.split("/")[:2], top])
+    for name, folder in folders.items():
+        temporary = Path(path) / f".{name}.{uuid.uuid4().hex[:6]}"
+        temporary.symlink_to(folder)
+        os.replace(temporary, Path(path) / name)

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from rushes.curation import signals
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"analyze": 1, "look": 2, "content": 1, "cut": 1, "caption": 2}
+PART_VERSIONS = {"analyze": 1, "look": 2, "content": 2, "cut": 1, "caption": 2}
 
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
@@ -101,6 +101,22 @@ class Motion(_thresholds("motion")):
     jitter_content_val: float = knob(27.0, "analyze", "jitter: HSV change (0-255) that counts as a false shot", gt=0)
 
 
+def keep_target(keep: float | str) -> tuple[float, Literal["share", "clips", "hours"]]:
+    """What content.keep asks for: a share in (0, 1], or a number of clips or hours above 0. Raises ValueError."""
+    if isinstance(keep, str):
+        number, _, unit = keep.strip().partition(" ")
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        if unit.strip() not in ("clips", "hours") or not 0 < value < float("inf"):
+            raise ValueError(f"wants a share from 0 to 1, '20000 clips' or '100 hours', not '{keep}'")
+        return value, unit.strip()
+    if not 0 < keep <= 1:
+        raise ValueError(f"wants a share above 0 and up to 1, or '20000 clips', not {keep:g}")
+    return float(keep), "share"
+
+
 class Content(Section):
     """Duplicates, clusters, inverse-square-root sampling (sec 3.2.1, app B.1)."""
 
@@ -114,11 +130,30 @@ class Content(Section):
         gt=0,
         le=1,
     )
-    keep: float = knob(0.82, "judge", "share kept by the sampling (B.1: 82 %)", gt=0, le=1)
+    semantic_threshold: float | None = knob(
+        None, "content", "SemDeDup: of clips of one concept this similar the one furthest from its centre stays",
+        gt=0, le=1,
+    )  # fmt: skip
+    against: tuple[str, ...] = knob((), "content", "runs whose kept clips are not kept again: near copies of them go")
+    join: str | None = knob(None, "content", "run whose concepts are taken over, so that their numbers stay the same")
+    prefer: tuple[Literal["resolution", "fps", "bits_per_pixel", "duration"], ...] = knob(
+        ("resolution", "fps", "bits_per_pixel", "duration"),
+        "judge",
+        "which of several copies stays: the first that differs",
+    )
+    keep: float | str = knob(0.82, "judge", "kept by the sampling: a share (B.1: 0.82), '20000 clips' or '100 hours'")
+    keep_all_below: int = knob(40, "judge", "fewer clips than this are all kept: a lot over few is no balance", ge=0)
     keep_people: bool = knob(True, "judge", "the share of clips with people is preserved by the sampling")
     people_min: float = knob(
         signals.PEOPLE_MIN, "judge", "human_score from which a clip counts as one with people", ge=0, le=1
     )
+    memory_mb: int = knob(512, "engine", "memory of a task that measures content, MB", ge=64)
+
+    @field_validator("keep")
+    @classmethod
+    def _target(cls, keep: float | str) -> float | str:
+        keep_target(keep)
+        return keep
 
 
 class Models(Section):

@@ -95,11 +95,13 @@ class LateRule:
 
 
 CLIPS_PER_SOURCE = LateRule("scenes.clips_per_source", "at most {value} per source")
+PUBLISHED = LateRule("content.against", "not in {value}")
 COPIES = LateRule("content.copy_threshold", "similarity < {value:g}")
-DRAW = LateRule("content.keep", "drawn: {value:.1%} kept")
+ALIKE = LateRule("content.semantic_threshold", "similarity of content < {value:g}")
+DRAW = LateRule("content.keep", "drawn: {value} kept")
 CUT_FAILED = LateRule("cut.failed", "can be encoded", "media")
 CAPTION_FAILED = LateRule("captioning.failed", "can be captioned", "caption")
-LATE_RULES = (CLIPS_PER_SOURCE, COPIES, DRAW, CUT_FAILED, CAPTION_FAILED)
+LATE_RULES = (CLIPS_PER_SOURCE, PUBLISHED, COPIES, ALIKE, DRAW, CUT_FAILED, CAPTION_FAILED)
 #: Cosine of two copy embeddings from which clips are copies, of content/copies.py (docs/accuracy.md; SSCD: 0.99).
 COPY_THRESHOLD = 0.72
 #: human_score from which a clip counts as one with people.
@@ -268,9 +270,13 @@ SIGNALS: tuple[Signal, ...] = (
         "look_models", LIST, "which model wrote which column, as 'column: model'; measured ones are named as such",
         null="the clip was not looked at", part="look",
     ),
-    Signal("copy_group", TEXT, "the clip that stands for all near copies of this one", null="not compared",
+    Signal("copy_group", TEXT, "the clip that stands for this one and its near copies",
+           null="it has no copies, or was not compared", part="content"),
+    Signal("semantic_group", TEXT, "the clip that stands for those of one concept that are this much alike",
+           null="none is, or content.semantic_threshold is off", part="content"),
+    Signal("published_copy", TEXT, "RUN#CLIP of content.against that this one is a copy of", null="none",
            part="content"),
-    Signal("duplicate_of", TEXT, "the kept clip that this one is a copy of", null="no copy of a kept clip",
+    Signal("duplicate_of", TEXT, "the clip of its group that stays in its place", null="it is none's copy",
            part="judge"),
     Signal("cluster_id", LONG, "number of the concept cluster", null="not compared", part="content"),
     Signal("cluster_size", LONG, "clips in the concept cluster that passed the rules", "clips",
@@ -333,10 +339,18 @@ EMBEDDINGS: tuple[Column, ...] = (
     Column("copy", pa.list_(REAL), "vector of how the clip looks: copies are near each other"),
 )
 
+CONCEPTS: tuple[Column, ...] = (
+    Column("cluster_id", LONG, "as in clips; several rows where centres were merged"),
+    Column("clips", LONG, "clips that lie nearest to this centre", "clips"),
+    Column("reach", REAL, "least cosine of these clips to the centre", "0-1"),
+    Column("centre", pa.list_(REAL), "mean direction of the semantic vectors"),
+)
+
 TABLES: dict[str, tuple[Column, ...]] = {
     "sources": SOURCES,
     "clips": tuple(signal for signal in SIGNALS if not signal.derived),
     "embeddings": EMBEDDINGS,
+    "concepts": CONCEPTS,
     "sets/NAME": SET,
 }
 

@@ -7,6 +7,7 @@ people, aesthetics, embeddings on a few stills), content, cut, caption, curricul
 from __future__ import annotations
 
 import datetime
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -18,19 +19,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from rushes.curation import manifest, rules, signals
+from rushes.curation import manifest, rules, signals, storage
 from rushes.curation import recipe as recipes
 from rushes.curation.captioning import Caption
-from rushes.curation.decide import Decisions, curriculum, decide, measure_content, set_table
+from rushes.curation.content import RESULT, measure_table
+from rushes.curation.content.concepts import CONCEPTS
+from rushes.curation.decide import Decisions, decide_all, set_table
 from rushes.curation.manifest import Run, join
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.sets import curriculum
 from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, STATUSES, LateRule
 from rushes.curation.video.cut import CutClip
 from rushes.curation.video.inputs import list_inputs
 from rushes.curation.video.source import Source
-from rushes.pipelines.cli.progress import Stages
+from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine
+from rushes.pipelines.engine import ray_start
+from rushes.pipelines.engine.cluster import Kind, RayCluster
+from rushes.pipelines.engine.events import Bus, EventLog, log_folder
 from rushes.pipelines.stages.captioning import caption_all
 from rushes.pipelines.stages.captioning import check as check_captioning
 from rushes.pipelines.stages.records import WorkStore, record_versions
@@ -48,7 +55,7 @@ CAPTION = "captioning"
 CURRICULUM = "curriculum"
 
 
-GROUPS = pa.schema([("clip_id", pa.string()), ("copy_group", pa.string()), ("cluster_id", pa.int64())])
+VECTORS = ["clip_id", "semantic", "copy"]
 
 
 @dataclass(frozen=True)
@@ -69,52 +76,61 @@ def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Ou
     rules.check(recipe, own)
     uris = list_inputs(inputs)
     check_captioning(recipe)
-    with manifest.lock(root):
-        cpus = engine.start(recipe.engine)
+    root = storage.absolute(root)
+    with manifest.lock(root), Terminal(console) as terminal:
+        log = EventLog(root)
+        bus = Bus([terminal, log])
+        cpus = ray_start.start(recipe.engine)
         workers = max(1, min(cpus, len(uris)))
-        pool = engine.Pool(lambda: Worker(recipe, root), workers, recipe.engine.attempts, stop_reason)
+        token = join(root, ".seen")
+        manifest.write_bytes(token, b"")
+        cluster = RayCluster(token, log_folder(root))
+        kind = Kind(engine.CPU, lambda: Worker(recipe, root), most=workers)
+        pool = engine.Pool(cluster, [kind], recipe.engine.attempts, stop_reason)
         try:
-            with Stages(console) as stages:
-                return _Curation(recipe, root, pool, workers, stages).run(uris)
+            return _Curation(recipe, root, pool, workers, bus).run(uris)
         finally:
             pool.close()
+            log.close()
 
 
 class _Curation:
     """One run in progress."""
 
-    def __init__(self, recipe: Recipe, root: str, pool: engine.Pool, workers: int, stages: Stages) -> None:
-        self.recipe, self.root, self.pool, self.workers, self.stages = recipe, root, pool, workers, stages
+    def __init__(self, recipe: Recipe, root: str, pool: engine.Pool, workers: int, bus: Bus) -> None:
+        self.recipe, self.root, self.pool, self.workers, self.bus = recipe, root, pool, workers, bus
         self.store = WorkStore(root, recipe)
         self.began = time.monotonic()
         self.warnings: list[str] = []
+        self.concepts: pa.Table | None = None
 
     def run(self, uris: list[str]) -> Outcome:
         sources = self._probe(uris)
         sources, analyzed, looks = self._analyze_and_look(sources)
         clips = _with_looks(analyzed, looks)
         clips = self._content(clips, looks)
-        decisions = decide(clips, self.recipe)
+        decisions, notes = decide_all(clips, self.recipe)
+        self.warnings += notes
         clips = with_decisions(clips, decisions)
         clips = self._cut(clips, sources)
         clips = self._caption(clips)
         tables = self._curriculum(sources, clips, looks)
         record = commit_record(self.recipe, tables, self.warnings)
-        record["times_s"] = {**self.stages.times_s, "total": round(time.monotonic() - self.began, 3)}
+        record["times_s"] = {**self.bus.times_s, "total": round(time.monotonic() - self.began, 3)}
         run = publish(self.root, tables, record, self.recipe)
         return _outcome(run, self.recipe)
 
     def _probe(self, uris: list[str]) -> list[Source]:
         """A Source for every URI, sorted; files with the same content as an earlier one are marked."""
-        self.stages.total("probe", len(uris))
+        stage = self.bus.stage("probe", len(uris), "sources")
         found: dict[str, Source] = {}
         for uri in uris:
             self.pool.submit("probe", uri, uri, timeout_s=self.recipe.engine.timeout_min_s)
         for task, result in self.pool.completed():
             failed = isinstance(result, engine.Failure)
             found[task.key] = Source(uri=task.key).failed(result.reason) if failed else result
-            self.stages.step("probe")
-        self.stages.done("probe")
+            stage.step()
+        stage.end()
         first: dict[str, str] = {}
         sources = []
         for source in (found[uri] for uri in uris):
@@ -134,7 +150,8 @@ class _Curation:
         """Decode every good source once, longest first; look at a source's survivors as soon as they are known."""
         todo = {source.uri: source for source in sources if source.status == "ok"}
         seconds = sum(source.duration_s or 0 for source in todo.values())
-        self.stages.total(ANALYZE, len(todo), note=f"{seconds / 3600:.2f} h of footage")
+        analyze = self.bus.stage(ANALYZE, len(todo), "sources", seconds)
+        look = self.bus.stage(LOOK, 0, "sources")
         for source in todo.values():
             self.pool.submit("analyze", source.uri, source, order=(1, -(source.duration_s or 0)),
                              timeout_s=self._timeout(source.duration_s))  # fmt: skip
@@ -143,7 +160,7 @@ class _Curation:
         to_look = 0
         for task, result in self.pool.completed():
             if task.stage == "analyze":
-                self.stages.step(ANALYZE)
+                analyze.step(1, todo[task.key].duration_s or 0.0)
                 if isinstance(result, engine.Failure):
                     todo[task.key] = todo[task.key].failed(result.reason)
                     continue
@@ -154,17 +171,18 @@ class _Curation:
                 )
                 if len(survivors):
                     to_look += 1
-                    self.stages.total(LOOK, to_look)
+                    look.grow(to_look)
                     source = todo[task.key]
                     self.pool.submit("look", task.key, source.source_id, survivors.to_pylist(), order=(0,),
                                      timeout_s=self._timeout(source.duration_s))  # fmt: skip
             else:
-                self.stages.step(LOOK)
+                look.step()
                 if isinstance(result, engine.Failure):
                     self.warnings.append(f"{task.key}: its clips could not be looked at: {result.reason}")
                 else:
                     looks[task.key] = result
-        self.stages.done(ANALYZE, LOOK)
+        analyze.end()
+        look.end()
         done = [todo.get(source.uri, source) for source in sources]
         tables = [clips[source.uri] for source in done if source.uri in clips]
         schema = tables[0].schema if tables else manifest.ANALYZED
@@ -173,19 +191,11 @@ class _Curation:
         return done, analyzed, (pa.concat_tables(parts) if parts else None)
 
     def _content(self, clips: pa.Table, looks: pa.Table | None) -> pa.Table:
-        self.stages.total(CONTENT, 1)
-        if looks is None:
-            groups = GROUPS.empty_table()
-        else:
-            survivors = np.equal(rules.judge(clips, self.recipe), None)
-            ids = clips["clip_id"].filter(pa.array(survivors))
-            path, found = self.store.content(ids.to_pylist())
-            if found is None:
-                chosen = looks.filter(pc.is_in(looks["clip_id"], ids))
-                found = measure_content(clips, chosen, self.recipe)
-                manifest.write_table(path, found)
-            groups = found
-        self.stages.step(CONTENT)
+        stage = self.bus.stage(CONTENT, 1, "clips")
+        groups = RESULT.empty_table()
+        if looks is not None:
+            groups, self.concepts = measure_table(looks.select(VECTORS), self.store.content_folder, self.recipe)
+        stage.step()
         return _left_join(clips, groups)
 
     def _cut(self, clips: pa.Table, sources: list[Source]) -> pa.Table:
@@ -193,7 +203,7 @@ class _Curation:
         kept = clips.filter(clips["kept"])
         by_uri = {source.uri: source for source in sources}
         rows = kept.select(["clip_id", "uri", "start_s", "end_s", "frames", "fps", "duration_s"]).to_pylist()
-        self.stages.total(CUT, len(rows))
+        stage = self.bus.stage(CUT, len(rows), "clips")
         batch: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             batch.setdefault(row["uri"], []).append(row)
@@ -207,8 +217,8 @@ class _Curation:
         for task, result in self.pool.completed():
             for clip_id in task.key.split(","):
                 done[clip_id] = result.reason if isinstance(result, engine.Failure) else result[clip_id]
-                self.stages.step(CUT)
-        self.stages.done(CUT)
+                stage.step()
+        stage.end()
         failed = {clip_id: why for clip_id, why in done.items() if isinstance(why, str)}
         media = {clip_id: cut.media for clip_id, cut in done.items() if isinstance(cut, CutClip)}
         ids = clips["clip_id"].to_pylist()
@@ -217,22 +227,22 @@ class _Curation:
 
     def _caption(self, clips: pa.Table) -> pa.Table:
         kept = clips.filter(clips["kept"])
-        self.stages.total(CAPTION, kept.num_rows)
+        stage = self.bus.stage(CAPTION, kept.num_rows, "clips")
 
         def step(count: int) -> None:
             for _ in range(count):
-                self.stages.step(CAPTION)
+                stage.step()
 
         found = caption_all(self.recipe, self.store, self.pool, self.workers, kept, step)
         captions = {caption.clip_id: caption for caption in found}
-        self.stages.done(CAPTION)
+        stage.end()
         clips = with_captions(clips, captions.values())
         failed = {i: c.error or "no caption" for i, c in captions.items() if c.text is None}
         failed |= {i: "the captioner gave no answer" for i in kept["clip_id"].to_pylist() if i not in captions}
         return _reject(clips, failed, CAPTION_FAILED)
 
     def _curriculum(self, sources: list[Source], clips: pa.Table, looks: pa.Table | None) -> dict[str, pa.Table]:
-        self.stages.total(CURRICULUM, 1)
+        stage = self.bus.stage(CURRICULUM, 1, "clips")
         clips, sets, warnings = with_sets(clips, self.recipe)
         self.warnings += warnings
         columns = ["clip_id", "semantic", "copy"]
@@ -240,8 +250,9 @@ class _Curation:
         embeddings = looks.select(columns) if looks is not None else empty
         mine = embeddings.filter(pc.is_in(embeddings["clip_id"], clips["clip_id"])).sort_by("clip_id")
         rows = pa.Table.from_pylist([source.row() for source in sources], manifest.SOURCES)
-        self.stages.step(CURRICULUM)
-        return {"sources": rows, "clips": clips, "embeddings": mine, **sets}
+        stage.step()
+        tables = {"sources": rows, "clips": clips, "embeddings": mine, **sets}
+        return tables if self.concepts is None else {**tables, CONCEPTS: self.concepts}
 
 
 def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
@@ -252,18 +263,21 @@ def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
     began = time.monotonic()
     before = run.table("clips")
     clips = before
+    concepts = run.table(CONCEPTS) if CONCEPTS in run.tables else None
     if "content" in changed_parts(run, recipe):
         embeddings = run.table("embeddings")
-        survivors = clips["clip_id"].filter(pa.array(np.equal(rules.judge(clips, recipe), None)))
-        chosen = embeddings.filter(pc.is_in(embeddings["clip_id"], survivors))
-        clips = clips.drop_columns(["copy_group", "cluster_id"])
-        clips = _left_join(clips, measure_content(clips, chosen, recipe))
-    clips = _still_failed(with_decisions(clips, decide(clips, recipe)), before)
+        clips = clips.drop_columns([name for name in RESULT.names if name != "clip_id" and name in clips.column_names])
+        with tempfile.TemporaryDirectory() as folder:
+            groups, concepts = measure_table(embeddings.select(VECTORS), folder, recipe)
+        clips = _left_join(clips, groups)
+    decisions, notes = decide_all(clips, recipe)
+    clips = _still_failed(with_decisions(clips, decisions), before)
     if root is not None and root != run.root:  # the clips stay where they were cut
         there = pc.binary_join_element_wise(_address(run.root), clips["media"], "/")
         relative = pc.starts_with(clips["media"], "media/")
         clips = _set(clips, "media", pc.if_else(relative, there, clips["media"]))
     clips, sets, warnings = with_sets(clips, recipe)
+    warnings = [*notes, *warnings]
     uncut = int(pc.sum(pc.and_(clips["kept"], pc.is_null(clips["media"]))).as_py() or 0)
     if uncut:
         warnings.append(
@@ -277,6 +291,8 @@ def judge(run: Run, recipe: Recipe, root: str | None, console: Console) -> Run:
             f"`rushes curate` with these thresholds will."
         )
     tables = {"sources": run.table("sources"), "clips": clips, "embeddings": run.table("embeddings"), **sets}
+    if concepts is not None:
+        tables[CONCEPTS] = concepts
     record = commit_record(recipe, tables, warnings)
     record["parent"] = {"run": run.root, "snapshot": run.record["snapshot"]}
     record["times_s"] = {"judge": round(time.monotonic() - began, 3)}

@@ -46,8 +46,11 @@ from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoderError
 from rushes.model.train import load_tae, text_encoders
 from rushes.model.train_recipe import Text, TrainRecipe
-from rushes.pipelines.cli.progress import Stages
+from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine
+from rushes.pipelines.engine import ray_start
+from rushes.pipelines.engine.cluster import Kind, RayCluster
+from rushes.pipelines.engine.events import Bus, Stage
 from rushes.pipelines.stages.worker import stop_reason as curation_stop_reason
 
 CLIPS_PER_FILE = 32  # a kill costs at most so many clips per worker
@@ -182,7 +185,7 @@ def encode(
     plans = plan_sets(recipe, roots, names)
     with manifest.lock(root):
         _own_folder(root)
-        cpus = engine.start(options.engine)
+        cpus = ray_start.start(options.engine)
         workers, threads = _place(cpus, options.gpus)
         workers = max(1, min(workers, job_count(plans, settings, channels, options.clips_per_file)))
         device, text = "cuda" if options.gpus else "cpu", recipe.text
@@ -190,15 +193,17 @@ def encode(
         def build() -> Worker:
             return Worker(where, text, settings, device, threads)
 
-        pool = engine.Pool(build, workers, options.engine.attempts, stop_reason, threads, options.gpus)
+        kind = Kind(engine.CPU, build, threads, options.gpus, most=workers)
+        pool = engine.Pool(RayCluster(), [kind], options.engine.attempts, stop_reason)
         try:
-            with Stages(console) as stages:
-                work = _Encoding(root, settings, options, pool, workers, channels, stages)
+            with Terminal(console) as terminal:
+                bus = Bus([terminal])
+                work = _Encoding(root, settings, options, pool, workers, channels, bus)
                 found = {name: work.run(name, plan) for name, plan in plans.items()}
         finally:
             pool.close()
         tables, record = _published(recipe, settings, plans, found)
-        record["times_s"] = {**stages.times_s, "total": round(time.monotonic() - began, 3)}
+        record["times_s"] = {**bus.times_s, "total": round(time.monotonic() - began, 3)}
         run = manifest.publish(root, tables, record)
         return run, notes(run, frozen)
 
@@ -212,12 +217,12 @@ def _place(cpus: int, gpus: float) -> tuple[int, int]:
     """(workers, CPUs of each). Raises StopRun where workers of so many GPUs cannot be placed."""
     if not gpus:
         return cpus, 1
-    workers = min(cpus, math.floor(engine.gpus() / gpus))
+    workers = math.floor(ray_start.gpus() / gpus)
     if not workers:
         raise engine.StopRun(
-            f"--gpus {gpus:g} asks for more GPUs than Ray sees ({engine.gpus():g}); give less, or 0 for CPUs alone."
+            f"--gpus {gpus:g} asks for more GPUs than Ray sees ({ray_start.gpus():g}); give less, or 0 for CPUs alone."
         )
-    return workers, cpus // workers
+    return workers, ray_start.threads_beside(gpus)
 
 
 def _address(root: str) -> str:
@@ -246,14 +251,13 @@ class _Encoding:
 
     def __init__(
         self, root: str, settings: Settings, options: Options, pool: engine.Pool, workers: int, channels: int,
-        stages: Stages,
+        bus: Bus,
     ) -> None:  # fmt: skip
-        self.root, self.settings, self.options, self.pool, self.stages = root, settings, options, pool, stages
+        self.root, self.settings, self.options, self.pool, self.bus = root, settings, options, pool, bus
         self.workers, self.channels = workers, channels
 
     def run(self, name: str, plan: SetPlan) -> SetResult:
-        stage, result = f"encode {name}", SetResult()
-        self.stages.total(stage, plan.rows)
+        result, stage = SetResult(), self.bus.stage(f"encode {name}", plan.rows, "clips")
         jobs = enumerate(self._jobs(plan, result, stage))
         waiting: dict[str, tuple[list[int], Job]] = {}
         moments: dict[int, np.ndarray] = {}
@@ -272,15 +276,14 @@ class _Encoding:
             else:
                 media, record = told
                 moments[int(task.key)] = self._note(result, rows, media, record)
-            for _ in rows:
-                self.stages.step(stage)
+            stage.step(len(rows))
             submit(1)
-        self.stages.done(stage)
+        stage.end()
         in_order = [moments[number] for number in sorted(moments)]  # so that sums are the same whoever was first
         result.moments = np.sum(in_order, axis=0) if in_order else np.zeros(1 + 2 * self.channels)
         return result
 
-    def _jobs(self, plan: SetPlan, result: SetResult, stage: str) -> Iterator[tuple[list[int], Job]]:
+    def _jobs(self, plan: SetPlan, result: SetResult, stage: Stage) -> Iterator[tuple[list[int], Job]]:
         """(rows, job) one after another; rows without media or span are failures at once."""
         for shape, shapes, parts in plan.buckets.values():
             size = clips_per_file(shape, shapes, self.settings, self.channels, self.options.clips_per_file)
@@ -292,7 +295,7 @@ class _Encoding:
                         clips[row] = plan.table[row]
                     except ClipError as error:
                         result.errors[row] = str(error)
-                        self.stages.step(stage)
+                        stage.step()
                 if clips:
                     yield list(clips), Job(self.root, self.settings.key, tuple(clips.values()), tuple(shapes))
 

@@ -32,8 +32,11 @@ from rushes.curation.manifest import ManifestError, Run, join, resolve
 from rushes.curation.video import decode
 from rushes.curation.video.inputs import LIST_SUFFIXES, InputError, list_inputs
 from rushes.curation.video.source import Source, clip_id, fingerprint
-from rushes.pipelines.cli.progress import Stages
+from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine
+from rushes.pipelines.engine import ray_start
+from rushes.pipelines.engine.cluster import Kind, RayCluster
+from rushes.pipelines.engine.events import Bus
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 FORMATS = ("JPEG", "PNG", "WEBP")  # that the trainer reads (model/frames.py)
@@ -80,8 +83,8 @@ def collect(request: Request, root: str, console: Console) -> Run:
     _refuse_other_runs(root)
     items = list_items(request)
     captions = read_captions(request.captions, [item.uri for item in items]) if request.captions else {}
-    with manifest.lock(root), Stages(console) as stages:
-        found = _examine(items, root, request.per_clip, stages)
+    with manifest.lock(root), Terminal(console) as terminal:
+        found = _examine(items, root, request.per_clip, Bus([terminal]))
         sources, rows = _decide(request, items, found, captions)
         tables = {"sources": pa.Table.from_pylist([source.row() for source in sources], manifest.SOURCES)}
         tables[f"sets/{request.name}"] = pa.Table.from_pylist(sorted(rows, key=lambda r: r["clip_id"]), manifest.SET)
@@ -308,22 +311,22 @@ def _there(root: str, media: str) -> bool:
     return "://" in media or media.startswith("/") or manifest.exists(join(root, media))
 
 
-def _examine(items: list[Item], root: str, per_clip: int, stages: Stages) -> dict[str, dict[str, Any]]:
+def _examine(items: list[Item], root: str, per_clip: int, bus: Bus) -> dict[str, dict[str, Any]]:
     """A row of RECORDS for every item, by key: from the records, or from workers."""
     from rushes.pipelines.stages.worker import stop_reason
 
     found = _known(root)
     todo = [item for item in items if item.key not in found]
-    stages.total(IMAGES, len(items), note=f"{len(items) - len(todo)} known" if len(todo) < len(items) else "")
-    for _ in range(len(items) - len(todo)):
-        stages.step(IMAGES)
+    stage = bus.stage(IMAGES, len(items), "images")
+    stage.step(len(items) - len(todo))
     if not todo:
-        stages.done(IMAGES)
+        stage.end()
         return found
     settings = recipes.build({}).engine
     tasks = [todo[start : start + PER_TASK] for start in range(0, len(todo), PER_TASK)]
-    workers = min(engine.start(settings), len(tasks))
-    pool = engine.Pool(lambda: ImageWorker(root, per_clip), workers, settings.attempts, stop_reason)
+    workers = min(ray_start.start(settings), len(tasks))
+    kind = Kind(engine.CPU, lambda: ImageWorker(root, per_clip), most=workers)
+    pool = engine.Pool(RayCluster(), [kind], settings.attempts, stop_reason)
     try:
         for some in tasks:
             _submit(pool, some)
@@ -338,10 +341,10 @@ def _examine(items: list[Item], root: str, per_clip: int, stages: Stages) -> dic
                 result = [{"key": some[0].key, **failed.row(), "pictures": []}]
             for row in result:
                 found[row["key"]] = row
-                stages.step(IMAGES)
+                stage.step()
     finally:
         pool.close()
-    stages.done(IMAGES)
+    stage.end()
     return found
 
 

@@ -3,10 +3,11 @@
 Movie Gen 3.2.1 and B.1, in the order of the stage:
 
 1. ``embed``     stills -> a copy embedding (near-duplicates) and a semantic embedding (concepts)
-2. ``group``     embeddings -> ``duplicate_of`` and ``cluster_id``
-3. ``resample``  cluster sizes -> ``keep_prob`` and who is kept
+2. ``groups``    embeddings, over shards -> ``copy_group`` and ``cluster_id``: ``grid`` and ``cells`` say what is near
+                 what, ``pairs`` and ``concepts`` what belongs together, ``published`` what an older run already has
+3. ``resample``  cluster sizes -> ``keep_prob``; ``decide`` says who is kept
 
-Pure functions on arrays: the result depends on the clips and the seed, never on the order of the rows.
+The result depends on the clips and the seed, never on the order of the rows, the shards or the workers.
 """
 
 from rushes.curation.content.copies import COPY_DIM, COPY_THRESHOLD, copy_embedding
@@ -17,22 +18,22 @@ from rushes.curation.content.embed import (
     MeasuredSemanticEmbedder,
     semantic_embedding,
 )
-from rushes.curation.content.group import cluster, find_duplicates
-from rushes.curation.content.resample import hash_unit, keep_probability, sample, solve_keep
+from rushes.curation.content.groups import RESULT, measure, measure_table
+from rushes.curation.content.resample import hash_unit, keep_probability, solve_keep
 
 __all__ = [
     "COPY_DIM",
     "COPY_THRESHOLD",
+    "RESULT",
     "SEMANTIC_DIM",
     "SEMANTIC_MERGE_THRESHOLD",
     "MeasuredCopyEmbedder",
     "MeasuredSemanticEmbedder",
-    "cluster",
     "copy_embedding",
-    "find_duplicates",
     "hash_unit",
     "keep_probability",
-    "sample",
+    "measure",
+    "measure_table",
     "semantic_embedding",
     "solve_keep",
 ]

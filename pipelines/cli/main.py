@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.terminal import console, fail, own_stdin
 
@@ -259,6 +260,7 @@ def images(
 
 
 train_cli.register(app)
+serve_cli.register(app)
 
 
 def main() -> None:

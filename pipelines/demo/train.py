@@ -5,6 +5,7 @@ It takes the commands' own way, and prints them: train tae, encode, train dit.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def train(run: str, console: Console) -> tuple[str, str]:
 
     Raises TrainingError where a signal ends it.
     """
+    from rushes.curation.manifest import open_run
     from rushes.curation.recipe import Engine
     from rushes.model.loop import TrainingError
     from rushes.model.train import train_dit, train_tae
@@ -50,7 +52,9 @@ def train(run: str, console: Console) -> tuple[str, str]:
     say(_command(f"rushes train dit {latents} --tae {tae} -o {dit}", DIT_SETTINGS))
     if not train_dit(recipe, [latents], dit, tae, say):
         raise TrainingError(stopped)
-    say(f"\nTry:  rushes sample --dit {dit} --tae {tae} -p 'A slow pan.' -o {Path(run).parent}/samples")
+    caption = shlex.quote(open_run(run).table("sets/finetune", ["caption"])["caption"][0].as_py())
+    say("\nTry, with a caption that the transformer was trained on (it knows no others):")
+    say(f"rushes sample --dit {dit} --tae {tae} -p {caption} -o {Path(run).parent}/samples")
     return tae, dit
 
 

@@ -1,39 +1,41 @@
-"""Ray, and nothing but Ray: a pool of worker actors, tasks in, results out, nothing lost on the way.
+"""A pool of workers: leases in, results out, nothing lost on the way.
 
-A stage is plain Python (`pipelines.worker.Worker`); this file knows only how to place it. Tasks are small (a source,
-clip rows), results are signals; no frame passes the object store. A worker that dies takes one task with it: the task
-is tried again by a fresh worker, and given up with a reason after `attempts`. A task that hangs is killed with its
-worker when its time is up.
+A stage is plain Python (`pipelines.stages`); this file knows only how to hand work to it. Work comes as *leases*: a
+call of a worker's method with some tens of sources or clips. Results are counts and small lists; no frame and no table
+passes the object store.
 
-Why actors and not Ray Data: a run is a few hundred to a few million uneven tasks over files, whose results are tiny.
-Ray Data adds 4-6 s to a job, plans blocks where there are none, and stalls for ever on one or two CPUs when an actor
-pool holds them all (docs/architecture.md).
+Only workers that have their place get leases, so that a lease's time starts when somebody can do it. A worker that
+dies costs its lease one try; a node that dies, or a worker that is preempted, costs it none. A lease that takes too
+long is ended with its worker. The pool has kinds of workers, and grows and shrinks with what is waiting and with what
+the cluster can place.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import logging
-import os
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rushes.curation.recipe import Engine
+from rushes.pipelines.engine.cluster import APPLY, Cluster, Ended, Event, Gone, Kind, Place, Placed
+from rushes.pipelines.engine.events import LOG_FOLDER
 
-OBJECT_STORE_BYTES = 100 << 20  # tables of signals only
-REACHABLE_S = 10.0  # a cluster that takes no connection within this time is not there; Ray itself waits minutes
-LOW_MEMORY = "running low on memory"  # Ray's words where its memory monitor has ended a worker
-NODES_EVERY_S = 10.0  # how often, while nothing ends, it is asked whether any node is alive, seconds
-POLL_S = 1.0  # how often hanging tasks are looked for, seconds
+CPU = "cpu"  # the kind of worker that most stages run on
+POLL_S = 1.0  # how often, while nothing ends, hanging leases and dead nodes are looked for, seconds
+LOOK_EVERY_S = 5.0  # how often the cluster is asked for its nodes, seconds
+IDLE_S = 60.0  # a worker without work for so long is given back, seconds
+AHEAD_FROM = 4  # leases waiting per worker from which a second one waits at the worker itself
+EXCUSED_MAX = 20  # lost nodes after which a lease is given up all the same: it may be what kills them
+MAP_S = 24 * 3600.0  # a step over shards may take so long, seconds
 
 
 @dataclass(order=True)
 class Task:
-    """A call of the worker's method `stage`. Lower `order` goes first; timeout_s counts from its start."""
+    """A lease: a call of the worker's method `stage`. Lower `order` goes first; timeout_s counts from its start.
+
+    key: names it to the caller; avoid: nodes on which it failed for reasons of theirs.
+    """
 
     order: tuple[float, ...]
     number: int = field(compare=True)
@@ -41,158 +43,291 @@ class Task:
     key: str = field(compare=False)
     args: tuple[Any, ...] = field(compare=False)
     timeout_s: float = field(compare=False)
-    tried: int = field(default=0, compare=False)
+    kind: str = field(compare=False, default=CPU)
+    attempts: int = field(compare=False, default=1)
+    avoid: frozenset[str] = field(compare=False, default=frozenset())
+    tried: int = field(compare=False, default=0)
+    excused: int = field(compare=False, default=0)
+    place: Place | None = field(compare=False, default=None)  # where it was done, or is
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A task that gave no result: one sentence."""
+    """A lease that gave no result: one sentence. lost: its worker ended, or was ended, while at it."""
 
     reason: str
+    lost: bool = False
 
 
 class StopRun(RuntimeError):
     """The run as a whole cannot go on: one sentence (a full disk, a missing package)."""
 
 
-def start(engine: Engine) -> int:
-    """Connect to the cluster of the recipe, or start Ray in this process. Returns the number of CPUs to use."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # when a run stops, other tasks' errors add nothing
-    import ray
+@dataclass
+class _Worker:
+    """A worker and what was handed to it, first to last."""
 
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
-    if engine.address:
-        try:
-            _knock(engine.address)
-            ray.init(address=engine.address, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StopRun(f"No Ray cluster answers at engine.address={engine.address}: {error}.") from error
-    elif not ray.is_initialized():
-        cpus = engine.num_cpus or os.cpu_count() or 1
-        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
-    available = int(ray.cluster_resources().get("CPU", 1))
-    return max(1, min(available, engine.num_cpus or available))
-
-
-def _knock(address: str) -> None:
-    """Raises OSError where no one listens at host:port (`auto` and the like are left to Ray)."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHABLE_S).close()
-
-
-def gpus() -> float:
-    """GPUs of the cluster, after `start`."""
-    import ray
-
-    return ray.cluster_resources().get("GPU", 0.0)
+    handle: Any
+    kind: str
+    place: Place | None = None
+    tasks: list[Task] = field(default_factory=list)
+    since: float = 0.0  # when the first of its tasks began, or it became idle
+    left_out: bool = False
 
 
 class Pool:
-    """`workers` actors built by `build()`; tasks are submitted at any time and come back as they end.
+    """`kinds` of workers on a cluster; leases are submitted at any time and come back as they end.
 
-    cpus, gpus: that each actor holds; all actors together must fit the cluster.
+    attempts: tries of a lease whose worker dies; stop_reason(error) is the sentence with which an error that a lease
+    raised stops the whole run, None where it concerns that lease alone; limit: workers at most, over all kinds.
     """
 
     def __init__(
-        self, build: Callable[[], Any], workers: int, attempts: int, stop_reason: Callable[..., str | None],
-        cpus: int = 1, gpus: float = 0.0,
+        self, cluster: Cluster, kinds: Sequence[Kind], attempts: int, stop_reason: Callable[..., str | None],
+        limit: int | None = None,
     ):  # fmt: skip
-        import cloudpickle
-        import ray
-
-        packed = cloudpickle.dumps(build)  # unpacked, and so imported, once the process has its own standard input
-
-        class Host:
-            """The actor: one plain worker, built in its own process."""
-
-            def __init__(self) -> None:
-                empty = os.open(os.devnull, os.O_RDONLY)
-                os.dup2(empty, 0)  # not the terminal's, which a node that was started by hand hands on (cli.terminal)
-                self._worker = cloudpickle.loads(packed)()
-
-            def call(self, stage: str, args: tuple[Any, ...]) -> Any:
-                return getattr(self._worker, stage)(*args)
-
-        self._ray = ray
-        # Never more actors than there are CPUs for: every actor can always be placed, so nothing waits for ever.
-        self._actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Host)
-        self._attempts, self._stop_reason = attempts, stop_reason
-        self._idle = [self._actor.remote() for _ in range(workers)]
-        self._waiting: list[Task] = []
-        self._running: dict[Any, tuple[Task, Any, float]] = {}
+        self._cluster, self._kinds = cluster, {kind.name: kind for kind in kinds}
+        self._attempts, self._stop_reason, self._limit = attempts, stop_reason, limit
+        self._waiting: dict[str, list[Task]] = {kind.name: [] for kind in kinds}
+        self._workers: dict[str, dict[int, _Worker]] = {kind.name: {} for kind in kinds}
+        self._idle: dict[str, dict[int, _Worker]] = {kind.name: {} for kind in kinds}  # placed, with nothing to do
+        self._calls: dict[int, tuple[_Worker, Task]] = {}
         self._numbers = itertools.count()
-        self._nodes_seen = time.monotonic()
+        self._ready: list[tuple[Task, Any]] = []  # ended, not told yet
+        self._capacity = cluster.capacity(list(kinds))
+        self._nodes = cluster.nodes()
+        self._looked = self._swept = cluster.now()
+        self._left_out: set[str] = set()
+        self.notes: list[str] = []  # sentences about nodes that were left out
+
+    # ---- what callers use --------------------------------------------------------------------------------------------
 
     def submit(
-        self, stage: str, key: str, *args: Any, order: tuple[float, ...] = (), timeout_s: float = 3600.0
-    ) -> None:
-        heapq.heappush(self._waiting, Task(order, next(self._numbers), stage, key, args, timeout_s))
+        self, stage: str, key: str, *args: Any, order: tuple[float, ...] = (), timeout_s: float = 3600.0,
+        kind: str = CPU, attempts: int | None = None, avoid: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
+        task = Task(order, next(self._numbers), stage, key, args, timeout_s, kind, attempts or self._attempts, avoid)
+        heapq.heappush(self._waiting[kind], task)
 
     def completed(self) -> Iterator[tuple[Task, Any]]:
         """(task, result or Failure) as they end, until nothing is waiting or running; more may be submitted meanwhile.
 
         Raises StopRun where an error concerns the whole run.
         """
-        while self._waiting or self._running:
-            while self._waiting and self._idle:
-                self._start(heapq.heappop(self._waiting), self._idle.pop())
-            done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=POLL_S)
-            for ref in done:
-                yield from self._finish(ref)
-            yield from self._overdue()
-            if not done:
-                self._look_for_nodes()
+        while self.waiting or self.running or self._ready:
+            self._grow()
+            self._hand_out()
+            if not self._ready:
+                for event in self._cluster.poll(POLL_S):
+                    self._take(event)
+                self._sweep()
+            ready, self._ready = self._ready, []
+            yield from ready
+
+    def map(self, function: Callable[[Any], Any], values: Sequence[Any], kind: str = CPU) -> Iterator[Any]:
+        """As the built-in map, on the workers: results in the order of `values`. function: one of a module's own.
+
+        Nothing else may be waiting or running. Raises StopRun where one of the calls fails.
+        """
+        done: dict[int, Any] = {}
+        for number, value in enumerate(values):
+            self.submit(APPLY, str(number), function, value, order=(number,), timeout_s=MAP_S, kind=kind)
+        told = 0
+        for task, result in self.completed():
+            if isinstance(result, Failure):
+                raise StopRun(f"{getattr(function, '__name__', 'a step')}: {result.reason}.")
+            done[int(task.key)] = result
+            while told in done:
+                yield done.pop(told)
+                told += 1
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def running(self) -> int:
+        return len(self._calls)
+
+    def workers(self, kind: str = CPU) -> int:
+        """How many workers of the kind there are, or could be placed."""
+        return max(1, self._most(kind))
+
+    def elsewhere(self, avoid: frozenset[str], kind: str = CPU) -> bool:
+        """Whether a node is left on which work that failed on the nodes `avoid` could be tried."""
+        return bool(self._nodes - avoid - self._left_out)
+
+    def leave_out(self, place: Place, why: str) -> None:
+        """Give no further work to a node, unless it is the last; the sentence is in `notes`."""
+        if place.node in self._left_out or not self._nodes - self._left_out - {place.node}:
+            return
+        self._left_out.add(place.node)
+        self.notes.append(f"The node {place.host} was left out: {why}.")
 
     def close(self) -> None:
-        for actor in [*self._idle, *(actor for _, actor, _ in self._running.values())]:
-            self._ray.kill(actor)
-        self._idle, self._running = [], {}
+        for workers in self._workers.values():
+            for worker in workers.values():
+                self._cluster.kill(worker.handle)
+            workers.clear()
+        for idle in self._idle.values():
+            idle.clear()
+        self._calls.clear()
 
-    def _look_for_nodes(self) -> None:
-        """Raises StopRun once no node of the cluster is left: nothing that is waited for can come then."""
-        now = time.monotonic()
-        if now - self._nodes_seen < NODES_EVERY_S:
+    # ---- growing and shrinking ---------------------------------------------------------------------------------------
+
+    def _most(self, kind: str) -> int:
+        """Workers wanted at most. With a limit, more than fit now may be asked for: an autoscaler acts on that."""
+        most = self._capacity[kind] if self._limit is None else self._limit
+        own = self._kinds[kind].most
+        return most if own is None else min(most, own)
+
+    def _grow(self) -> None:
+        for name, waiting in self._waiting.items():
+            workers = self._workers[name]
+            busy = len(workers) - len(self._idle[name])
+            wanted = min(max(1, self._most(name)), busy + len(waiting))
+            for _ in range(wanted - len(workers)):
+                handle = self._cluster.create(self._kinds[name])
+                workers[id(handle)] = _Worker(handle, name, since=self._cluster.now())
+
+    def _give_back(self, worker: _Worker) -> None:
+        self._workers[worker.kind].pop(id(worker.handle), None)
+        self._idle[worker.kind].pop(id(worker.handle), None)
+        self._cluster.kill(worker.handle)
+
+    # ---- handing out -------------------------------------------------------------------------------------------------
+
+    def _hand_out(self) -> None:
+        for name, waiting in self._waiting.items():
+            idle = self._idle[name]
+            passed: list[Task] = []
+            while waiting and idle:
+                task = heapq.heappop(waiting)
+                worker = self._for(task, idle)
+                if worker is None:
+                    passed.append(task)
+                    continue
+                del idle[id(worker.handle)]
+                self._begin(task, worker)
+            for task in passed:
+                heapq.heappush(waiting, task)
+            if waiting and len(waiting) > AHEAD_FROM * len(self._workers[name]):
+                self._hand_ahead(name, waiting)
+
+    def _hand_ahead(self, name: str, waiting: list[Task]) -> None:
+        for worker in self._workers[name].values():
+            if len(worker.tasks) == 1 and not worker.left_out and waiting and not waiting[0].avoid:
+                self._begin(heapq.heappop(waiting), worker)
+
+    def _for(self, task: Task, idle: dict[int, _Worker]) -> _Worker | None:
+        """An idle worker on a node that the task does not avoid; where it avoids all nodes, any."""
+        if not task.avoid or not self.elsewhere(task.avoid):
+            return next(iter(idle.values()))
+        return next((worker for worker in idle.values() if worker.place.node not in task.avoid), None)
+
+    def _begin(self, task: Task, worker: _Worker) -> None:
+        call = next(self._numbers)
+        if not worker.tasks:
+            worker.since = self._cluster.now()
+        worker.tasks.append(task)
+        task.place = worker.place
+        self._calls[call] = (worker, task)
+        self._cluster.call(worker.handle, call, task.stage, task.args)
+
+    # ---- what happens ------------------------------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Ended):
+            if event.call in self._calls:
+                self._ended(event)
             return
-        self._nodes_seen = now
-        if not any(node["Alive"] for node in self._ray.nodes()):
-            raise StopRun("Ray's node on this machine died; start the same command again, what was done is kept.")
+        for workers in self._workers.values():
+            worker = workers.get(id(event.worker))
+            if worker is None:
+                continue
+            if isinstance(event, Gone):
+                self._give_back(worker)
+            elif isinstance(event, Placed):
+                self._placed(worker, event.place)
+            return
 
-    def _start(self, task: Task, actor: Any) -> None:
+    def _placed(self, worker: _Worker, place: Place) -> None:
+        if not place.sees:
+            raise StopRun(
+                f"The node {place.host} does not see the run's folder as this machine does: name an --output that all "
+                "nodes share (a network file system, or an object store such as s3://bucket/run)."
+            )
+        worker.place, worker.since = place, self._cluster.now()
+        worker.left_out = place.node in self._left_out
+        if not worker.left_out:
+            self._idle[worker.kind][id(worker.handle)] = worker
+
+    def _ended(self, event: Ended) -> None:
+        worker, task = self._calls.pop(event.call)
+        first = bool(worker.tasks) and worker.tasks[0] is task
+        worker.tasks = [other for other in worker.tasks if other is not task]
+        if event.lost is not None:
+            self._lost(worker, task, event, began=first)
+            return
+        worker.since = self._cluster.now()
+        worker.left_out = worker.place is not None and worker.place.node in self._left_out
+        if not worker.tasks and not worker.left_out:
+            self._idle[worker.kind][id(worker.handle)] = worker
+        if event.error is None:
+            self._ready.append((task, event.value))
+            return
+        reason = self._stop_reason(event.error)
+        if reason is not None:
+            raise StopRun(reason) from event.error
+        said = (str(event.error).strip().splitlines() or [""])[0]
+        self._ready.append((task, Failure(f"{task.stage} failed: {type(event.error).__name__}: {said}")))
+
+    def _lost(self, worker: _Worker, task: Task, event: Ended, began: bool) -> None:
+        """A worker is gone with its lease, and with those that only waited at it: these were not tried."""
+        self._give_back(worker)
+        alive = self._cluster.nodes() if worker.place is not None else set()
+        excused = event.excused or (worker.place is not None and worker.place.node not in alive)
+        self._nodes = alive or self._nodes
+        if not began:
+            heapq.heappush(self._waiting[task.kind], task)
+            return
+        if excused and task.excused < EXCUSED_MAX:
+            task.excused += 1
+            heapq.heappush(self._waiting[task.kind], task)
+            return
         task.tried += 1
-        self._running[actor.call.remote(task.stage, task.args)] = (task, actor, time.monotonic())
+        if task.tried < task.attempts:
+            heapq.heappush(self._waiting[task.kind], task)
+            return
+        log = f"; what it said is in the run's {LOG_FOLDER}" if task.place and task.place.log else ""
+        times = f", {task.tried} times out of {task.tried}" if task.tried > 1 else ""
+        self._ready.append((task, Failure(f"the worker {event.lost} in {task.stage}{times}{log}", lost=True)))
 
-    def _finish(self, ref: Any) -> Iterator[tuple[Task, Any]]:
-        task, actor, _ = self._running.pop(ref)
-        try:
-            result = self._ray.get(ref)
-        except self._ray.exceptions.RayTaskError as error:
-            self._idle.append(actor)
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            reason = self._stop_reason(cause)
-            if reason is not None:
-                raise StopRun(reason) from cause
-            result = Failure(f"{task.stage} failed: {type(cause).__name__}: {cause}".splitlines()[0])
-        except self._ray.exceptions.RayError as error:
-            self._idle.append(self._actor.remote())
-            starved = isinstance(error, self._ray.exceptions.OutOfMemoryError) or LOW_MEMORY in str(error)
-            why = "ran out of memory" if starved else "died"
-            if task.tried < self._attempts:
-                heapq.heappush(self._waiting, task)
-                return
-            result = Failure(f"the worker {why} in {task.stage}, {task.tried} times out of {task.tried}")
-        else:
-            self._idle.append(actor)
-        yield task, result
+    def _sweep(self) -> None:
+        """Once in a while: end leases that take too long, look for nodes, give idle workers back."""
+        now = self._cluster.now()
+        if now - self._swept < POLL_S:
+            return
+        self._swept = now
+        for workers in self._workers.values():
+            for worker in list(workers.values()):
+                if worker.tasks and now - worker.since > worker.tasks[0].timeout_s:
+                    self._overdue(worker)
+                elif not worker.tasks and worker.place and now - worker.since > IDLE_S and self._limit is not None:
+                    self._give_back(worker)
+        if now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            self._nodes = self._cluster.nodes()
+            self._capacity = self._cluster.capacity(list(self._kinds.values()))
+            if not self._nodes:
+                raise StopRun("Ray's node on this machine died; start the same command again, what was done is kept.")
 
-    def _overdue(self) -> Iterator[tuple[Task, Any]]:
-        now = time.monotonic()
-        for ref, (task, actor, began) in list(self._running.items()):
-            if now - began > task.timeout_s:
-                del self._running[ref]
-                self._ray.kill(actor)
-                self._idle.append(self._actor.remote())
-                yield task, Failure(f"{task.stage} took longer than {task.timeout_s:.0f} s and was ended")
+    def _overdue(self, worker: _Worker) -> None:
+        late, *others = worker.tasks
+        for call in [call for call, (of, _) in self._calls.items() if of is worker]:
+            del self._calls[call]
+        self._give_back(worker)
+        for task in others:
+            heapq.heappush(self._waiting[task.kind], task)
+        reason = f"{late.stage} took longer than {late.timeout_s:.0f} s and was ended"
+        self._ready.append((late, Failure(reason, lost=True)))

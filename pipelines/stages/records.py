@@ -112,11 +112,10 @@ class WorkStore:
     def put_looks(self, source_id: str, looks: pa.Table) -> None:
         write_table(self._path("look", f"{source_id}-{self.look_hash}.parquet"), looks)
 
-    def content(self, clip_ids: list[str]) -> tuple[str, pa.Table | None]:
-        """(key, copy groups and clusters) of exactly these clips, where they were computed before."""
-        digest = hashlib.blake2b("\n".join(sorted(clip_ids)).encode(), digest_size=8).hexdigest()
-        path = self._path("content", f"{digest}-{self.content_hash}.parquet")
-        return path, (read_table(path) if exists(path) else None)
+    @property
+    def content_folder(self) -> str:
+        """Where the measuring of content leaves its files, named by what decides them."""
+        return join(self.root, "work", "content", self.content_hash)
 
     @cached_property
     def _caption_folder(self) -> str:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from rushes.curation.recipe import Engine
-from rushes.pipelines.engine.pool import StopRun, start
+from rushes.pipelines.engine.pool import StopRun
+from rushes.pipelines.engine.ray_start import start
 
 PLACED_S = 60.0  # a cluster that has not placed the workers by then has no room for them
 POLL_S = 0.3  # how often the ranks are asked what they said and whether they ended, seconds

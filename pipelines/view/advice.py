@@ -20,7 +20,13 @@ from rushes.pipelines.view.words import hours, needs
 RULES_NAMED = 2
 DIGITS = 3  # significant digits of a threshold that is proposed
 #: Rules of the content stage and the value that switches each off; what they reject passes all rules before them.
-SWITCHES = {"scenes.clips_per_source": "null", "content.copy_threshold": "null", "content.keep": "1"}
+SWITCHES = {
+    "scenes.clips_per_source": "null",
+    "content.against": "[]",
+    "content.copy_threshold": "null",
+    "content.semantic_threshold": "null",
+    "content.keep": "1",
+}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ COUNTED_LEAST = 7  # a histogram of whole numbers has room for at least so many 
 REASONS_SHOWN = 3  # commonest reasons for a null named under a histogram
 NOTES_READ = 2_000  # distinct notes looked at, commonest first
 CATEGORIES_SHOWN = 8
+TICKS = 6  # at most so many on an axis
 
 
 def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -50,18 +51,40 @@ def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
     stages = []
     for stage, drawn in [*charted().items(), ("meters of your own", mine)]:
         charts = []
-        for name, kind in ((signal.name, signal.chart) for signal in drawn):
-            if kind == "categories":
+        for signal in drawn:
+            name = signal.name
+            if signal.chart == "categories":
                 charts.append(_shares(name, run.table("clips", [name])[name], kept))
                 continue
             columns = ["width", "height"] if name in rules.DERIVED else [name]
             if set(columns) <= set(schema.names):
                 values = rules.column(run.table("clips", columns), name)
                 chart = histogram(values, kept, *_lines(name, recipe), pa.types.is_integer(_type(schema, name)))
-                charts.append({"name": name, **chart, "nulls": _nulls(name, values, unasked, reasons)})
+                nulls = _nulls(name, values, unasked, reasons)
+                charts.append({"name": name, "unit": signal.unit, "what": signal.meaning, **chart, "nulls": nulls})
         if any(chart["total"] for chart in charts):
             stages.append((stage, charts))
     return stages
+
+
+def sortable(run: Run) -> list[str]:
+    """The numbers that clips can be sorted and filtered by, those of meters of your own among them."""
+    drawn = {signal.name for of_stage in charted().values() for signal in of_stage}
+    return [
+        f.name for f in schema_of(run, "clips") if _is_number(f.type) and (f.name in drawn or f.name not in BY_NAME)
+    ]
+
+
+def ticks(low: float, high: float, most: int = TICKS) -> list[float]:
+    """Round values within low..high, at most `most`, in steps of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    power = 10.0 ** np.floor(np.log10((high - low) / most))
+    for step in (digit * power for digit in (1, 2, 5, 10, 20)):
+        first, last = np.ceil(low / step - ROUNDING), np.floor(high / step + ROUNDING)
+        if last - first < most:
+            break
+    return [float(f"{n * step:.10g}") + 0.0 for n in np.arange(first, last + 1)]
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -84,15 +107,15 @@ def histogram(
     """A histogram in drawing units (CHART), heights by the square root of the count.
 
     values: float [N], NaN for null. kept: bool [N]. base, sets: thresholds {key, value, compare, sets}. whole: the
-    values are counts, one bar each where they are few. Returns {total, bars, lines, failing, low, high}:
+    values are counts, one bar each where they are few. Returns {total, bars, lines, failing, x_ticks, y_ticks}:
     bars [{x, width, height, kept_height, text}]; lines: the thresholds with their `x`; failing: spans (x, width)
-    that the base rules reject. Where a few values lie far out, the outermost bars count them.
+    that the base rules reject; ticks: (x or y, text). Where a few values lie far out, the outermost bars count them.
     """
     present = ~np.isnan(values)
     total = int(present.sum())
     lines = [dict(line) for line in [*base, *sets]]
     if not total:
-        return {"total": 0, "bars": [], "lines": lines, "failing": [], "low": "", "high": ""}
+        return {"total": 0, "bars": [], "lines": lines, "failing": [], "x_ticks": [], "y_ticks": []}
     low, high = _range(values[present], [line["value"] for line in lines])
     counted = whole and high - low < BINS
     if counted:
@@ -111,9 +134,24 @@ def histogram(
         "bars": list(_bars(edges, counts, counts_kept, scale)),
         "lines": lines,
         "failing": [(0.0, x["x"]) if ">" in x["compare"] else (x["x"], CHART[0] - x["x"]) for x in lines[: len(base)]],
-        "low": number(low if abs(low) > (high - low) / 1000 else 0.0),
-        "high": number(float(edges[-1] - 0.5) if counted else high),
+        "x_ticks": [(scale * (value - edges[0]), f"{value:,g}") for value in _x_ticks(edges, counted)],
+        "y_ticks": [
+            (CHART[1] * (1 - np.sqrt(value / counts.max())), f"{value:,g}") for value in _y_ticks(counts.max())
+        ],
     }
+
+
+def _x_ticks(edges: np.ndarray, counted: bool) -> list[float]:
+    if counted:
+        return [value for value in ticks(edges[0] + 0.5, edges[-1] - 0.5) if value == round(value)]
+    return ticks(edges[0], edges[-1])
+
+
+def _y_ticks(most: int) -> list[int]:
+    """The largest of 1, 2, 5, 10, 20, ... up to a count, and the one at about a quarter of it."""
+    series = [digit * 10**power for power in range(10) for digit in (1, 2, 5)]
+    top = max(value for value in series if value <= most)
+    return [value for value in series if value in (top, max((v for v in series if v <= top / 4), default=top))]
 
 
 def _range(values: np.ndarray, thresholds: list[float]) -> tuple[float, float]:

@@ -9,32 +9,37 @@ from __future__ import annotations
 
 import base64
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rushes.curation import manifest, rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.pipelines.view import charts, words
+from rushes.pipelines.view.advice import advise, sentences
 from rushes.pipelines.view.funnel import funnel
+from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.story import deciding_value
 from rushes.pipelines.view.tables import recipe_of, rows_at
 
-CLIPS_PER_GROUP = 12  # per fate: six rows of two on a laptop
+CLIPS_PER_GROUP = 12  # per fate at first sight: six rows of two on a laptop
+CLIPS_LISTED = 1_000  # of all fates together, behind "show all"
 ERRORS_LISTED = 200  # inputs with an error that are listed; the rest are counted
-IMAGE_BUDGET = 3_300_000  # bytes of JPEG: 4.4 MB as base64, so that the page stays below 5 MB
+IMAGE_BUDGET = 2_400_000  # bytes of JPEG of the clips at first sight, and of the others: 4 MB as base64, so that ...
+IMAGE_BUDGET_MORE = 600_000  # ... the page stays below 5 MB
+STRIP_BYTES_LEAST = 4_000  # a strip that may have no more tells nothing
 STRIP_BYTES = 24_000  # most bytes of a clip's strip: three stills of some 8 KB
 STRIP_SIZE = (720, 136)  # pixels, width x height at most: three stills of 240 px, sharp on a phone
 STRIP_STILLS = (3, 6)  # as many stills as fill the strip, between these
 STRIP_GAP, STRIP_GAP_GREY = 4, 160  # pixels between two stills, and their grey: black would look like a border
+REST = "starting, listing, publishing"  # what is no stage's time
 JPEG_QUALITIES = (78, 68, 58, 46, 34)  # tried in turn until a strip fits its bytes, then at half the size
 
 
@@ -48,14 +53,14 @@ def write_report(
     Raises ManifestError where nothing is published, the tables do not add up, or the page cannot be written.
     """
     run = manifest.open_run(root)
-    page = render(run, sections)
     target = os.fspath(html) if html is not None else manifest.join(root, "report.html")
+    page = render(run, sections, os.path.dirname(target) or ".")
     manifest.write_bytes(target, page.encode("utf-8"))
     return target if "://" in target else Path(target)
 
 
-def render(run: Run, sections: Sequence[tuple[str, str]] = ()) -> str:
-    """The page as text."""
+def render(run: Run, sections: Sequence[tuple[str, str]] = (), folder: str | None = None) -> str:
+    """The page as text. folder: where it will lie, so that it finds the clips' files; default: the run's own."""
     import jinja2
 
     recipe = recipe_of(run)
@@ -76,10 +81,12 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = ()) -> str:
         errors_listed=ERRORS_LISTED,
         stages=charts.signals(run, recipe),
         chart=charts.CHART,
-        groups=clip_groups(run, recipe, found["clips"]),
+        groups=clip_groups(run, recipe, found["clips"], folder or run.root),
+        sortable=charts.sortable(run),
+        advice=sentences(advise(run, recipe), run.root),
         matrices=charts.bucket_matrices(found["sets"]),
         sections=[(title, f"extra-{index}", html) for index, (title, html) in enumerate(sections)],
-        times=_times(run.record.get("times_s") or {}),
+        times=times(run.record.get("times_s") or {}),
         versions=run.record.get("versions") or {},
         warnings=run.record.get("warnings") or [],
         recipe_yaml=recipe.to_yaml(),
@@ -93,49 +100,86 @@ def _date(created: str | None) -> str:
         return created or "date unknown"
 
 
-def _times(times: dict[str, float]) -> list[dict[str, Any]]:
-    longest = max(times.values(), default=0.0) or 1.0
-    return [{"stage": stage, "text": words.hours(t), "share": t / longest} for stage, t in times.items()]
+def times(record: dict[str, float]) -> dict[str, Any]:
+    """Rows {stage, text, share of the longest}, and in words how they make up the whole (`total`, where recorded)."""
+    stages = {stage: seconds for stage, seconds in record.items() if stage != "total"}
+    longest = max(stages.values(), default=0.0) or 1.0
+    rows = [{"stage": stage, "text": words.hours(t), "share": t / longest} for stage, t in stages.items()]
+    if "total" not in record:
+        return {"rows": rows, "said": ""}
+    rest = record["total"] - sum(stages.values())
+    if rest >= 0:
+        rows.append({"stage": REST, "text": words.hours(rest), "share": min(rest / longest, 1.0)})
+        return {"rows": rows, "said": f"Together {words.hours(record['total'])}."}
+    return {
+        "rows": rows,
+        "said": f"From the beginning to the end {words.hours(record['total'])}: stages run beside each other, and so "
+        f"{words.hours(-rest)} are counted twice.",
+    }
 
 
 # --- clips --------------------------------------------------------------------------------------------------------
 
 
-def clip_groups(run: Run, recipe: Recipe, lost: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def clip_groups(
+    run: Run, recipe: Recipe, lost: list[dict[str, Any]], folder: str | None = None
+) -> list[dict[str, Any]]:
     """A sample of the clips of every fate, kept first, each with a strip of its stills.
 
     The sample is fixed by the tables. Under a rule with a threshold it is spread evenly from the clips nearest to
-    it to those farthest away; clips without a value come last.
+    it to those farthest away; clips without a value come last. `clips` are shown at once, `more` when asked for.
+    folder: where the page will lie.
     """
     rejected_by = run.table("clips", ["rejected_by"])["rejected_by"]
-    groups = [{"rule": None, "needs": "passed every rule", "picked": _spread(_where(pc.is_null(rejected_by)))}]
+    fates = [(None, "passed every rule", _where(pc.is_null(rejected_by)))]
     for row in lost:
         if row["rejected"]:
             members = _nearest_first(run, recipe, row["rule"], _where(pc.equal(rejected_by, row["rule"])))
-            groups.append({"rule": row["rule"], "needs": row["needs"], "picked": _spread(members)})
-    counts = [lost[-1]["remaining"], *(row["rejected"] for row in lost if row["rejected"])]
-    picked = np.concatenate([group["picked"] for group in groups])
-    clips = rows_at(run, "clips", picked)
+            fates.append((row["rule"], row["needs"], members))
+    fates = [fate for fate in fates if len(fate[2])]
+    listed = max(CLIPS_LISTED // max(len(fates), 1), CLIPS_PER_GROUP)
+    first = [_spread(members, CLIPS_PER_GROUP) for _, _, members in fates]
+    others = [
+        _spread(members[~np.isin(members, shown)], listed - CLIPS_PER_GROUP)
+        for (_, _, members), shown in zip(fates, first, strict=True)
+    ]
+    shown = _cards(run, recipe, fates, first, folder or run.root, IMAGE_BUDGET)
+    hidden = _cards(run, recipe, fates, others, folder or run.root, IMAGE_BUDGET_MORE)
+    ruled = {rule.key for rule, _ in rules.active(recipe)}
+    return [
+        {"rule": rule, "needs": needs, "count": len(members), "sorted": rule in ruled, "clips": clips, "more": more}
+        for (rule, needs, members), clips, more in zip(fates, shown, hidden, strict=True)
+    ]
+
+
+def _cards(
+    run: Run, recipe: Recipe, fates: list[tuple[str | None, str, np.ndarray]], picked: list[np.ndarray], folder: str,
+    budget: int,
+) -> list[list[dict[str, Any]]]:  # fmt: skip
+    """The cards of the picked rows, fate by fate, with pictures of `budget` bytes together."""
+    clips = rows_at(run, "clips", np.concatenate([np.zeros(0, np.int64), *picked]))
     twins = _twins(run, clips)
-    strips = _strips(run, recipe, pa.concat_tables([clips, twins]))
+    pictured = pa.concat_tables([clips, twins])
+    most = max(budget // STRIP_BYTES_LEAST, 1)
+    strips = _strips(run, recipe, pictured.slice(0, most), budget)
     named = {row["clip_id"]: row for row in twins.select(["clip_id", "uri", "start_s", "end_s"]).to_pylist()}
-    done = 0
-    for group, count in zip(groups, counts, strict=True):
-        stop = done + len(group.pop("picked"))
-        group["count"] = count
-        group["sorted"] = any(rule.key == group["rule"] for rule, _ in rules.active(recipe))
-        group["clips"] = [_card(clips.slice(at, 1), group["rule"], recipe, strips, named) for at in range(done, stop)]
+    signals, made, done = charts.sortable(run), [], 0
+    for (rule, _, _), rows in zip(fates, picked, strict=True):
+        stop = done + len(rows)
+        made.append(
+            [_card(clips.slice(at, 1), rule, recipe, strips, named, signals, run, folder) for at in range(done, stop)]
+        )
         done = stop
-    return [group for group in groups if group["count"]]
+    return made
 
 
 def _where(mask: pa.ChunkedArray) -> np.ndarray:
     return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
 
 
-def _spread(members: np.ndarray) -> np.ndarray:
-    """At most CLIPS_PER_GROUP of the members, evenly spaced, the first among them."""
-    count = min(len(members), CLIPS_PER_GROUP)
+def _spread(members: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the members, evenly spaced, the first among them."""
+    count = min(len(members), most)
     return members[(np.arange(count) * len(members)) // max(count, 1)].astype(np.int64)
 
 
@@ -157,8 +201,9 @@ def _twins(run: Run, clips: pa.Table) -> pa.Table:
 
 
 def _card(
-    clip: pa.Table, rule: str | None, recipe: Recipe, strips: dict[str, str], twins: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+    clip: pa.Table, rule: str | None, recipe: Recipe, strips: dict[str, str], twins: dict[str, dict[str, Any]],
+    signals: list[str], run: Run, folder: str,
+) -> dict[str, Any]:  # fmt: skip
     row = clip.to_pylist()[0]
     twin = twins.get(row["duplicate_of"])
     return {
@@ -172,37 +217,39 @@ def _card(
         "sets": row["sets"] or [],
         "bucket": row["bucket"],
         "caption": row["caption"],
+        "values": {
+            name: float(f"{row[name]:.4g}") for name in signals if row[name] is not None and row[name] == row[name]
+        },
+        "media": media_link(run.root, row["media"], folder),
         "strip": strips.get(row["clip_id"]),
         "twin": twin and {"uri": twin["uri"], "span": words.span(twin["start_s"], twin["end_s"])},
         "twin_strip": strips.get(row["duplicate_of"]) if twin else None,
     }
 
 
-def _strips(run: Run, recipe: Recipe, clips: pa.Table) -> dict[str, str]:
-    """clip_id -> data URI of its strip. A clip whose stills are gone (the work folder was cleared) has none."""
-    by_source: dict[str, list[str]] = defaultdict(list)
-    for row in clips.select(["clip_id", "source_id"]).to_pylist():
-        by_source[row["source_id"]].append(row["clip_id"])
-    bytes_each = min(STRIP_BYTES, IMAGE_BUDGET // max(clips.num_rows, 1))
-    fs, work = manifest.resolve(manifest.join(run.root, "work", "stills"))
-    part = recipe.part_hash("analyze")
+def media_link(root: str, media: str | None, folder: str) -> str | None:
+    """The relative link from a page in `folder` to a clip's file, quoted; None where there is no such link.
+
+    media: as the table says: below the run's root, or an address of its own.
+    """
+    if media is None or "://" in media:
+        return None
+    if folder.rstrip("/") == root.rstrip("/") and not os.path.isabs(media):
+        return quote(media)
+    if "://" in folder or "://" in root:
+        return None
+    return quote(os.path.relpath(os.path.join(os.path.abspath(root), media), os.path.abspath(folder)))
+
+
+def _strips(run: Run, recipe: Recipe, clips: pa.Table, budget: int) -> dict[str, str]:
+    """clip_id -> data URI of its strip. A clip whose stills are gone has none."""
+    bytes_each = min(STRIP_BYTES, budget // max(clips.num_rows, 1))
+    pairs = zip(clips["clip_id"].to_pylist(), clips["source_id"].to_pylist(), strict=True)
     strips = {}
-    for source_id, ids in by_source.items():
-        try:
-            stills = pq.read_table(
-                f"{work}/{source_id}-{part}.parquet",
-                filesystem=fs,
-                columns=["clip_id", "t_s", "jpeg"],
-                filters=[("clip_id", "in", ids)],
-                partitioning=None,
-            ).sort_by("t_s")
-        except (FileNotFoundError, pa.ArrowInvalid):
-            continue
-        for clip_id in ids:
-            jpegs = stills.filter(pc.equal(stills["clip_id"], clip_id))["jpeg"].to_pylist()
-            strip = filmstrip(jpegs, bytes_each)
-            if strip is not None:
-                strips[clip_id] = "data:image/jpeg;base64," + base64.b64encode(strip).decode("ascii")
+    for clip_id, jpegs in stills_of(run, recipe, pairs).items():
+        strip = filmstrip(jpegs, bytes_each)
+        if strip is not None:
+            strips[clip_id] = "data:image/jpeg;base64," + base64.b64encode(strip).decode("ascii")
     return strips
 
 

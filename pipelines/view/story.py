@@ -12,7 +12,7 @@ import pyarrow as pa
 from rushes.curation import rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
-from rushes.curation.signals import DRAW, LATE_RULES
+from rushes.curation.signals import ALIKE, COPIES, DRAW, LATE_RULES, PUBLISHED
 from rushes.pipelines.view.tables import query, recipe_of, records
 from rushes.pipelines.view.words import needs, number, reason
 
@@ -128,8 +128,10 @@ def deciding_value(clip: pa.Table, key: str, recipe: Recipe) -> str:
             value = float(rules.column(clip, rule.column)[0])
             missing = f"not measured: {reason(row['notes'], rule.column) or 'no reason noted'}"
             return missing if np.isnan(value) else number(value, threshold)
-    if key == "content.copy_threshold":
+    if key in (COPIES.key, ALIKE.key):
         return f"duplicate of {row['duplicate_of']}" if row["duplicate_of"] else "no duplicate"
+    if key == PUBLISHED.key:
+        return f"repeats {row['published_copy']}" if row["published_copy"] else "in no older run"
     if key == DRAW.key and row["keep_prob"] is not None:
         return f"probability {row['keep_prob']:.2f}, cluster of {row['cluster_size'] or 1:,}"
     return reason(row["notes"], MISSING_OF.get(key, key)) or ""

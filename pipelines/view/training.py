@@ -22,6 +22,9 @@ STILL_WIDTH = 336  # pixels: smaller frames are enlarged smoothly to this before
 GUIDANCE = 1.5  # a small model is overdriven by the paper's 7.5
 JPEG_QUALITY = 90
 MARGIN = 4.0  # drawing units around a curve
+RISE = 0.02  # above its lowest point from which a curve is said to rise
+NEAREST_SIZE = (32, 32)  # pixels, width x height, at which a sample is compared with clips ...
+NEAREST_FRAMES = 4  # ... and frames
 
 
 def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
@@ -39,7 +42,7 @@ def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"), autoescape=True)
     page = environment.get_template("training.html.j2").render(
         lede="What models learned from these sets. A dozen clips and a minute show that the sets can be trained on, "
-        "no more: a transformer soon knows a few clips by heart, and its loss on others then rises.",
+        "no more: whether a sample is more than a clip known by heart, the nearest clip beside it says.",
         curves=curves,
         size=charts.CHART,
         pairs=_pairs(run, decoder),
@@ -59,17 +62,36 @@ def _curves(output: Path, title: str, what: str) -> list[dict[str, Any]]:
 
 
 def _curve(title: str, what: str, told: list[tuple[int, float]]) -> dict[str, Any]:
-    (first, start), (last, end) = told[0], told[-1]
-    losses = [loss for _, loss in told]
-    low, spread = min(losses), (max(losses) - min(losses)) or 1.0
+    """Losses by step in drawing units, with ticks, and in words what became of them."""
+    steps, losses = np.array([step for step, _ in told]), np.array([loss for _, loss in told])
+    low, high = float(losses.min()), float(losses.max())
     wide, tall = charts.CHART
-    points = [
-        (MARGIN + (wide - 2 * MARGIN) * (step - first) / (last - first),
-         MARGIN + (tall - 2 * MARGIN) * (1 - (loss - low) / spread), f"step {step}: {loss:.5f}")
-        for step, loss in told
-    ]  # fmt: skip
-    ends = {"first": f"step {first}", "last": f"step {last}"}
-    return {"title": title, "what": what, "points": points, "fall": f"{start:.4f} to {end:.4f}", **ends}
+    spread = (high - low) or 1.0
+
+    def x(step: float) -> float:
+        return MARGIN + (wide - 2 * MARGIN) * (step - steps[0]) / (steps[-1] - steps[0])
+
+    def y(loss: float) -> float:
+        return MARGIN + (tall - 2 * MARGIN) * (1 - (loss - low) / spread)
+
+    return {
+        "title": title, "what": what, "note": _note(steps, losses),
+        "points": [(x(step), y(loss), f"step {step}: {loss:.5f}") for step, loss in told],
+        "x_ticks": [(x(step), f"{step:,g}") for step in charts.ticks(steps[0], steps[-1])],
+        "y_ticks": [(y(loss), f"{loss:g}") for loss in charts.ticks(low, high, 3)],
+        "fall": f"{losses[0]:.4f} to {losses[-1]:.4f}",
+    }  # fmt: skip
+
+
+def _note(steps: np.ndarray, losses: np.ndarray) -> str:
+    """Why a curve rises, where it does."""
+    best = int(losses.argmin())
+    if losses[-1] <= losses[best] * (1 + RISE):
+        return ""
+    return (
+        f"Lowest at step {steps[best]:,}, then it rises: the stage learns its few clips by heart, and what is drawn "
+        f"is the loss on clips that it never sees."
+    )
 
 
 def _pairs(run: str, tae: Any) -> list[dict[str, Any]]:
@@ -104,18 +126,36 @@ def _samples(run: str, tae: Any, dit: str, mark: str) -> list[dict[str, Any]]:
     )
     loader = Loader([run], options)
     encoders, process = text_encoders(Text(**meta["text"])), PROCESSES[meta["process"]]()
-    found: dict[str, Sample] = {}
+    clips: dict[str, Sample] = {}
     for batch in loader.batches(range(sum(loader.plan.sizes))):
-        found.setdefault(batch.samples[0].caption, batch.samples[0])
+        clips.setdefault(batch.samples[0].clip_id, batch.samples[0])
+    captions: dict[str, Sample] = {}
+    for clip in clips.values():
+        captions.setdefault(clip.caption, clip)
+    small = {clip_id: _small(clip.frames) for clip_id, clip in clips.items()}
     samples = []
-    for number, (caption, clip) in enumerate(list(found.items())[:SAMPLES]):
+    for number, (caption, clip) in enumerate(list(captions.items())[:SAMPLES]):
         frames, high, wide = clip.frames.shape[:3]
         video = sample_video(
             model, tae, encoders, caption, frames, high, wide, guidance=GUIDANCE, seed=number, process=process,
             fps=clip.rate if frames > 1 else None,
         )  # fmt: skip
-        samples.append({"picture": _strip(video), "caption": caption, "shape": f"{wide} x {high}, {frames} frames"})
+        far = {clip_id: float(np.square(_small(video) - other).mean()) for clip_id, other in small.items()}
+        near = clips[min(far, key=far.__getitem__)]
+        samples.append(
+            {"picture": _strip(video), "caption": caption, "shape": f"{wide} x {high}, {frames} frames",
+             "near": _strip(near.frames), "near_id": near.clip_id, "near_same": near.caption == caption,
+             "near_rms": far[near.clip_id] ** 0.5, "of": len(clips)}
+        )  # fmt: skip
     return samples
+
+
+def _small(frames: np.ndarray) -> np.ndarray:
+    """uint8 [T, H, W, 3] -> float32 [NEAREST_FRAMES, 32, 32, 3]: what videos of different shapes are compared by."""
+    import cv2
+
+    chosen = frames[np.linspace(0, len(frames) - 1, NEAREST_FRAMES).round().astype(int)]
+    return np.stack([cv2.resize(f, NEAREST_SIZE, interpolation=cv2.INTER_AREA) for f in chosen]).astype(np.float32)
 
 
 def _strip(frames: np.ndarray) -> str:

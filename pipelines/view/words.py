@@ -50,6 +50,10 @@ def needs(recipe: Recipe, key: str) -> str:
     for late in signals.LATE_RULES:
         if late.key == key:
             value = None if late.missing else recipe.get(key)
+            if isinstance(value, tuple):
+                value = ", ".join(value) or None
+            if late is signals.DRAW and isinstance(value, float):
+                value = percent(value)
             return "off" if value is None and late.missing is None else late.needs.format(value=value)
     return ""
 

@@ -197,10 +197,10 @@ def bench_judge() -> str:
 
     clips = synthetic_clips(JUDGED_ROWS)
     judged = recipe.load("moviegen", ["motion.vmaf_min=3"])
-    from rushes.curation.decide import decide
+    from rushes.curation.decide import decide_all
 
     began = time.perf_counter()
-    clips = with_decisions(clips, decide(clips, judged))
+    clips = with_decisions(clips, decide_all(clips, judged)[0])
     decided = time.perf_counter() - began
     with_sets(clips, judged)
     total = time.perf_counter() - began

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.curation import content
@@ -138,7 +138,6 @@ def test_a_clip_without_a_picture_has_no_fingerprint_and_one_without_stills_is_u
     black = [np.zeros((90, 160, 3), np.uint8)] * 4
     rows = content.MeasuredCopyEmbedder()([black, [], windows("bikes.mp4")[0]])
     assert not rows[0].any() and np.isnan(rows[1]).all() and rows[2].any()
-    assert content.find_duplicates(["a", "b", "c"], rows, 0.9, [1, 1, 1]) == [None, None, None]
     assert content.MeasuredSemanticEmbedder()([]).shape == (0, content.SEMANTIC_DIM)
 
 
@@ -155,148 +154,6 @@ def test_windows_of_one_film_are_nearer_in_concept_than_other_films():
     bunny, carphone = embed(windows("bigbuckbunny.mp4")), embed(windows("carphone_pristine.mp4"))
     assert (carphone @ carphone.T).min() > content.SEMANTIC_MERGE_THRESHOLD
     assert (bunny @ carphone.T).max() < content.SEMANTIC_MERGE_THRESHOLD
-
-
-# --- duplicates --------------------------------------------------------------------------------------------
-
-
-def unit(*angles_deg: float) -> np.ndarray:
-    a = np.radians(angles_deg)
-    return np.stack([np.cos(a), np.sin(a)], axis=1).astype(np.float32)
-
-
-def groups(n: int, copies: int, seed: int = 0, dim: int = 32) -> np.ndarray:
-    """n far-apart directions, each given ``copies`` times with a little noise (cosine about 0.999)."""
-    rng = np.random.default_rng(seed)
-    rows = np.repeat(rng.normal(size=(n, dim)), copies, axis=0)
-    return (rows + 0.02 * rng.normal(size=rows.shape)).astype(np.float32)
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_near_duplicate_is_found_whichever_file_comes_first(flip):
-    rows, ids, quality = unit(0, 1, 90), ["good", "worse", "other"], [2.0, 1.0, 3.0]
-    if flip:
-        rows, ids, quality = rows[::-1], ids[::-1], quality[::-1]
-    found = dict(zip(ids, content.find_duplicates(ids, rows, 0.99, quality)))
-    assert found == {"good": None, "worse": "good", "other": None}
-
-
-def test_a_clip_that_was_rejected_rejects_nobody():
-    # 0 and 7 degrees are copies, 7 and 14 are, 0 and 14 are not (cos 8.1 degrees = 0.99).
-    found = content.find_duplicates(["a", "b", "c"], unit(0, 7, 14), 0.99, [3, 2, 1])
-    assert found == [None, "a", None]
-
-
-def test_a_duplicate_names_the_kept_clip_that_it_is_most_like():
-    found = content.find_duplicates(["a", "b", "c"], unit(0, 14, 8.01), 0.99, [3, 2, 1])
-    assert found == [None, None, "b"]
-
-
-def test_equal_quality_falls_back_to_the_clip_id_and_unknown_quality_comes_last():
-    assert content.find_duplicates(["b", "a"], unit(0, 0), 1.0, [1, 1]) == ["a", None]
-    assert content.find_duplicates(["b", "a"], unit(0, 0), 0.99, [-5, None]) == [None, "b"]
-
-
-def test_no_clip_and_one_clip_have_no_duplicates():
-    assert content.find_duplicates([], np.zeros((0, 4)), 0.9, []) == []
-    assert content.find_duplicates(["a"], np.ones((1, 4)), 0.9, [1]) == [None]
-
-
-def test_rows_without_a_direction_are_never_duplicates():
-    rows = np.array([[0, 0], [0, 0], [np.nan, 1], [np.nan, 1], [np.inf, 0]], np.float32)
-    assert content.find_duplicates(list("abcde"), rows, 0.1, np.ones(5)) == [None] * 5
-
-
-def brute_force(ids, rows, threshold, quality):
-    rows = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    kept, result = [], [None] * len(ids)
-    for i in sorted(range(len(ids)), key=lambda i: (-quality[i], ids[i])):
-        cosines = [rows[i] @ rows[j] for j in kept]
-        near = [(-c, rank, j) for rank, (c, j) in enumerate(zip(cosines, kept)) if c >= threshold]
-        if near:
-            result[i] = ids[min(near)[2]]
-        else:
-            kept.append(i)
-    return result
-
-
-@settings(max_examples=30, deadline=None)
-@given(SEEDS, st.integers(2, 60), st.sampled_from([0.3, 0.7, 0.95]))
-def test_duplicates_agree_with_comparing_every_pair(seed, n, threshold):
-    rng = np.random.default_rng(seed)
-    rows, quality = rng.normal(size=(n, 3)).astype(np.float32), rng.integers(0, 4, n)
-    ids = [f"{i:03d}" for i in rng.permutation(n)]
-    found = content.find_duplicates(ids, rows, threshold, quality)
-    assert found == brute_force(ids, rows, threshold, quality)
-
-
-@pytest.mark.parametrize("exact_up_to", [100_000, 0], ids=["exact", "inverted file"])
-def test_groups_larger_than_any_block_are_found_whole_and_in_any_order(exact_up_to):
-    rows = np.concatenate([groups(1, 1500), groups(100, 5, seed=1)])
-    ids = np.array([f"{i:05d}" for i in range(len(rows))])
-    quality = np.random.default_rng(2).random(len(rows))
-    found = content.find_duplicates(ids, rows, 0.9, quality, exact_up_to)
-    assert sum(d is None for d in found) == 101
-    mixed = np.random.default_rng(3).permutation(len(rows))
-    again = content.find_duplicates(ids[mixed], rows[mixed], 0.9, quality[mixed], exact_up_to)
-    assert again == [found[i] for i in mixed]
-
-
-def test_requests_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="clip ids repeat"):
-        content.find_duplicates(["a", "a"], unit(0, 1), 0.9, [1, 1])
-    with pytest.raises(ValueError, match="cosine in"):
-        content.find_duplicates(["a"], unit(0), 1.5, [1])
-    with pytest.raises(ValueError, match="2 clip ids, 1 embeddings"):
-        content.find_duplicates(["a", "b"], unit(0), 0.9, [1, 1])
-
-
-# --- clusters ----------------------------------------------------------------------------------------------
-
-
-def test_clusters_follow_the_groups_and_are_numbered_by_size():
-    rows = np.concatenate([groups(1, 10, seed=1), groups(1, 40, seed=2), groups(1, 20, seed=3)])
-    found = content.cluster(rows, k=12, merge_threshold=0.9, seed=0)
-    assert found.tolist() == [2] * 10 + [0] * 40 + [1] * 20
-
-
-def test_a_concept_that_k_means_split_is_merged_again():
-    rows = groups(2, 60)
-    assert len(np.unique(content.cluster(rows, 10, 1.0, seed=0))) == 10
-    assert len(np.unique(content.cluster(rows, 10, 0.9, seed=0))) == 2
-
-
-def test_merging_does_not_chain_a_string_of_neighbours_into_one_concept():
-    arc = unit(*np.linspace(0, 90, 400))
-    found = content.cluster(arc, 40, merge_threshold=0.95, seed=0)
-    assert 2 < len(np.unique(found)) < 40
-    for name in np.unique(found):  # members lie within a threshold (18 degrees) and a cell of their leader
-        assert (arc[found == name] @ arc[found == name].T).min() > np.cos(np.radians(45))
-
-
-@pytest.mark.parametrize("rows", [0, 1, 3])
-def test_few_clips_are_at_most_one_cluster(rows):
-    found = content.cluster(np.ones((rows, 8), np.float32), 100, 0.9, seed=0)
-    assert found.dtype == np.int64 and found.tolist() == [0] * rows
-
-
-def test_clips_of_unknown_content_are_clusters_of_their_own():
-    rows = np.concatenate([np.full((1, 8), np.nan), np.ones((5, 8)), np.zeros((1, 8))])
-    assert content.cluster(rows, 1, 0.9, seed=0).tolist() == [1, 0, 0, 0, 0, 0, 2]
-
-
-def test_clusters_do_not_depend_on_the_order_of_rows_nor_on_threads():
-    import faiss
-
-    rows = np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32)
-    ids = np.array([f"{i:04d}" for i in range(400)])
-    found = content.cluster(rows, 30, 0.6, seed=5, clip_ids=ids)
-    mixed = np.random.default_rng(1).permutation(400)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(2)
-    again = content.cluster(rows[mixed], 30, 0.6, seed=5, clip_ids=ids[mixed])
-    faiss.omp_set_num_threads(threads)
-    assert (again == found[mixed]).all()
 
 
 # --- resampling --------------------------------------------------------------------------------------------
@@ -342,65 +199,6 @@ def test_the_target_is_met_for_a_part_of_each_cluster_too(clusters, target):
 def test_a_target_that_is_not_a_share_is_refused(target):
     with pytest.raises(ValueError, match="share to keep"):
         content.solve_keep([3], target)
-
-
-def names(n: int) -> np.ndarray:
-    return np.array([f"clip-{i:05d}" for i in range(n)])
-
-
-@settings(max_examples=50, deadline=None)
-@given(SEEDS, st.integers(1, 60), TARGETS, TARGETS)
-def test_raising_the_target_only_adds_clips(seed, n, one, other):
-    rng = np.random.default_rng(seed)
-    concept, people = rng.integers(0, 6, n), rng.random(n) < 0.4
-    kept = [content.sample(names(n), concept, people, t, seed)[1] for t in sorted((one, other))]
-    assert not (kept[0] & ~kept[1]).any()
-
-
-@settings(max_examples=50, deadline=None)
-@given(SEEDS, st.integers(1, 60), TARGETS)
-def test_who_is_kept_does_not_depend_on_the_order_of_rows(seed, n, target):
-    rng = np.random.default_rng(seed)
-    concept, people, mixed = rng.integers(0, 6, n), rng.random(n) < 0.4, rng.permutation(n)
-    prob, kept = content.sample(names(n), concept, people, target, seed)
-    prob_again, kept_again = content.sample(names(n)[mixed], concept[mixed], people[mixed], target, seed)
-    assert (prob_again == prob[mixed]).all() and (kept_again == kept[mixed]).all()
-
-
-@settings(max_examples=50, deadline=None)
-@given(SEEDS, st.integers(1, 60), TARGETS)
-def test_small_runs_meet_the_target_to_one_clip_per_cluster_size(seed, n, target):
-    rng = np.random.default_rng(seed)
-    concept, people = rng.integers(0, 5, n), rng.random(n) < 0.5
-    prob, kept = content.sample(names(n), concept, people, target, seed)
-    for value in np.unique(prob):
-        alike = prob == value
-        sides = len(np.unique(np.stack([np.bincount(concept)[concept], people])[:, alike], axis=1).T)
-        assert abs(kept[alike].sum() - alike.sum() * value) < sides + 1e-9
-    assert kept[prob == 1.0].all()
-
-
-def test_every_clip_is_kept_as_often_as_its_probability_says():
-    concept = np.repeat([0, 1, 2, 3], [1, 2, 5, 12])
-    people = np.arange(20) % 3 == 0
-    runs = [content.sample(names(20), concept, people, 0.6, seed) for seed in range(3000)]
-    often = np.mean([kept for _, kept in runs], axis=0)
-    assert np.abs(often - runs[0][0]).max() < 0.05  # five standard errors
-
-
-def test_the_share_of_people_is_preserved_where_it_is_asked_for():
-    # All people are in one big cluster: resampling by size alone would thin them out.
-    concept = np.concatenate([np.zeros(900, int), np.arange(1, 601)])
-    people = concept == 0
-    _, kept = content.sample(names(1500), concept, people, 0.5, seed=1)
-    assert people[kept].mean() == pytest.approx(0.6, abs=0.002)
-    _, thinned = content.sample(names(1500), concept, people, 0.5, seed=1, keep_people=False)
-    assert people[thinned].mean() < 0.3
-
-
-def test_no_clips_are_sampled_to_no_clips():
-    prob, kept = content.sample([], np.array([], int), np.array([], bool), 0.5, 0)
-    assert prob.shape == kept.shape == (0,) and kept.dtype == bool
 
 
 def test_a_hash_is_the_same_everywhere_and_differs_by_seed_and_purpose():

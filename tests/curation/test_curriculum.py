@@ -189,23 +189,23 @@ def pool(seed: int, n: int):
     ids = np.array([f"{i:04d}" for i in range(n)])
     wide, people, score = rng.random(n) < 0.7, rng.random(n) < 0.5, rng.random(n)
     specs = [
-        cur.SetSpec("pretrain-256", score > 0.1, (0.5, 0.7), None),
-        cur.SetSpec("pretrain-768", score > 0.3, (0.6, 0.9), (0.2, 0.8)),
-        cur.SetSpec("pretrain-highres", score > 0.6, (0.8, 0.8), (0.6, 1.0)),
+        cur.SetSpec("pretrain-256", (0.5, 0.7), None),
+        cur.SetSpec("pretrain-768", (0.6, 0.9), (0.2, 0.8)),
+        cur.SetSpec("pretrain-highres", (0.8, 0.8), (0.6, 1.0)),
     ]
-    return ids, wide, people, specs
+    return ids, wide, people, specs, [score > 0.1, score > 0.3, score > 0.6]
 
 
 @settings(max_examples=80, deadline=None)
 @given(SEEDS, st.integers(0, 120))
 def test_each_set_lies_in_the_one_before_and_meets_its_rules_and_quotas(seed, n):
-    ids, wide, people, specs = pool(seed, n)
-    found = cur.nested_sets(ids, wide, people, specs, seed)
+    ids, wide, people, specs, passes = pool(seed, n)
+    found = cur.nested_sets(ids, wide, people, specs, passes, seed)
     assert list(found.masks) == [s.name for s in specs]
     outer = np.ones(n, dtype=bool)
-    for spec in specs:
+    for spec, passing in zip(specs, passes):
         inner = found.masks[spec.name]
-        candidates = outer & spec.passes
+        candidates = outer & passing
         assert not (inner & ~candidates).any()
         assert within(wide[inner].sum(), inner.sum(), spec.landscape)
         assert within(people[inner].sum(), inner.sum(), spec.people)
@@ -216,11 +216,11 @@ def test_each_set_lies_in_the_one_before_and_meets_its_rules_and_quotas(seed, n)
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.integers(1, 100))
 def test_the_sets_do_not_depend_on_the_order_of_rows(seed, n):
-    ids, wide, people, specs = pool(seed, n)
+    ids, wide, people, specs, passes = pool(seed, n)
     mixed = np.random.default_rng(seed + 1).permutation(n)
-    turned = [cur.SetSpec(s.name, s.passes[mixed], s.landscape, s.people) for s in specs]
-    found = cur.nested_sets(ids, wide, people, specs, seed)
-    again = cur.nested_sets(ids[mixed], wide[mixed], people[mixed], turned, seed)
+    turned = [column[mixed] for column in passes]
+    found = cur.nested_sets(ids, wide, people, specs, passes, seed)
+    again = cur.nested_sets(ids[mixed], wide[mixed], people[mixed], specs, turned, seed)
     assert again.notes == found.notes
     for name, mask in found.masks.items():
         assert (again.masks[name] == mask[mixed]).all()
@@ -229,42 +229,42 @@ def test_the_sets_do_not_depend_on_the_order_of_rows(seed, n):
 def test_a_quota_drops_the_clips_that_no_later_set_can_use():
     n = 100
     strict = np.arange(n) % 2 == 0
-    specs = [cur.SetSpec("loose", np.ones(n, bool), (0.5, 0.5)), cur.SetSpec("strict", strict)]
+    specs = [cur.SetSpec("loose", (0.5, 0.5)), cur.SetSpec("strict")]
     wide = np.arange(n) < 75  # 25 portrait clips, so 25 of 75 landscape clips stay
-    found = cur.nested_sets([f"{i:03d}" for i in range(n)], wide, np.zeros(n, bool), specs, seed=3)
+    passes = [np.ones(n, bool), strict]
+    found = cur.nested_sets([f"{i:03d}" for i in range(n)], wide, np.zeros(n, bool), specs, passes, seed=3)
     assert found.masks["loose"].sum() == 50
     assert (strict[found.masks["loose"] & wide]).all()
 
 
 def test_passing_a_set_after_next_is_worth_nothing_where_the_next_is_failed():
     yes, no = [True, True], [False, False]
-    specs = [
-        cur.SetSpec("a", np.array(yes + yes + yes), (0.5, 0.5)),
-        cur.SetSpec("b", np.array([*no, False, True, *yes])),
-        cur.SetSpec("c", np.array([True, True, True, False, *yes])),
-    ]
+    specs = [cur.SetSpec("a", (0.5, 0.5)), cur.SetSpec("b"), cur.SetSpec("c")]
+    passes = [np.array(p) for p in (yes + yes + yes, [*no, False, True, *yes], [True, True, True, False, *yes])]
     wide = np.array([True] * 4 + [False] * 2)
     for seed in range(20):  # of four landscape clips two stay: the only one in b, and then one by luck
-        found = cur.nested_sets(list("uvwxyz"), wide, np.zeros(6, bool), specs, seed)
+        found = cur.nested_sets(list("uvwxyz"), wide, np.zeros(6, bool), specs, passes, seed)
         assert found.masks["a"].sum() == 4 and found.masks["a"][3]
 
 
 def test_a_quota_that_empties_a_set_says_which_and_what_to_change():
-    specs = [cur.SetSpec("pretrain-256", np.ones(12, bool), (0.58, 0.62))]
-    found = cur.nested_sets([str(i) for i in range(12)], np.ones(12, bool), np.zeros(12, bool), specs, 0)
+    specs, everyone = [cur.SetSpec("pretrain-256", (0.58, 0.62))], np.ones(12, bool)
+    found = cur.nested_sets([str(i) for i in range(12)], everyone, ~everyone, specs, [everyone], 0)
     assert not found.masks["pretrain-256"].any()
     assert found.notes["pretrain-256"] == (
-        "landscape quota 0.58-0.62 cannot be met: 12 landscape and 0 portrait clips; "
+        "landscape quota 0.58-0.62 cannot be met: 12 landscape clips and 0 portrait clips "
+        "(8 more portrait clips would keep all); "
         "widen curriculum.sets.pretrain-256.landscape"
     )
 
 
 def test_a_quota_that_takes_most_clips_says_how_many_are_left():
     people = np.arange(20) < 3
-    specs = [cur.SetSpec("highres", np.ones(20, bool), (0.0, 1.0), (0.6, 1.0))]
-    found = cur.nested_sets([str(i) for i in range(20)], np.ones(20, bool), people, specs, 0)
+    specs, everyone = [cur.SetSpec("highres", (0.0, 1.0), (0.6, 1.0))], np.ones(20, bool)
+    found = cur.nested_sets([str(i) for i in range(20)], everyone, people, specs, [everyone], 0)
     assert found.notes["highres"] == (
-        "people quota 0.6-1 leaves 5 of 20 clips: 3 clips with people and 17 without; "
+        "people quota 0.6-1 leaves 5 of 20 clips: 3 clips with people and 17 clips without people "
+        "(23 more clips with people would keep all); "
         "widen curriculum.sets.highres.people"
     )
 
@@ -272,11 +272,15 @@ def test_a_quota_that_takes_most_clips_says_how_many_are_left():
 def test_columns_of_another_length_and_repeated_names_are_refused():
     flags = np.ones(2, bool)
     with pytest.raises(ValueError, match=r"column 'a' has shape \[3\] for 2 clips"):
-        cur.nested_sets(["x", "y"], flags, flags, [cur.SetSpec("a", np.ones(3, bool))], 0)
+        cur.nested_sets(["x", "y"], flags, flags, [cur.SetSpec("a")], [np.ones(3, bool)], 0)
     with pytest.raises(ValueError, match="given once"):
-        cur.nested_sets(["x", "x"], flags, flags, [], 0)
+        cur.nested_sets(["x", "x"], flags, flags, [], [], 0)
     with pytest.raises(ValueError, match="given once"):
-        cur.nested_sets(["x", "y"], flags, flags, [cur.SetSpec("a", flags)] * 2, 0)
+        cur.nested_sets(["x", "y"], flags, flags, [cur.SetSpec("a")] * 2, [flags] * 2, 0)
+
+
+def held(ids, fraction, seed):
+    return cur.validation_sources(*np.unique(np.array(ids, dtype=str), return_counts=True), fraction, seed)
 
 
 # --- validation --------------------------------------------------------------------------------------------
@@ -286,31 +290,31 @@ def test_columns_of_another_length_and_repeated_names_are_refused():
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=80), st.floats(0.0, 0.5), SEEDS)
 def test_validation_takes_whole_sources_and_never_all(sources, fraction, seed):
     ids = [f"s{i}" for i in sources]
-    chosen, note = cur.validation_sources(ids, fraction, seed)
+    chosen, note = held(ids, fraction, seed)
     inside = sum(i in chosen for i in ids)
     assert chosen < set(ids)
     assert (inside >= fraction * len(ids)) == (note is None)
-    assert cur.validation_sources(ids[::-1], fraction, seed) == (chosen, note)
+    assert held(ids[::-1], fraction, seed) == (chosen, note)
 
 
 def test_no_more_sources_are_validated_than_needed():
     ids = [f"s{i}" for i in range(100)]
-    chosen, note = cur.validation_sources(ids, 0.05, seed=1)
+    chosen, note = held(ids, 0.05, seed=1)
     assert len(chosen) == 5 and note is None
-    more, _ = cur.validation_sources(ids, 0.1, seed=1)
+    more, _ = held(ids, 0.1, seed=1)
     assert chosen < more
 
 
 def test_a_source_that_holds_most_clips_stays_for_training():
     for seed in range(20):
-        assert cur.validation_sources(["big"] * 90 + ["small"] * 10, 0.05, seed)[0] == {"small"}
+        assert held(["big"] * 90 + ["small"] * 10, 0.05, seed)[0] == {"small"}
 
 
 def test_one_source_is_not_split():
-    chosen, note = cur.validation_sources(["only"] * 9, 0.1, 0)
+    chosen, note = held(["only"] * 9, 0.1, 0)
     assert chosen == set() and "needs at least 2, got 1" in note
-    assert cur.validation_sources([], 0.1, 0)[1].endswith("got 0")
-    assert cur.validation_sources(["only"], 0.0, 0) == (set(), None)
+    assert held([], 0.1, 0)[1].endswith("got 0")
+    assert held(["only"], 0.0, 0) == (set(), None)
 
 
 @pytest.mark.parametrize(

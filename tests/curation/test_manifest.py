@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -34,14 +35,14 @@ def test_a_reader_keeps_its_snapshot_while_the_next_one_is_published(tmp_path):
 def test_a_publication_that_fails_leaves_the_last_one_and_no_rubbish(tmp_path, monkeypatch):
     publish(str(tmp_path), tables(1), {})
     before = sorted(p.name for p in (tmp_path / "snapshots").iterdir())
-    real = manifest._write
+    real = os.replace
 
-    def full(fs, path, data):
+    def full(temporary, path):
         if "sets" in path:
             raise OSError(28, "No space left on device")
-        real(fs, path, data)
+        real(temporary, path)
 
-    monkeypatch.setattr(manifest, "_write", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(manifest.DiskFull, match="No space is left"):
         publish(str(tmp_path), tables(2), {})
     assert open_run(str(tmp_path)).table("clips")["n"].to_pylist() == [1]

@@ -30,11 +30,20 @@ FAILURES = (
     ("again.mp4", "duplicate", "the same content as footage/film-000.mp4"),
 )
 
+LATER = {
+    3: "scenes.clips_per_source",
+    5: "content.copy_threshold",
+    7: "content.keep",
+    9: "content.against",
+    11: "content.semantic_threshold",
+}
+
 SYNTHETIC = {
     "name": "synthetic",
     "scenes": {"clips_per_source": 40},
     "visual": {"saturation_max": 0.95, "sharpness_min": 5.0},
     "motion": {"vmaf_max": 60.0},
+    "content": {"semantic_threshold": 0.98, "against": ["runs/last-week"]},
     "rules": {"flicker": {"max": 0.5}},
 }
 
@@ -140,13 +149,15 @@ def _content(data: dict[str, Any], rejected: np.ndarray, notes: list[list[str]],
     data["cluster_id"] = [int(i) if rejected[i] is None else None for i in range(n)]
     data["cluster_size"] = [int(size[i]) if rejected[i] is None else None for i in range(n)]
     data["keep_prob"] = [min(1.0, (9 / size[i]) ** 0.5) if rejected[i] is None else None for i in range(n)]
-    data["duplicate_of"] = [None] * n
+    data["duplicate_of"], data["published_copy"] = [None] * n, [None] * n
     for place, index in enumerate(passed):
-        fate = {3: rules.LATER_RULES[0], 5: rules.LATER_RULES[1], 7: rules.LATER_RULES[2]}.get(place % 40)
+        fate = LATER.get(place % 40)
         fate = {12: "cut.failed", 13: "captioning.failed"}.get(place, fate)
         rejected[index] = fate
-        if fate == "content.copy_threshold":
+        if fate in ("content.copy_threshold", "content.semantic_threshold"):
             data["duplicate_of"][index] = data["clip_id"][passed[0]]
+        if fate == "content.against":
+            data["published_copy"][index] = "runs/last-week#clip"
         if fate in ("cut.failed", "captioning.failed"):
             notes[index].append(f"{MISSING_OF[fate]}: the encoder said no")
     data["rejected_by"] = rejected.tolist()

@@ -128,7 +128,7 @@ def test_the_same_command_again_looks_at_nothing_and_says_the_same(collected, mo
     def never(*_):
         raise AssertionError("nothing is new")
 
-    monkeypatch.setattr(images.engine, "start", never)
+    monkeypatch.setattr(images.ray_start, "start", never)
     again = collect(request, root, Console(quiet=True))
     for table in ("sources", "sets/images"):
         assert again.table(table).equals(before.table(table))

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from rushes.model.checkpoint import CheckpointError
 from rushes.model.train import train_dit
-from rushes.pipelines.view.training import training_section
+from rushes.pipelines.view.training import _curve, training_section
 from tests.model.conftest import small_run, small_tae  # noqa: F401
 from tests.model.small_run import dit_recipe
 
@@ -25,7 +25,14 @@ def test_it_shows_losses_reconstructions_and_samples(small_run, small_tae, tmp_p
     assert len(curves[0].split()) == 2, "the transformer after three steps and after six"
     assert html.count("<b>original</b>") == html.count("<b>reconstruction</b>") == 2, "two clips are validated on"
     assert html.count("<b>sample</b>") == 3 and "Clip number" in html, "with the captions they were made for"
-    assert html.count("data:image/jpeg;base64,") == 2 * 2 + 3
+    assert html.count("nearest of") == 3, "beside each the clip that it is nearest to"
+    assert html.count("data:image/jpeg;base64,") == 2 * 2 + 3 * 2
+
+
+def test_a_curve_that_rises_says_why_beside_it():
+    falls = _curve("Transformer: joint", "loss", [(10, 0.5), (20, 0.4), (30, 0.39)])
+    rises = _curve("Transformer: finetune", "loss", [(10, 0.5), (20, 0.4), (30, 0.6)])
+    assert falls["note"] == "" and "Lowest at step 20" in rises["note"] and "by heart" in rises["note"]
 
 
 def test_without_a_transformer_there_are_no_samples(small_run, small_tae):  # noqa: F811
