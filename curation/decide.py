@@ -307,7 +307,8 @@ def set_table(clips: pa.Table, mask: np.ndarray, name: str, resolution: int) -> 
     own_fps, duration_s = (chosen[column].combine_chunks().to_numpy() for column in ("fps", "duration_s"))
     start_s, end_s, frames = spans(np.array(kinds, object)[named.indices.to_numpy()], duration_s, own_fps)
     sample_fps = frames / (end_s - start_s)
-    columns = {column: chosen[column] for column in ("clip_id", "source_id", "media", "fps", "bucket")}
+    same = ("clip_id", "source_id", "media", "media_bytes", "media_hash", "fps", "bucket")
+    columns = {column: chosen[column] for column in same}
     columns |= {"set": pa.array([name] * len(chosen), pa.string()), "weight": np.ones(len(chosen))}
     columns |= {"media_start_s": start_s, "media_end_s": end_s, "sample_fps": sample_fps}
     columns |= {"bucket_frames": frames, "bucket_width": width, "bucket_height": height}

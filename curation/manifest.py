@@ -3,6 +3,7 @@
 A run folder holds immutable snapshots and one commit record that names the current one:
 
     RUN/run.json                          the commit record; replaced in one atomic step
+    RUN/README.md                         what the current snapshot holds, for people and for `datasets` (card.py)
     RUN/snapshots/<id>/run.json           the same record, of every snapshot that was published
     RUN/snapshots/<id>/<table>/*.parquet  written once, never changed
     RUN/<table> -> snapshots/<id>/<table> on a local disk: links for whoever reads RUN/clips/*.parquet by hand
@@ -27,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rushes.curation import signals, storage
+from rushes.curation.card import card
 from rushes.curation.storage import (  # what the trainer needs of files, it takes from here
     DiskFull,
     exists,
@@ -213,6 +215,7 @@ def publish_files(snapshot: Snapshot, tables: dict[str, TableFiles], record: dic
     data = json.dumps(full, indent=1, default=str).encode()
     write_bytes(join(root, "snapshots", snapshot.name, "run.json"), data)
     write_bytes(join(root, "run.json"), data)
+    write_bytes(join(root, "README.md"), card(root, full).encode())
     _link(root, full)
     _evict(root, history)
     return Run(root, full)

@@ -1,23 +1,26 @@
-"""What a meter is: a small streaming accumulator that shares the one decode of a file with all the others.
+"""What a meter is: it sees batches of decoded frames, leaves tracks, and measures any span of them afterwards.
 
-A meter is handed each decoded frame (`observe`), and at the end is asked for its values over any span (`measure`).
-Twenty lines make one; see "A meter of your own" in the README.
+The one decode of a file feeds all meters. `observe` turns a batch of frames into a few numbers per frame: its tracks.
+`measure` turns the tracks into values of a span of frames, and sees no picture: shots can change, or come later,
+without another decode. Twenty lines make a meter; see "A meter of your own" in the README.
 """
 
 from __future__ import annotations
 
 import importlib
-from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation.recipe import RecipeError
+from rushes.curation import signals
+from rushes.curation.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:
-    from rushes.curation.video.decode import Frame, StreamInfo
+    from rushes.curation.tracks import Tracks
+    from rushes.curation.video.batch import Batch
+    from rushes.curation.video.decode import StreamInfo
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,14 @@ class Unmeasured:
     """In place of a value that could not be measured: the column becomes null, the reason goes into `notes`."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A value that was measured in a way worth a word: the remark goes into `notes`."""
+
+    value: Any
+    remark: str
 
 
 @dataclass(frozen=True)
@@ -42,46 +53,53 @@ class Span:
 
 
 class Meter(Protocol):
-    """One instance serves one file. `columns` are the Arrow fields that `measure` fills."""
+    """One instance observes one part of a file, in order; another may measure.
 
+    tracks: an Arrow field for each track, a number or a fixed-size list of numbers per frame.
+    columns: an Arrow field for each column that `measure` fills (a built-in meter's stand in curation/signals.py).
+    observe: track name -> array [frames of the batch, ...], NaN where a frame has no value. It may remember what it
+    needs of the frames before; nothing that `measure` reads.
+    measure: column -> value, Unmeasured or Noted, from the tracks alone.
+    """
+
+    tracks: tuple[pa.Field, ...]
     columns: tuple[pa.Field, ...]
 
-    def observe(self, frame: Frame) -> None: ...
+    def observe(self, batch: Batch) -> dict[str, np.ndarray]: ...
 
-    def measure(self, span: Span) -> dict[str, Any]: ...
-
-
-class Track:
-    """A growing series with one float per frame, NaN where a frame has no value. Four bytes a frame."""
-
-    def __init__(self) -> None:
-        self._values = array("f")
-
-    def add(self, value: float) -> None:
-        self._values.append(value)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def between(self, first: int, stop: int) -> np.ndarray:
-        """float32 [stop - first], a copy."""
-        return np.array(self._values[max(first, 0) : stop], dtype=np.float32)
+    def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]: ...
 
 
-def build_custom(paths: tuple[str, ...], info: StreamInfo) -> list[Meter]:
-    """The meters a recipe names as 'package.module:Class', each built with the stream's facts."""
-    return [_load(path)(info) for path in paths]
+def build(recipe: Recipe, info: StreamInfo) -> list[Meter]:
+    """Every meter of the one decode: the built-in ones that signals.py names, then the recipe's own.
+
+    A built-in one is made with (info, recipe), one of a recipe's own with (info) alone.
+    """
+    built_in = [load(f"rushes.curation.{path}")(info, recipe) for path in signals.meters()]
+    return built_in + [load(path)(info) for path in recipe.meters]
 
 
 def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:
-    return [field for path in paths for field in _load(path).columns]
+    """Columns that a recipe's own meters write. Raises RecipeError where one cannot be imported."""
+    fields: list[pa.Field] = []
+    for path in paths:
+        meter = load(path)
+        missing = [what for what in ("tracks", "columns", "observe", "measure") if not hasattr(meter, what)]
+        if not isinstance(meter, type) or missing:
+            raise RecipeError(
+                f"Recipe key 'meters': '{path}' is no meter: that is a class with tracks, columns, observe and measure."
+            )
+        fields += meter.columns
+    return fields
 
 
-def _load(path: str) -> Any:
+def load(path: str) -> Any:
+    """The class at 'package.module:Class'. Raises RecipeError where there is none."""
     module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        meter = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(
             f"Recipe key 'meters': '{path}' cannot be imported ({error}); write it as 'package.module:Class'."
         ) from error
+    return meter

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +19,22 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
-from rushes.curation import signals
+from rushes.curation import plain_yaml, signals
+from rushes.curation.names import wrong_name
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
+<<<<<<< HEAD
 PART_VERSIONS = {"analyze": 1, "look": 2, "content": 2, "cut": 1, "caption": 2}
+=======
+PART_VERSIONS = {"observe": 1, "measure": 1, "look": 1, "content": 2, "cut": 2, "caption": 2}
+>>>>>>> main
 
+NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
-Part = Literal["analyze", "look", "content", "cut", "caption", "judge", "engine"]
+Part = Literal["observe", "measure", "look", "content", "cut", "caption", "judge", "engine"]
 
 
 class RecipeError(ValueError):
@@ -54,13 +62,13 @@ def _thresholds(section: str) -> type[Section]:
 class Scenes(_thresholds("scenes")):
     """Shot boundaries, and clips from single shots (sec 3.2.1, app B.1)."""
 
-    adaptive_threshold: float = knob(3.0, "analyze", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
-    min_content_val: float = knob(15.0, "analyze", "hard cuts: least HSV change (0-255) of a cut", gt=0)
-    min_shot_s: float = knob(0.4, "analyze", "two hard cuts are at least this far apart, seconds", ge=0)
-    dissolves: bool = knob(True, "analyze", "also end shots at dissolves and fades")
-    trim_frames: int = knob(3, "analyze", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
-    head_s: float = knob(2.0, "analyze", "seconds dropped where a clip is the file's start (B.1)", ge=0)
-    duration_max_s: float = knob(16.0, "analyze", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
+    adaptive_threshold: float = knob(3.0, "measure", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
+    min_content_val: float = knob(15.0, "measure", "hard cuts: least HSV change (0-255) of a cut", gt=0)
+    min_shot_s: float = knob(0.4, "measure", "two hard cuts are at least this far apart, seconds", ge=0)
+    dissolves: bool = knob(True, "measure", "also end shots at dissolves and fades")
+    trim_frames: int = knob(3, "measure", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
+    head_s: float = knob(2.0, "measure", "seconds dropped where a clip is the file's start (B.1)", ge=0)
+    duration_max_s: float = knob(16.0, "measure", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
     clips_per_source: int | None = knob(None, "judge", "at most so many clips of one source (paper: 1-2)", ge=1)
 
     @model_validator(mode="after")
@@ -75,9 +83,9 @@ class Scenes(_thresholds("scenes")):
 class Visual(_thresholds("visual")):
     """Size, borders, light, text, people, aesthetics (sec 3.2.1, app B.1)."""
 
-    stills_per_s: float = knob(1.0, "analyze", "stills kept per second of a clip for the models", gt=0, le=8)
-    stills_side: int = knob(640, "analyze", "longer side of a still, pixels", ge=64)
-    stills_max: int = knob(16, "analyze", "most stills kept per clip", ge=1)
+    stills_per_s: float = knob(1.0, "observe", "stills kept per second of a clip for the models", gt=0, le=8)
+    stills_side: int = knob(640, "observe", "longer side of a still, pixels", ge=64)
+    stills_max: int = knob(16, "measure", "most stills kept per clip", ge=1)
     text: bool = knob(True, "look", "read text on the stills (RapidOCR)")
     text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
@@ -95,10 +103,10 @@ class Motion(_thresholds("motion")):
     """Static, slow, jittery and slideshow footage (sec 3.2.1, app B.1)."""
 
     fps_measurable: float = knob(
-        5.0, "analyze", "below this rate frames are too far apart in time for a motion score: null", gt=0
+        5.0, "measure", "below this rate frames are too far apart in time for a motion score: null", gt=0
     )
-    static_eps: float = knob(0.12, "analyze", "a frame whose VMAF motion is below this is static", ge=0)
-    jitter_content_val: float = knob(27.0, "analyze", "jitter: HSV change (0-255) that counts as a false shot", gt=0)
+    static_eps: float = knob(0.12, "measure", "a frame whose VMAF motion is below this is static", ge=0)
+    jitter_content_val: float = knob(27.0, "measure", "jitter: HSV change (0-255) that counts as a false shot", gt=0)
 
 
 def keep_target(keep: float | str) -> tuple[float, Literal["share", "clips", "hours"]]:
@@ -306,6 +314,14 @@ class Curriculum(Section):
     )
     validation: float = knob(0.02, "judge", "share of the clips whose whole sources are held out", ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _names(self) -> Curriculum:
+        for name in self.sets:
+            wrong = wrong_name(name)
+            if wrong:
+                raise ValueError(f"the name {name!r} of a set {wrong}")
+        return self
+
 
 class Engine(Section):
     """How the work is run; nothing here changes the result."""
@@ -327,8 +343,11 @@ class Bounds(Section):
 
 class Recipe(Section):
     name: str = knob("custom", "engine", "name of the recipe")
-    meters: tuple[str, ...] = knob((), "analyze", "meters of your own: 'package.module:Class'")
+    meters: tuple[str, ...] = knob((), "observe", "meters of your own: 'package.module:Class'")
     rules: dict[str, Bounds] = knob({}, "judge", "rules on any column, after the built-in ones")
+    formats: tuple[str, ...] = knob(
+        (), "judge", "further formats that are opened, by FFmpeg's names; concat, hls and dash read other files"
+    )
     scenes: Scenes = Scenes()
     visual: Visual = Visual()
     motion: Motion = Motion()
@@ -353,18 +372,24 @@ class Recipe(Section):
         return self
 
     def part_hash(self, part: Part) -> str:
-        """Hash of the fields that change `part` (and of its version): 12 hexadecimal digits.
+        """Hash of what changes `part` (fields, version, code of own meters): 12 hexadecimal digits.
 
         Work is keyed by (content of the source, this hash): see the sixth idea of docs/architecture.md.
         """
         fields = {key: value for key, (of, value) in flat(self).items() if of == part}
-        payload = json.dumps([PART_VERSIONS.get(part, 0), fields], sort_keys=True, default=str)
+        code = [_code_of(path) for path in self.meters] if part == "observe" else []
+        payload = json.dumps([PART_VERSIONS.get(part, 0), fields, *code], sort_keys=True, default=str)
         return hashlib.blake2b(payload.encode(), digest_size=6).hexdigest()
+
+    def analysis_hash(self) -> str:
+        """Hash of what decides a file's clips and stills: its tracks, and what is measured from them."""
+        return self.part_hash("observe") + self.part_hash("measure")
 
     def full_hash(self) -> str:
         """Hash of everything that decides the tables: all parts but the engine's."""
         fields = {key: value for key, (of, value) in flat(self).items() if of != "engine"}
-        payload = json.dumps([PART_VERSIONS, fields], sort_keys=True, default=str)
+        code = [_code_of(path) for path in self.meters]
+        payload = json.dumps([PART_VERSIONS, fields, *code], sort_keys=True, default=str)
         return hashlib.blake2b(payload.encode(), digest_size=8).hexdigest()
 
     def get(self, key: str) -> Any:
@@ -383,6 +408,15 @@ class Recipe(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _code_of(meter: str) -> str:
+    """Text of the module that holds a meter of one's own: edit it, and what it measured is measured again."""
+    try:
+        spec = importlib.util.find_spec(meter.partition(":")[0])
+        return Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
+    except (ImportError, OSError, ValueError, UnicodeDecodeError):
+        return ""  # no such module: whoever builds the meter says so
+
+
 def flat(model: BaseModel, prefix: str = "") -> dict[str, tuple[str, Any]]:
     """Every leaf of a recipe: dotted key -> (part, JSON value)."""
     leaves: dict[str, tuple[str, Any]] = {}
@@ -395,6 +429,12 @@ def flat(model: BaseModel, prefix: str = "") -> dict[str, tuple[str, Any]]:
     return leaves
 
 
+def recipe_path(folder: Path, name: str) -> Path:
+    """That of a shipped recipe, or of a YAML file."""
+    path = folder / f"{name}.yaml"
+    return path if os.path.exists(path) else Path(os.path.expanduser(name))
+
+
 def shipped() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
@@ -405,21 +445,25 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
 
     Raises RecipeError (one sentence, naming the nearest valid key) for anything that cannot be used.
     """
-    path = RECIPE_FOLDER / f"{name_or_path}.yaml"
-    if not path.exists():
-        path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    if len(name_or_path) > NAME_MAX or "\0" in name_or_path:
+        raise RecipeError(
+            f"A recipe's name of {len(name_or_path):,} characters names no file: {name_or_path[:60]!r}..."
+        )
+    path = recipe_path(RECIPE_FOLDER, name_or_path)
+    if os.path.isdir(path):
         raise RecipeError(
             f"The recipe '{name_or_path}' is a folder; name a YAML file or one of: {', '.join(shipped())}."
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         near = difflib.get_close_matches(name_or_path, shipped(), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
         raise RecipeError(f"There is no recipe '{name_or_path}': no shipped recipe and no such file; {hint}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        data = plain_yaml.load_file(path) or {}
+    except plain_yaml.PlainYamlError as error:
+        raise RecipeError(f"Recipe {path} {error}.") from error
+    except OSError as error:
+        raise RecipeError(f"Recipe {path} cannot be read: {error.strerror}.") from error
     if not isinstance(data, dict):
         raise RecipeError(f"Recipe {path} must be a mapping of sections, not a {type(data).__name__}.")
     return build({"name": path.stem, **data}, overrides)
@@ -430,12 +474,14 @@ def build(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> 
     base = _nested(data)
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise RecipeError(f"--set wants key=value, for example --set motion.vmaf_min=3, not '{override}'.")
+        if not equals or not key.strip() or len(key) > KEY_MAX:
+            raise RecipeError(
+                f"--set wants key=value, for example --set motion.vmaf_min=3, not '{override[:KEY_MAX]}'."
+            )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {key.strip()}: '{text}' is not a YAML value.") from error
+            value = plain_yaml.load(text)
+        except plain_yaml.PlainYamlError as error:
+            raise RecipeError(f"--set {key.strip()}: the value {error}.") from error
         _assign(base, key.strip(), value)
     try:
         return Recipe.model_validate(base)
@@ -471,6 +517,7 @@ def _all_keys() -> list[str]:
 
 
 def _unknown_key(key: str) -> str:
+    key = " ".join(key.split())[:KEY_MAX]
     keys = _all_keys()
     last = key.split(".")[-1]
     near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
@@ -487,5 +534,7 @@ def _sentence(error: ValidationError) -> str:
         return _unknown_key(key)
     if first["type"] == "value_error":
         return f"Recipe section '{key}': {first['msg'].removeprefix('Value error, ')}."
+    if first["type"] == "recursion_loop":
+        return f"Recipe key '{key}' holds itself."
     wants = re.sub(r" or instance of \w+", "", first["msg"].removeprefix("Input ")).replace("dictionary", "mapping")
-    return f"Recipe key '{key}': {first['input']!r} will not do; it {wants}."
+    return f"Recipe key '{key}': {plain_yaml.shown(first['input'])} will not do; it {wants}."

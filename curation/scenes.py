@@ -1,26 +1,31 @@
-"""Scenes: shot boundaries from the one decode, and clips of 4-16 s from single shots (Movie Gen sec 3.2.1, B.1).
+"""Scenes: shot boundaries from the tracks of a decode, and clips of 4-16 s from single shots (Movie Gen 3.2.1, B.1).
 
-Hard cuts come from PySceneDetect's AdaptiveDetector, which looks at the HSV change of a frame against that of its
-neighbours and so is not fooled by camera motion. Dissolves and fades, which it does not see, are found by what they
-are: for a while, each frame is a weighted sum of the frame before the transition and the one after it.
+Hard cuts are those of PySceneDetect's AdaptiveDetector, which looks at the HSV change of a frame against that of its
+neighbours and so is not fooled by camera motion: the same score and the same decision, on a whole track at once.
+Dissolves and fades, which it does not see, are found by what they are: for a while, each frame is a weighted sum of
+the frame before the transition and the one after it.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
-from scenedetect import FrameTimecode
-from scenedetect.detectors import AdaptiveDetector
 
-from rushes.curation.meter import Span, Track
-from rushes.curation.recipe import Scenes
-from rushes.curation.video.decode import Frame, StreamInfo, shrink
+from rushes.curation.meter import Span
+from rushes.curation.recipe import Recipe, Scenes
+from rushes.curation.video.batch import Batch
+from rushes.curation.video.decode import StreamInfo, shrink_stack
 
+if TYPE_CHECKING:
+    from rushes.curation.tracks import Tracks
+
+#: Hard cuts, as PySceneDetect's AdaptiveDetector decides on them.
+ADAPTIVE_WINDOW = 2  # frames on either side
+ADAPTIVE_ZERO, ADAPTIVE_MOST = 1e-5, 255.0  # a smaller mean counts as zero; the largest ratio
 #: Dissolves: half lengths looked for, seconds (transitions of about 0.4 to 2 s).
 BLEND_HALF_S = (0.2, 0.4, 0.6, 1.0)
 BLEND_STEP_S = 0.08  # how often a dissolve is looked for, seconds
@@ -36,86 +41,109 @@ BLEND_SHRINK = 2  # by which the tiny luma is shrunk once more: about 40 x 22 pi
 BLACK_STD = 4.0  # a picture with less spread than this is a plain colour: a fade goes to or from it, grey levels
 
 
-class _ScoredAdaptive(AdaptiveDetector):
-    """AdaptiveDetector that tells each frame's score: the same one decides on cuts and, as a count, on jitter.
+class ShotMeter:
+    """Leaves what shots are found from, and measures `shots_per_s` (B.1: false shots per second stand for jitter).
 
-    The score is ContentDetector's (mean absolute change of hue, saturation and value, with its default weights of
-    1, 1, 1 and 0), taken by one call per channel: the detector's own way makes four int32 copies of each.
+    content: PySceneDetect's ContentDetector score of each frame: mean absolute change of hue, saturation and value,
+    0-255. blend_first, blend_stop, blend_strength: for each half length of BLEND_HALF_S a transition that was found
+    once this frame was seen: its frames, counted from this one (below 0), and its strength 0-1.
     """
 
-    _hsv: tuple[np.ndarray, ...] | None = None
+    tracks = (
+        pa.field("content", pa.float32()),
+        pa.field("blend_first", pa.list_(pa.float32(), len(BLEND_HALF_S))),
+        pa.field("blend_stop", pa.list_(pa.float32(), len(BLEND_HALF_S))),
+        pa.field("blend_strength", pa.list_(pa.float32(), len(BLEND_HALF_S))),
+    )
 
-    @property
-    def score(self) -> float:
-        return float(self._frame_score or 0.0)
+    def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._hsv: np.ndarray | None = None
+        self._blends = BlendDetector(info.fps)
 
-    def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: np.ndarray) -> float:
-        before, self._hsv = self._hsv, cv2.split(cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV))
-        if before is None:
-            return 0.0
-        change = sum(cv2.norm(now, then, cv2.NORM_L1) for now, then in zip(self._hsv, before, strict=True))
-        return change / (len(before) * before[0].size)
+    def observe(self, batch: Batch) -> dict[str, np.ndarray]:
+        return {"content": self._content(batch.tiny_bgr), **self._blends.observe(batch)}
 
+    def _content(self, bgr: np.ndarray) -> np.ndarray:
+        count, height, width, _ = bgr.shape
+        hsv = cv2.cvtColor(bgr.reshape(count * height, width, 3), cv2.COLOR_BGR2HSV).reshape(bgr.shape)
+        scores = np.zeros(count, np.float32)
+        before = self._hsv
+        for place in range(count):
+            if before is not None:
+                scores[place] = cv2.norm(hsv[place], before, cv2.NORM_L1)
+            before = hsv[place]
+        self._hsv = before
+        return scores / np.float32(before.size)
 
-class ShotMeter:
-    """Finds shots, and measures `shots_per_s` (B.1: false shots per second stand for jitter) and `effect_score`."""
-
-    columns = (pa.field("shots_per_s", pa.float32()), pa.field("effect_score", pa.float32()))
-
-    def __init__(self, info: StreamInfo, recipe: Scenes, jitter_content_val: float) -> None:
-        self._detector = _ScoredAdaptive(
-            adaptive_threshold=recipe.adaptive_threshold,
-            min_content_val=recipe.min_content_val,
-            min_scene_len=max(1, round(recipe.min_shot_s * info.fps)),
-        )
-        self._rate = max(info.fps, 0.01)
-        self._jitter = jitter_content_val
-        self.cuts: list[int] = []
-        self.content = Track()
-        self.blends = BlendDetector(info.fps) if recipe.dissolves else None
-
-    def observe(self, frame: Frame) -> None:
-        for cut in self._detector.process_frame(FrameTimecode(frame.index, self._rate), frame.tiny_bgr):
-            self.cuts.append(cut.frame_num)
-        self.content.add(self._detector.score)
-        if self.blends is not None:
-            self.blends.observe(frame.index, frame.tiny_luma)
-
-    def measure(self, span: Span) -> dict[str, Any]:
-        scores = self.content.between(span.first + 1, span.stop)  # the first score looks back across the edge
-        jumps = int((scores >= self._jitter).sum())
-        effect = self.blends.strongest(span.first, span.stop) if self.blends is not None else 0.0
+    def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
+        scores = tracks["content"][span.first + 1 : span.stop]  # the first score looks back across the edge
+        jumps = int((scores >= self._recipe.motion.jitter_content_val).sum())
+        effect = 0.0
+        if self._recipe.scenes.dissolves:
+            effect = max((s for a, b, s in blends(tracks) if span.first <= (a + b) // 2 < span.stop), default=0.0)
         return {"shots_per_s": jumps / max(span.duration_s, 1e-6), "effect_score": effect}
 
-    def shots(self, frames: int) -> list[tuple[int, int]]:
-        """Frames [first, stop) of every shot, in order; the frames of a dissolve belong to none."""
-        blends = self.blends.spans() if self.blends is not None else []
-        marks = blends + [(cut, cut) for cut in self.cuts if not any(first <= cut <= stop for first, stop in blends)]
-        shots, begin = [], 0
-        for stop, resume in sorted(marks):
-            if stop > begin:
-                shots.append((begin, stop))
-            begin = max(begin, resume)
-        if frames > begin:
-            shots.append((begin, frames))
-        return shots
+
+def find_shots(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
+    """Frames [first, stop) of every shot of a file, in order; the frames of a dissolve belong to none."""
+    cuts = adaptive_cuts(
+        tracks["content"], recipe.adaptive_threshold, recipe.min_content_val,
+        max(1, round(recipe.min_shot_s * tracks.info.fps)),
+    )  # fmt: skip
+    found = merged(blends(tracks)) if recipe.dissolves else []
+    marks = found + [(cut, cut) for cut in cuts if not any(first <= cut <= stop for first, stop in found)]
+    shots, begin = [], 0
+    for stop, resume in sorted(marks):
+        if stop > begin:
+            shots.append((begin, stop))
+        begin = max(begin, resume)
+    if tracks.frames > begin:
+        shots.append((begin, tracks.frames))
+    return shots
 
 
-class _Picture:
-    """A tiny luma picture as a vector, with what every comparison of it needs."""
+def adaptive_cuts(scores: np.ndarray, threshold: float, least: float, min_frames: int) -> list[int]:
+    """Frames that begin a shot: the decision of PySceneDetect's AdaptiveDetector on scores [frames].
 
-    __slots__ = ("luma", "mean", "norm", "values")
+    A frame is a cut where its score is at least `least` and `threshold` times the mean of ADAPTIVE_WINDOW frames on
+    either side, and the last cut (or the file's start) is min_frames away.
+    """
+    scores = scores.astype(np.float64)
+    window = ADAPTIVE_WINDOW
+    if len(scores) < 2 * window + 1:
+        return []
+    stop = len(scores) - window
+    around = sum(scores[window + shift : stop + shift] for shift in range(-window, window + 1) if shift)
+    mean = around / (2.0 * window)
+    target = scores[window:stop]
+    zero = mean < ADAPTIVE_ZERO
+    ratio = np.where(zero, ADAPTIVE_MOST, np.minimum(target / np.where(zero, 1.0, mean), ADAPTIVE_MOST))
+    cuts, last = [], 0
+    for frame in np.flatnonzero((ratio >= threshold) & (target >= least)) + window:
+        if frame - last >= min_frames:
+            cuts.append(int(frame))
+            last = frame
+    return cuts
 
-    def __init__(self, luma: np.ndarray) -> None:
-        self.luma = luma
-        self.values = luma.astype(np.float32).ravel()
-        self.mean = float(self.values.sum()) / self.values.size
-        self.values -= self.mean
-        self.norm = float(np.sqrt(self.values @ self.values))
 
-    @property
-    def plain(self) -> bool:
-        return self.norm < BLACK_STD * np.sqrt(self.values.size)
+def blends(tracks: Tracks) -> list[tuple[int, int, float]]:
+    """Transitions as they were found: (first frame, stop frame, strength 0-1); many are of one and the same."""
+    frames, halves = np.nonzero(np.isfinite(tracks["blend_strength"]))
+    first = np.maximum(frames + tracks["blend_first"][frames, halves].astype(int), 0)
+    stop = frames + tracks["blend_stop"][frames, halves].astype(int)
+    return list(zip(first.tolist(), stop.tolist(), tracks["blend_strength"][frames, halves].tolist(), strict=True))
+
+
+def merged(found: list[tuple[int, int, float]]) -> list[tuple[int, int]]:
+    """Frames [first, stop) of every transition: finds that overlap are one."""
+    spans: list[list[int]] = []
+    for first, stop, _ in sorted(found):
+        if spans and first <= spans[-1][1]:
+            spans[-1][1] = max(spans[-1][1], stop)
+        else:
+            spans.append([first, stop])
+    return [(first, stop) for first, stop in spans]
 
 
 class BlendDetector:
@@ -127,40 +155,93 @@ class BlendDetector:
 
     def __init__(self, fps: float) -> None:
         self._step = max(1, round(BLEND_STEP_S * fps))  # frames; everything below counts in steps
-        self._halves = sorted({max(2, round(half * fps / self._step)) for half in BLEND_HALF_S})
-        self._ring: deque[_Picture] = deque(maxlen=2 * self._halves[-1] + 1)
-        self._found: list[tuple[int, int, float]] = []  # (first frame, stop frame, strength 0-1)
+        self._halves = [max(2, round(half * fps / self._step)) for half in BLEND_HALF_S]
+        self._keep = 2 * self._halves[-1]
+        self._ring: _Pictures | None = None
 
-    def observe(self, index: int, luma: np.ndarray) -> None:
-        if index % self._step:
-            return
-        self._ring.append(_Picture(shrink(luma, BLEND_SHRINK)))
-        for half in self._halves:
-            if len(self._ring) < 2 * half + 1:
-                break
-            before, middle, after = self._ring[-1 - 2 * half], self._ring[-1 - half], self._ring[-1]
-            strength = blend_strength(before, middle, after, BLEND_WEIGHT)
-            if strength > 0:  # a second look, a quarter before the middle
-                early = self._ring[-1 - half - max(1, half // 2)]
-                if blend_strength(before, early, after, BLEND_WEIGHT_EDGE) > 0:
-                    first, last = _extent([self._ring[i] for i in range(-1 - 2 * half, 0)])
-                    start = index - 2 * half * self._step
-                    self._found.append((start + first * self._step, start + last * self._step + 1, strength))
+    def observe(self, batch: Batch) -> dict[str, np.ndarray]:
+        shape = len(batch), len(BLEND_HALF_S)
+        found = {f"blend_{name}": np.full(shape, np.nan, np.float32) for name in ("first", "stop", "strength")}
+        places = np.flatnonzero(batch.every(self._step))
+        if not len(places):
+            return found
+        fresh = _Pictures(shrink_stack(batch.tiny_luma[places], BLEND_SHRINK))
+        old = len(self._ring) if self._ring is not None else 0
+        ring = fresh if self._ring is None else self._ring.joined(fresh)
+        for column, half in enumerate(self._halves):
+            if half in self._halves[:column]:
+                continue
+            ends = np.arange(max(old, 2 * half), len(ring))
+            for end in ends[ring.may_blend(ends - 2 * half, ends)]:
+                transition = self._transition(ring, int(end), half)
+                if transition is not None:
+                    place = places[end - old]
+                    for name, value in zip(("first", "stop", "strength"), transition, strict=True):
+                        found[f"blend_{name}"][place, column] = value
+        self._ring = ring.last(self._keep)
+        return found
 
-    def spans(self) -> list[tuple[int, int]]:
-        """Frames [first, stop) of every transition: finds that overlap are one."""
-        merged: list[list[int]] = []
-        for first, stop, _ in sorted(self._found):
-            if merged and first <= merged[-1][1]:
-                merged[-1][1] = max(merged[-1][1], stop)
-            else:
-                merged.append([max(first, 0), stop])
-        return [(first, stop) for first, stop in merged]
+    def _transition(self, ring: _Pictures, end: int, half: int) -> tuple[int, int, float] | None:
+        """(first, stop, strength) with frames counted from the one at `end`, None where there is no transition."""
+        before, middle, after = ring[end - 2 * half], ring[end - half], ring[end]
+        strength = blend_strength(before, middle, after, BLEND_WEIGHT)
+        if strength <= 0:
+            return None
+        early = ring[end - half - max(1, half // 2)]  # a second look, a quarter before the middle
+        if blend_strength(before, early, after, BLEND_WEIGHT_EDGE) <= 0:
+            return None
+        first, last = _extent([ring[i] for i in range(end - 2 * half, end + 1)])
+        return (first - 2 * half) * self._step, (last - 2 * half) * self._step + 1, strength
 
-    def strongest(self, first: int, stop: int) -> float:
-        """Largest strength of a transition whose middle lies in the frames, 0 where there is none."""
-        inside = (strength for start, end, strength in self._found if first <= (start + end) // 2 < stop)
-        return max(inside, default=0.0)
+
+class _Pictures:
+    """Tiny luma pictures: uint8 [n, h, w], and each as a vector without its mean, float32 [n, h * w]."""
+
+    def __init__(self, luma: np.ndarray, values: np.ndarray | None = None, means: np.ndarray | None = None) -> None:
+        self.luma = luma
+        if values is None or means is None:
+            values = luma.reshape(len(luma), -1).astype(np.float32)
+            means = values.mean(axis=1)
+            values = values - means[:, None]
+        self.values, self.means = values, means
+        self.norms = np.sqrt(np.einsum("ij,ij->i", values, values))
+
+    def __len__(self) -> int:
+        return len(self.luma)
+
+    def __getitem__(self, place: int) -> _Picture:
+        return _Picture(self.luma[place], self.values[place], float(self.means[place]), float(self.norms[place]))
+
+    def joined(self, other: _Pictures) -> _Pictures:
+        pairs = ((self.luma, other.luma), (self.values, other.values), (self.means, other.means))
+        return _Pictures(*(np.concatenate(pair) for pair in pairs))
+
+    def last(self, count: int) -> _Pictures:
+        return _Pictures(*(array[-count:] for array in (self.luma, self.values, self.means)))
+
+    def may_blend(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """bool [n]: pairs that differ enough, and are not alike but for a shift, to be the ends of a transition."""
+        a, b = self.values[before], self.values[after]
+        shift = self.means[after] - self.means[before]
+        change = np.abs(b - a + shift[:, None]).mean(axis=1)
+        plain = self.norms < BLACK_STD * np.sqrt(self.values.shape[1])
+        either, both = plain[before] | plain[after], plain[before] & plain[after]
+        alike = np.einsum("ij,ij->i", a, b) / np.maximum(self.norms[before] * self.norms[after], 1e-9)
+        return (change >= BLEND_CHANGE_MIN) & ~both & (either | (alike <= BLEND_ALIKE_MAX))
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A tiny luma picture, also as a vector without its mean, with its length."""
+
+    luma: np.ndarray
+    values: np.ndarray
+    mean: float
+    norm: float
+
+    @property
+    def plain(self) -> bool:
+        return self.norm < BLACK_STD * np.sqrt(self.values.size)
 
 
 def _extent(window: list[_Picture]) -> tuple[int, int]:

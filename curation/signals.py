@@ -151,6 +151,11 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("sets", LIST, "names of the sets that the clip is in", part="judge"),
     Signal("bucket", TEXT, "aspect and duration class, as 16x9/12-16s", null=NOT_KEPT, part="judge"),
     Signal("media", TEXT, "path of the cut clip, below the run", null="the clip was not cut", part="cut"),
+    Signal("media_bytes", LONG, "length of that file", "bytes", null="the clip was not cut", part="cut"),
+    Signal(
+        "media_hash", TEXT, "BLAKE2b of all of that file but its seal (the last 256 bytes), 32 hexadecimal digits",
+        null="the clip was not cut", part="cut",
+    ),
     Signal(
         "corrupt_frames", WHOLE, "frames that the decoder marks as damaged", "frames", stage="visual", meter=STILLS,
         chart="counts", rules=(Rule("visual.corrupt_max", "<=", 0, "most damaged frames in a clip", {"ge": 0}, True),),
@@ -318,6 +323,8 @@ SET: tuple[Column, ...] = (
     Column("clip_id", TEXT, "as in clips"),
     Column("source_id", TEXT, "as in clips"),
     Column("media", TEXT, "the clip's file, relative to the run"),
+    Column("media_bytes", LONG, "as in clips", "bytes", null="an image or a latent"),
+    Column("media_hash", TEXT, "as in clips", null="an image or a latent"),
     Column("media_start_s", EXACT, "begin of the span that is trained on, inside the media file", "s"),
     Column("media_end_s", EXACT, "end of the span that is trained on, inside the media file", "s"),
     Column("fps", EXACT, "the clip's own frames per second", "1/s"),

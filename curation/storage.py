@@ -25,6 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from rushes.curation import web
+
 ROWS_PER_GROUP = 65_536
 ONE_REQUEST = 4 << 20  # objects up to this are written by a single request, bytes (pyarrow's parts have 10 MiB)
 SPOOL_BYTES = 16 << 20  # what is written to an object store waits in memory up to this, then in a temporary file
@@ -64,6 +66,8 @@ def resolve(uri: str | os.PathLike[str]) -> tuple[pafs.FileSystem, str]:
     text = os.fspath(uri)
     if "://" not in text:
         return _LOCAL, os.path.abspath(os.path.expanduser(text))
+    if text.startswith(("http://", "https://")):
+        return web.file_system(), text
     parts = urlsplit(text)
     base = f"{parts.scheme}://{parts.netloc}"
     try:

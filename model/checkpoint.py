@@ -1,11 +1,13 @@
 """Checkpoints: torch.distributed.checkpoint inside, published whole or not at all.
 
-    OUT/checkpoints/step-00000100/   one folder per checkpoint, appears by one rename once all of it is on disk
+    OUT/checkpoints/step-00000100/   one folder per checkpoint
         *.distcp, .metadata          sharded tensors: any number of ranks can read what another number wrote
-        meta.json                    what it is: model, config, step, stage, data, the TAE it belongs to
+        meta.json                    what it is: model, config, step, stage, data, the TAE it belongs to; and of each
+                                     other file the size and a hash, which readers compare before they read
 
-They are written while the training goes on (`Saver`). A run that is killed meanwhile leaves a folder whose name begins
-with a dot, which no reader looks at and the next save removes.
+On a disk the folder appears by one rename once all of it is there; on an object store meta.json is written last, and a
+folder without it is no checkpoint. They are written while the training goes on (`Saver`). What a killed run leaves,
+no reader looks at and the next save removes.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import shutil
+import sys
+import tempfile
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +29,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from rushes.model import store
 
 PREFIX = "step-"
 DIGITS = 8
@@ -39,7 +46,7 @@ class CheckpointError(RuntimeError):
 class Checkpoint:
     """A published checkpoint: its folder and what meta.json says."""
 
-    path: Path
+    path: str
     meta: dict[str, Any]
 
     @property
@@ -47,25 +54,61 @@ class Checkpoint:
         return int(self.meta["step"])
 
 
-def published(folder: str | os.PathLike[str]) -> list[Path]:
-    """The checkpoints below `folder` (a run's or a folder of checkpoints), oldest first."""
-    root = Path(folder)
-    root = root / "checkpoints" if (root / "checkpoints").is_dir() else root
-    return sorted(p for p in root.glob(f"{PREFIX}*") if (p / "meta.json").is_file())
+def published(folder: str | os.PathLike[str]) -> list[str]:
+    """The checkpoints below `folder` (a run's or a folder of checkpoints), oldest first. Addresses are pyarrow.fs's."""
+    root = os.fspath(folder)
+    for place in (store.join(root, "checkpoints"), root):
+        names = sorted(name for name in store.folders(place) if name.startswith(PREFIX))
+        found = [store.join(place, name) for name in names]
+        if found := [path for path in found if store.is_file(store.join(path, "meta.json"))]:
+            return found
+    return []
 
 
-def open_checkpoint(where: str | os.PathLike[str]) -> Checkpoint:
-    """A checkpoint's folder, or the newest below a run's. Raises CheckpointError."""
-    path = Path(where)
-    if not (path / "meta.json").is_file():
-        found = published(path)
-        if not found:
-            raise CheckpointError(f"{path} holds no checkpoint; name a training's output or one of its checkpoints.")
-        path = found[-1]
+def open_checkpoint(where: str | os.PathLike[str], say: Callable[[str], None] | None = None) -> Checkpoint:
+    """A checkpoint's folder, or the newest whole one below a run's. All ranks at once. Raises CheckpointError.
+
+    say: is told of each newer one that is damaged; None: they are told on standard error.
+    """
+    path, say = os.fspath(where).rstrip("/"), say or (lambda text: print(text, file=sys.stderr))
+    if store.is_file(store.join(path, "meta.json")):
+        return _opened(path)
+    for one in reversed(found := published(path)):
+        try:
+            return _opened(one)
+        except CheckpointError as error:
+            if one == found[0]:
+                raise
+            say(f"{error} The one before is taken.")
+    raise CheckpointError(f"{path} holds no checkpoint; name a training's output or one of its checkpoints.")
+
+
+def _opened(path: str) -> Checkpoint:
+    """Raises CheckpointError, on all ranks, where a file of it has other bytes than were written."""
     try:
-        return Checkpoint(path, json.loads((path / "meta.json").read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}/meta.json is damaged: {error}.") from error
+        meta = json.loads(store.read_bytes(store.join(path, "meta.json")))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: meta.json cannot be read ({_one_line(error)}).") from error
+    _verify(path, meta)
+    return Checkpoint(path, meta)
+
+
+def _verify(path: str, meta: dict[str, Any]) -> None:
+    """Compare all files with their hashes, shared out among the ranks."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    wrong = []
+    for name, wanted in sorted(meta.get("files", {}).items())[rank::world]:
+        try:
+            if list(store.digest(store.join(path, name))) != wanted:
+                wrong.append(f"{name} has other bytes than were written")
+        except OSError as error:
+            wrong.append(f"{name} cannot be read ({_one_line(error)})")
+    everyone = [wrong]
+    if world > 1:
+        everyone = [[] for _ in range(world)]
+        dist.all_gather_object(everyone, wrong)
+    for text in (text for some in everyone for text in some):
+        raise CheckpointError(f"{path} is damaged: {text}.")
 
 
 def save(
@@ -74,7 +117,7 @@ def save(
     meta: dict[str, Any],
     keep: int,
     group: dist.ProcessGroup | None = None,
-) -> Path:
+) -> str:
     """Write a checkpoint of `meta["step"]` below `folder`, publish it, and remove all but the newest `keep`.
 
     state: nested dictionaries of tensors (sharded or not); group: the ranks that hold it, each of which calls this;
@@ -83,26 +126,56 @@ def save(
     """
     import torch.distributed.checkpoint as dcp
 
-    root, name = Path(folder), f"{PREFIX}{meta['step']:0{DIGITS}d}"
-    temporary, final = root / f".{name}.tmp", root / name
+    root, name = os.fspath(folder), f"{PREFIX}{meta['step']:0{DIGITS}d}"
+    final, away = store.join(root, name), not store.is_local(root)
+    # An object store's files are written here first, each rank's by itself.
+    temporary = Path(tempfile.mkdtemp(prefix="rushes-") if away else root) / f".{name}.tmp"
     leads = group is None or dist.get_rank(group) == 0
     _quiet()
     try:
         if leads:
-            for stale in root.glob(f".{PREFIX}*"):
-                shutil.rmtree(stale, ignore_errors=True)
+            _sweep(root, final, away)
         if group is not None:
             dist.barrier(group)
         dcp.save(state, checkpoint_id=temporary, process_group=group, no_dist=group is None)
+        files = _files(temporary, final if away else None, group)
         if leads:
-            _publish(temporary, final, meta)
+            _publish(temporary, final, {**meta, "files": files}, away)
             for old in published(root)[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
+                store.remove(old)
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
         sentence = _write_sentence(final, error)
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(sentence) from error
+    finally:
+        if away:
+            shutil.rmtree(temporary.parent, ignore_errors=True)
     return final
+
+
+def _sweep(root: str, final: str, away: bool) -> None:
+    """Remove what killed runs left of checkpoints that they did not publish."""
+    if away:
+        store.remove(final)
+        return
+    for stale in Path(root).glob(f".{PREFIX}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+
+
+def _files(folder: Path, target: str | None, group: dist.ProcessGroup | None) -> dict[str, list[Any]]:
+    """Size and hash of every file of all ranks, for rank 0; each rank reads its own, and copies them to `target`."""
+    rank = dist.get_rank(group) if group is not None else 0
+    mine = [
+        path for path in folder.iterdir() if path.name.startswith(f"__{rank}_") or (not rank and path.name[0] == ".")
+    ]
+    told = {path.name: list(store.digest(str(path))) for path in mine}
+    for path in mine if target else ():
+        store.copy(str(path), store.join(target, path.name))
+    everyone: list[Any] = [told]
+    if group is not None:
+        everyone = [None] * dist.get_world_size(group)
+        dist.all_gather_object(everyone, told, group=group)
+    return {name: facts for some in everyone for name, facts in some.items()}
 
 
 class Saver:
@@ -120,7 +193,7 @@ class Saver:
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._stager = DefaultStager(StagingOptions(cuda, False, False, cuda))  # pinned memory, kept for the next save
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[Path] | None = None
+        self._writing: Future[str] | None = None
 
     def save(self, state: dict[str, Any], meta: dict[str, Any]) -> None:
         """Begin a checkpoint, after the one in flight; raises CheckpointError, on all ranks, where that one failed."""
@@ -157,17 +230,20 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 
-def _publish(temporary: Path, final: Path, meta: dict[str, Any]) -> None:
+def _publish(temporary: Path, final: str, meta: dict[str, Any], away: bool) -> None:
+    if away:
+        store.write_bytes(store.join(final, "meta.json"), json.dumps(meta, indent=1, default=str).encode())
+        return
     with open(temporary / "meta.json", "w", encoding="utf-8") as stream:
         json.dump(meta, stream, indent=1, default=str)
         stream.flush()
         os.fsync(stream.fileno())
-    if final.exists():  # the same step again, after a restart from an older checkpoint
+    if os.path.exists(final):  # the same step again, after a restart from an older checkpoint
         shutil.rmtree(final)
     os.rename(temporary, final)
 
 
-def _write_sentence(final: Path, error: BaseException) -> str:
+def _write_sentence(final: str, error: BaseException) -> str:
     causes = list(_causes(error))
     if any(getattr(cause, "errno", None) in FULL or SHORT_WRITE in str(cause) for cause in causes):
         return (
@@ -198,7 +274,7 @@ def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     """
     import torch.distributed.checkpoint as dcp
 
-    known = dcp.FileSystemReader(checkpoint.path).read_metadata().state_dict_metadata
+    known = _known(checkpoint)
     for name, tensor in _flat(state):
         if isinstance(tensor, Tensor) and name not in known:
             raise CheckpointError(f"{checkpoint.path} has no '{name}': it was written by another model or release.")
@@ -209,7 +285,7 @@ def load(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
             )
     _quiet()
     try:
-        dcp.load(state, checkpoint_id=checkpoint.path, no_dist=not dist.is_initialized())
+        dcp.load(state, storage_reader=store.reader(checkpoint.path), no_dist=not dist.is_initialized())
     except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
         raise CheckpointError(f"{checkpoint.path} cannot be read: {_one_line(list(_causes(error))[-1])}.") from error
 
@@ -257,15 +333,34 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def sizes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors in a checkpoint, by name."""
+    return {name: tuple(entry.size) for name, entry in _known(checkpoint).items() if hasattr(entry, "size")}
+
+
+def _known(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What torch knows of each tensor in a checkpoint, by name. Raises CheckpointError."""
+    try:
+        return store.reader(checkpoint.path).read_metadata().state_dict_metadata
+    except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{checkpoint.path} cannot be read: {_one_line(error)}.") from error
+
+
+def read(checkpoint: Checkpoint, name: str) -> Tensor:
+    """One tensor of a checkpoint, whole, on the CPU. Raises CheckpointError."""
+    entry = _known(checkpoint)[name]
+    state = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
+    load(checkpoint, state)
+    return state[name]
+
+
 def read_weights(checkpoint: Checkpoint, averaged: bool = True, prefix: str = "") -> dict[str, Tensor]:
     """The weights of a checkpoint whose names begin with `prefix`, by name, on the CPU, without the model.
 
     averaged: the moving average (EMA), or the raw ones. Raises CheckpointError.
     """
-    import torch.distributed.checkpoint as dcp
-
     part = "ema" if averaged else "model"
-    known = dcp.FileSystemReader(checkpoint.path).read_metadata().state_dict_metadata
+    known = _known(checkpoint)
     weights = {
         name.removeprefix(f"{part}."): torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in known.items()

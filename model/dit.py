@@ -33,6 +33,7 @@ from rushes.model.text import TextProjector
 TIME_FREQUENCIES = 256  # width of the sinusoidal time embedding (Peebles 2023)
 TIME_SCALE = 1000.0  # t in [0, 1] is spread over DDPM's 1000 steps, for which the frequencies were chosen
 TIME_PERIOD = 10_000.0
+TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
 MODULATIONS = 6  # shift, scale, gate for self-attention and for feed-forward
 INIT_STD = 0.02  # LLaMa's and GPT's
 NORM_EPS = 1e-5  # LLaMa3's
@@ -316,11 +317,20 @@ def parameter_count(config: DiTConfig) -> int:
         return sum(p.numel() for p in DiT(config).parameters())
 
 
-def forward_flops(config: DiTConfig, tokens: int, text_tokens: int) -> int:
-    """Multiply-adds x 2 of one sample's forward pass, matrix products alone; training costs three times that.
+def train_flops(config: DiTConfig, tokens: int, text_tokens: float) -> float:
+    """FLOPs of the model for one sample's training step: the forward pass and twice that for the backward.
 
-    text_tokens: of all encoders together, the null token not counted. Their projections, done once for all layers,
-    are left out (under 0.1 %).
+    What is computed again (activations, attention's scores in its backward pass) and padding are not counted: the log's
+    and the benchmark's MFU are this over time and peak.
+    """
+    return TRAIN_FLOPS * forward_flops(config, tokens, text_tokens)
+
+
+def forward_flops(config: DiTConfig, tokens: int, text_tokens: float) -> float:
+    """Multiply-adds x 2 of one sample's forward pass, matrix products alone.
+
+    text_tokens: real ones of all encoders together, the null token not counted. Their projections, done once for all
+    layers, are left out (under 0.1 %).
     """
     d, source = config.dim, text_tokens + 1
     projections = tokens * (4 * d * d + 2 * d * d + 3 * d * config.ffn) + source * 2 * d * d

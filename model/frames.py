@@ -27,6 +27,8 @@ TIME_EPS = 1e-6  # seconds: time stamps are ratios of integers, wanted times are
 SHRUNK_FIRST = "yuv420p"  # what clips are cut to; as RGB afterwards, they are what a 4:2:0 video of that size holds
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 UNBLOCKED_AREA = 0.5  # share of the coded area, up to which nothing is seen of blocks that were not smoothed
+#: Containers that hold their own pictures, from local files: FFmpeg would take a text for a list of other files.
+OWN_PICTURES = {"format_whitelist": "mov,mp4,matroska,webm,avi,mpegts", "protocol_whitelist": "file"}
 MISSING_FRAMES = 2  # that a clip may end early: a cut lands on a frame, and rates are rounded
 
 
@@ -46,7 +48,7 @@ def read_clip(uri: str, times: np.ndarray, height: int, width: int) -> np.ndarra
     out = np.empty((len(times), height, width, 3), dtype=np.uint8)
     try:
         for seeks in (True, False):  # a seek may land behind its target: then the file is read from its start
-            with _opened(uri) as file, av.open(file) as container:
+            with _opened(uri) as file, av.open(file, options=OWN_PICTURES) as container:
                 if _fill(container, uri, times, out, seeks):
                     break
     except (av.error.FFmpegError, OSError, ManifestError) as error:

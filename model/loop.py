@@ -12,7 +12,6 @@ on a step whose loss or gradient was not finite.
 from __future__ import annotations
 
 import gc
-import json
 import math
 import os
 import signal
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from math import isfinite as finite
 from typing import Any
 
 import torch
@@ -33,36 +32,29 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from rushes.curation.manifest import ManifestError
 from rushes.model import checkpoint as checkpoints
+from rushes.model import store
 from rushes.model.checkpoint import Checkpoint, Saver
 from rushes.model.data import Batch, Loader
+from rushes.model.journal import Journal
 from rushes.model.parallel import Place, by_mesh, clip_gradients, mean_over_ranks, reshard
-from rushes.model.steps import Backward
+from rushes.model.stages import Progress, warmup_of
+from rushes.model.steps import Backward, to_device
 from rushes.model.train_recipe import Optimizer, Stage, TrainRecipe
 
 EMA_RAMP = 10  # the average's decay is at most (1 + n) / (10 + n) after n steps, so that short runs have one too
-PROGRESS = 1e-3  # by how much, relatively, a validation loss must fall to count as progress
+PROGRESS = 1e-4  # by how much, relatively, a validation loss must fall to count as progress; its draws are fixed
 HALF = 0.5  # what the learning rate is multiplied with on a plateau (3.1.5)
 
 BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)  # however the parameters are grouped
 
 Say = Callable[[str], None]
+Flops = Callable[[Batch, dict[str, Any]], float | None]
 
 
 class TrainingError(RuntimeError):
     """A training that cannot go on: one sentence."""
-
-
-@dataclass
-class Progress:
-    """Where a training is, and the plateau schedule's memory. Saved with every checkpoint."""
-
-    step: int = 0  # optimizer steps of all stages
-    stage: int = 0
-    stage_step: int = 0  # optimizer steps of this stage
-    factor: float = 1.0  # what plateaus have made of the learning rate
-    best: float | None = None  # lowest validation loss of this stage
-    waited: int = 0  # validations since then
 
 
 class Trained:
@@ -70,22 +62,30 @@ class Trained:
 
     def __init__(self, model: nn.Module, options: Optimizer) -> None:
         self.model, self.options = model, options
-        fused = next(model.parameters()).is_cuda
         self.optimizer = torch.optim.AdamW(
             [{"params": group} for group in by_mesh(model.parameters())], lr=0.0, betas=(options.beta1, options.beta2),
-            weight_decay=options.weight_decay, fused=fused,
+            weight_decay=options.weight_decay, fused=True,
         )  # fmt: skip
-        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.begin_average()
 
-    def step(self, lr: float, number: int) -> Tensor:
-        """One clipped step at `lr`; `number`: steps done before. Returns the gradient's norm before clipping, on the
-        device: whether it is finite is the caller's to ask, before anything is kept."""
+    def begin_average(self) -> None:
+        """The average is the weights as they are."""
+        self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def step(self, lr: float, number: int, broken: Tensor | None = None) -> Tensor:
+        """One clipped step at `lr`; `number`: steps of this average. Returns the gradient's norm before clipping.
+
+        Where the norm is not finite, or `broken` (a bool on the device) is true, weights and moments stay as they are.
+        The host is not asked: it may read the norm later.
+        """
         norm = clip_gradients([p for p in self.model.parameters() if p.grad is not None], self.options.clip)
+        found = ~norm.isfinite() if broken is None else broken | ~norm.isfinite()
+        self.optimizer.found_inf = found.float()  # what torch's fused optimizers read on the device
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._average(min(self.options.ema, (1 + number) / (EMA_RAMP + number)))
+        self._average(average_decay(self.options, number))
         return norm
 
     @torch.no_grad()
@@ -110,13 +110,21 @@ class Trained:
         set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=BY_NAME)
 
 
+def average_decay(options: Optimizer, number: int) -> float:
+    """The decay of the moving average after `number` steps of its own: rising to the recipe's."""
+    return min(options.ema, (1 + number) / (EMA_RAMP + number))
+
+
 def _local(value: Tensor) -> Tensor:
     return value.to_local() if hasattr(value, "to_local") else value
 
 
-def learning_rate(stage: Stage, step: int, factor: float) -> float:
-    """The rate at `step` of the stage (0 is the first): linear warm-up, then constant, halved or cosine to 0."""
-    rate = stage.lr * min(1.0, (step + 1) / (stage.warmup + 1))
+def learning_rate(stage: Stage, step: int, factor: float, warmup: int | None = None) -> float:
+    """The rate at `step` of the stage (0 is the first): linear warm-up, then constant, halved or cosine to 0.
+
+    warmup: steps of it; None: the stage's.
+    """
+    rate = stage.lr * min(1.0, (step + 1) / ((stage.warmup if warmup is None else warmup) + 1))
     if stage.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
     return rate * (factor if stage.schedule == "plateau" else 1.0)
@@ -128,9 +136,9 @@ def note_validation(progress: Progress, stage: Stage, loss: float) -> bool:
         progress.best, progress.waited = loss, 0
         return False
     progress.waited += 1
-    if stage.schedule != "plateau" or progress.waited < stage.patience:
+    if stage.schedule != "plateau" or progress.waited < stage.patience or progress.factor <= stage.lr_floor:
         return False
-    progress.factor, progress.waited = progress.factor * HALF, 0
+    progress.factor, progress.waited = max(progress.factor * HALF, stage.lr_floor), 0
     return True
 
 
@@ -147,6 +155,10 @@ class _Step:
     terms: tuple[str, ...]  # names of the first values: means over ranks
     values: Tensor  # float32: terms, stop flag, save failed, undecodable clips, norms of gradients
     arrived: torch.cuda.Event | None
+
+
+def _clips(step: _Step) -> str:
+    return ", ".join(sample.clip_id for sample in step.batch.samples)
 
 
 def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
@@ -185,37 +197,35 @@ class Session:
 
     def __init__(self, recipe: TrainRecipe, output: str, place: Place, say: Say) -> None:
         self.recipe, self.place, self.say = recipe, place, say if place.leads else lambda _: None
-        self.output = Path(output)
+        self.output = output.rstrip("/") if "://" in output else os.path.abspath(os.path.expanduser(output))
         self.stopping = False
         self.facts: dict[str, Any] = {}  # what checkpoints say beside progress: model, config, data, tae
         found = checkpoints.published(self.output)
-        self.resumed: Checkpoint | None = checkpoints.open_checkpoint(found[-1]) if found else None
+        self.resumed: Checkpoint | None = checkpoints.open_checkpoint(self.output, self.say) if found else None
         fields = Progress.__dataclass_fields__
         self.progress = Progress(**{k: self.resumed.meta[k] for k in fields}) if self.resumed else Progress()
         if place.leads:
             try:
-                (self.output / "checkpoints").mkdir(parents=True, exist_ok=True)
-                (self.output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-            except OSError as error:
+                store.write_bytes(store.join(self.output, "recipe.yaml"), recipe.to_yaml().encode())
+                self._journal = Journal(self.output, self.progress.step)
+            except (OSError, ManifestError) as error:
                 raise TrainingError(f"{output} cannot be written: {error}.") from error
-            _cut_log(self.output / "log.jsonl", self.progress.step)
         self._board = _tensorboard(self.output, self.progress.step) if place.leads else None
-        self.saver = Saver(self.output / "checkpoints", recipe.keep)
+        self.saver = Saver(store.join(self.output, "checkpoints"), recipe.keep)
 
     def log(self, entry: dict[str, Any]) -> None:
         """One line of log.jsonl; numbers go to TensorBoard too where it is installed."""
         if not self.place.leads:
             return
         try:
-            with open(self.output / "log.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(entry) + "\n")
+            self._journal.write(entry)
             for name, value in entry.items() if self._board else ():
                 if isinstance(value, float | int) and name != "step":
                     self._board.add_scalar(name, value, entry["step"])
         except OSError as error:
             raise self._unwritten(error) from error
 
-    def _unwritten(self, error: OSError) -> TrainingError:
+    def _unwritten(self, error: Exception) -> TrainingError:
         return TrainingError(
             f"The log of {self.output} cannot be written ({error}); mend that and start the same command again: it "
             "goes on from the last checkpoint."
@@ -229,21 +239,14 @@ class Session:
         try:
             if self._board:
                 self._board.flush()
-        except OSError as error:
+            if self.place.leads:
+                self._journal.flush()
+        except (OSError, ManifestError) as error:
             raise self._unwritten(error) from error
         state = {name: one.state() for name, one in trained.items()}
         first = state.pop(next(iter(state)))
         meta = {**self.facts, **asdict(self.progress)}
         self.saver.save({**first, **state}, meta)
-
-    def restore(self, trained: dict[str, Trained]) -> None:
-        """Everything that the last checkpoint holds; the models must have its sizes. Raises CheckpointError."""
-        state = {name: one.state() for name, one in trained.items()}
-        name = next(iter(state))
-        first = state.pop(name)
-        checkpoints.load(self.resumed, {**first, **state})
-        for key, one in trained.items():
-            one.restore(first if key == name else state[key])
 
     def run_stage(
         self,
@@ -252,27 +255,28 @@ class Session:
         trained: dict[str, Trained],
         backward: Backward,
         validate: Callable[[], float | None],
-        flops: Callable[[Batch], float] | None = None,
-        peak: float | None = None,
+        prepare: Callable[[Batch], Any] | None = None,
+        flops: Flops | None = None,
     ) -> bool:
         """The steps of a stage that are left; False where a signal ended it (a checkpoint was saved).
 
         trained: the model first; others (a discriminator) take part in steps that leave them gradients.
-        flops(batch): of one training step of this rank; peak: of its device, FLOP/s. Raises TrainingError on a loss
-        or a gradient that is not finite, and leaves the last checkpoint as it was.
+        prepare: of Loader.batches. flops(batch, terms): the share of the device's peak that a step of one second has.
+        Raises TrainingError where more steps than Optimizer.skip_max had a loss or a gradient that was not finite, and
+        leaves the last checkpoint as it was.
         """
         progress, held, stop = self.progress, None, False
         with _collected_by_hand(), self._saves_ended():
             before = time.perf_counter()
-            for batch in loader.batches(range(progress.stage_step, stage.steps)):
+            for batch in loader.batches(range(progress.stage_step, stage.steps), prepare):
                 waited = time.perf_counter() - before
-                lr = learning_rate(stage, progress.stage_step, progress.factor)
+                lr = learning_rate(stage, progress.stage_step, progress.factor, warmup_of(self.recipe, progress.stage))
                 step = self._step(batch, trained, backward, lr)
                 progress.step, progress.stage_step = progress.step + 1, progress.stage_step + 1
                 step.entry |= {"step": progress.step, "stage": stage.name, "lr": lr, "shape": str(batch.shape)}
                 if held is not None:
                     stop = self._settle(held)
-                    self.log(held.entry)
+                    self._log_step(held, flops)
                 last = progress.stage_step == stage.steps
                 validates = last or progress.stage_step % stage.validate_every == 0
                 saves = last or progress.stage_step % stage.save_every == 0
@@ -282,7 +286,6 @@ class Session:
                     held = None
                 took = time.perf_counter() - before
                 step.entry |= {"step_s": round(took, 4), "data_wait_s": round(waited, 4)}
-                step.entry["mfu"] = round(flops(batch) / took / peak, 4) if flops and peak else None
                 if self.place.device.type == "cuda":
                     step.entry["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
                 if validates:
@@ -290,7 +293,7 @@ class Session:
                     self.say(_line(step.entry))
                     gc.collect()
                 if held is None:
-                    self.log(step.entry)
+                    self._log_step(step, flops)
                 if saves or stop:
                     self.save(trained)
                 if stop and not last:
@@ -303,10 +306,11 @@ class Session:
         terms = backward(batch, self.progress.stage_step)
         failed = [text for sample in batch.samples for text in sample.failed]
         flags = torch.tensor([self.stopping, self.saver.failed, len(failed)], dtype=torch.float32)
-        told = torch.cat([torch.stack([v.float() for v in terms.values()]), flags.to(self.place.device)])
+        told = torch.cat([torch.stack([v.float() for v in terms.values()]), to_device(flags, self.place.device)])
         means = mean_over_ranks(told)
+        broken = ~means[: len(terms)].isfinite().all()
         norms = [
-            one.step(lr, self.progress.step)
+            one.step(lr, self.progress.stage_step, broken)
             for one in trained.values()
             if any(p.grad is not None for p in one.model.parameters())
         ]
@@ -316,19 +320,26 @@ class Session:
     def _settle(self, step: _Step) -> bool:
         """Wait for the step's numbers and put them into its entry; all ranks at once.
 
-        True where a signal to one rank asks all of them to stop. Raises TrainingError where a number is not finite,
-        CheckpointError where a checkpoint could not be written.
+        True where a signal to one rank asks all of them to stop. Raises TrainingError past the budget of steps that
+        were left out, CheckpointError where a checkpoint could not be written.
         """
         if step.arrived is not None:
             step.arrived.synchronize()
         values = step.values.tolist()
         means = dict(zip(step.terms, values))
         stopping, unsaved, failed, *norms = values[len(means) :]
-        for what, value in [("loss", means["loss"]), *(("gradient", norm) for norm in norms)]:
-            if not math.isfinite(value):
-                raise TrainingError(self._not_finite(what, value, step))
+        wrong = next(
+            (f"{k} is {v}" for k, v in [*means.items(), *(("gradient", n) for n in norms)] if not finite(v)), ""
+        )
         head = {name: step.entry[name] for name in ("step", "stage")}
-        step.entry = {**head, **means, "gradient": norms[0], **step.entry}
+        numbers = {name: value if finite(value) else None for name, value in {**means, "gradient": norms[0]}.items()}
+        step.entry = {**head, **numbers, **step.entry}
+        if wrong:
+            step.entry["skipped"] = wrong
+            self.progress.skipped += 1
+            self.say(f"Step {step.entry['step']} is left out: the {wrong} (clips {_clips(step)}).")
+            if self.progress.skipped > self.recipe.optimizer.skip_max:
+                raise TrainingError(self._not_finite(wrong, step))
         if failed:
             step.entry["undecodable"] = _of_all_ranks(step.failed)
         if unsaved:
@@ -345,14 +356,18 @@ class Session:
             raise
         self.saver.finish()
 
-    def _not_finite(self, what: str, value: float, step: _Step) -> str:
+    def _log_step(self, step: _Step, flops: Flops | None) -> None:
+        share = flops(step.batch, step.entry) if flops else None
+        self.log({**step.entry, "mfu": None if share is None else round(share / step.entry["step_s"], 4)})
+
+    def _not_finite(self, wrong: str, step: _Step) -> str:
         self.saver.wait()
         found = checkpoints.published(self.output)
         kept = f"the last good checkpoint is {found[-1]}" if found else "no checkpoint was written yet"
-        clips = ", ".join(sample.clip_id for sample in step.batch.samples)
         return (
-            f"The {what} is {value} at step {step.entry['step']} (clips {clips}); {kept}: "
-            "lower the learning rate or the gradient clip, and start the same command again."
+            f"The {wrong} at step {step.entry['step']} (clips {_clips(step)}), and {self.progress.skipped} steps were "
+            f"left out, more than optimizer.skip_max = {self.recipe.optimizer.skip_max}; {kept}: lower the learning "
+            "rate or the gradient clip, and start the same command again."
         )
 
     def _validate(
@@ -387,34 +402,20 @@ def stop_on_signal(session: Session) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _cut_log(path: Path, step: int) -> None:
-    """Drop what a killed run wrote after its last checkpoint: those steps are done again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # killed in the middle of a line
-            continue
-        if entry["step"] <= step:
-            kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _tensorboard(output: Path, step: int) -> Any | None:
+def _tensorboard(output: str, step: int) -> Any | None:
+    """None where it is not installed, and on object stores, whose files cannot be appended to."""
+    if not store.is_local(output):
+        return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)  # as `_cut_log`
+    return SummaryWriter(f"{output}/tensorboard", purge_step=step + 1)  # as Journal
 
 
 def _line(entry: dict[str, Any]) -> str:
-    validation = "none" if entry["validation"] is None else f"{entry['validation']:.5f}"
+    validation, loss = ("none" if entry[k] is None else f"{entry[k]:.5f}" for k in ("validation", "loss"))
     return (
-        f"{entry['stage']:>16} step {entry['step']:>7}  loss {entry['loss']:.5f}  validation {validation}  "
+        f"{entry['stage']:>16} step {entry['step']:>7}  loss {loss}  validation {validation}  "
         f"lr {entry['lr']:.2e}  {entry['step_s']:.2f} s/step, {entry['data_wait_s']:.2f} s of it waiting for data"
     )

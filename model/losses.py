@@ -110,7 +110,8 @@ class AdaptiveWeight(nn.Module):
         if not self._gradients:
             return
         reconstruction, adversarial = mean_over_ranks(torch.stack(self._gradients).mean(0))
-        self.value.copy_((reconstruction.norm() / (adversarial.norm() + ADAPTIVE_EPS)).clamp(0, ADAPTIVE_LIMIT))
+        ratio = (reconstruction.norm() / (adversarial.norm() + ADAPTIVE_EPS)).clamp(0, ADAPTIVE_LIMIT)
+        self.value.copy_(torch.where(ratio.isfinite(), ratio, self.value))
         self._gradients.clear()
 
 

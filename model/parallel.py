@@ -23,6 +23,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -119,7 +120,7 @@ def parallelize(
     model: nn.Module,
     place: Place,
     dtype: torch.dtype = torch.float32,
-    checkpointing: bool = False,
+    checkpointing: bool | str = False,
     compiled: bool = False,
 ) -> None:
     """A DiT in place, on any device (meta too): tensor and context parallel, blocks prepared, then FSDP2 or HSDP.
@@ -137,23 +138,84 @@ def parallelize(
         shard(model, place.mesh["replicate", "shard"] if replicas > 1 else place.mesh["shard"], dtype)
 
 
-def prepare_blocks(blocks: Iterable[nn.Module], checkpointing: bool, compiled: bool) -> None:
-    """Per block, in place and before `shard`: activations recomputed in the backward pass; compiled by torch."""
+def prepare_blocks(blocks: Iterable[nn.Module], checkpointing: bool | str, compiled: bool) -> None:
+    """Per block, in place and before `shard`: activations recomputed in the backward pass; compiled by torch.
+
+    checkpointing: True: all; "selective": all but attention and every second matrix product, which are kept.
+    """
     for block in blocks:
         if checkpointing:
-            block.forward = _recomputed(block.forward)
+            block.forward = _recomputed(block.forward, checkpointing == "selective")
         if compiled:
             block.compile()
 
 
-def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _recomputed(forward: Callable[..., Tensor], selective: bool) -> Callable[..., Tensor]:
     """A function of our own around torch's checkpoint, which torch.compile traces; torch's alone it leaves eager."""
-    from torch.utils.checkpoint import checkpoint
+    from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+    def contexts() -> tuple[Any, Any]:
+        return create_selective_checkpoint_contexts(_keeps_costly())
+
+    options = {"context_fn": contexts} if selective else {}
 
     def recomputed(*inputs: Tensor) -> Tensor:
-        return checkpoint(forward, *inputs, use_reentrant=False)
+        return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
     return recomputed
+
+
+def _keeps_costly() -> Callable[..., Any]:
+    """torch's policy for one pass through a block: attention and every second matrix product are kept (torchtitan)."""
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    aten, seen = torch.ops.aten, {False: 0, True: 0}
+    attention = {
+        aten._scaled_dot_product_flash_attention.default,
+        aten._scaled_dot_product_flash_attention_for_cpu.default,
+        aten._scaled_dot_product_efficient_attention.default,
+        aten._scaled_dot_product_cudnn_attention.default,
+    }
+
+    def policy(context: Any, operation: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+        keeps = operation in attention
+        if operation == aten.mm.default:
+            seen[context.is_recompute] += 1
+            keeps = seen[context.is_recompute] % 2 == 1
+        return CheckpointPolicy.MUST_SAVE if keeps else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return policy
+
+
+@contextmanager
+def attention_order(device: torch.device) -> Iterator[None]:
+    """On CUDA, attention's back ends in the order in which they are tried: each takes the inputs that it can.
+
+    FlashAttention 3 where it is installed, cuDNN, flash, then the memory-efficient one, which takes masks, and plain
+    matrix products.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    fast = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION]
+    fast = fast[::-1] if _flash_3() else fast
+    with sdpa_kernel([*fast, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True):
+        yield
+
+
+def _flash_3() -> bool:
+    """Whether torch's flash attention is FlashAttention 3: a package that is installed beside it, for Hopper GPUs."""
+    from torch.nn.attention import activate_flash_attention_impl, list_flash_attention_impls
+
+    if "FA3" not in list_flash_attention_impls() or torch.cuda.get_device_capability()[0] != 9:
+        return False
+    try:
+        activate_flash_attention_impl("FA3")
+    except (ImportError, RuntimeError):
+        return False
+    return True
 
 
 def split_weights(model: nn.Module, mesh: DeviceMesh) -> None:
@@ -280,10 +342,15 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     return total
 
 
-def synchronize_gradients(model: nn.Module, on: bool) -> None:
-    """For accumulation: gradients are reduced across ranks in the last micro-batch alone (sharded models)."""
+def reduce_gradients(model: nn.Module, last: bool, deferred: bool = False) -> None:
+    """For accumulation, before each micro-batch of a sharded model: whose gradients are summed over the ranks.
+
+    Every micro-batch's, so that a rank holds its own part alone; replicas (HSDP) are summed in the last one. deferred:
+    all in the last one: one message a step, and the whole model's gradient at every rank until then.
+    """
     if hasattr(model, "set_requires_gradient_sync"):
-        model.set_requires_gradient_sync(on)
+        model.set_requires_gradient_sync(last or not deferred)
+        model.set_requires_all_reduce(last)
 
 
 def reshard(model: nn.Module) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from rushes.model.data import Batch, Clip, Sample, mix
 from rushes.model.dit import DiT
 from rushes.model.flow import Process, training_loss
 from rushes.model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
-from rushes.model.parallel import average_gradients, mean_over_ranks, synchronize_gradients
+from rushes.model.parallel import average_gradients, mean_over_ranks, reduce_gradients
 from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoders, prompt
 from rushes.model.train_recipe import Stage, TrainRecipe
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 GREY = 127.5  # uint8 to [-1, 1]
 LATENT_MOMENTUM = 0.01  # of the running statistics of the latents, per step
+STATISTICS_KNOWN = 100  # steps after which they move by LATENT_MOMENTUM alone
 VARIANCE_FLOOR = 1e-12  # under the square root of a channel's variance
 SEED_BITS = (1 << 63) - 1  # of a torch generator
 VALIDATION_SEED, NOISE_SEED = 101, 102  # keep apart what is drawn for what
@@ -38,9 +40,16 @@ Backward = Callable[[Batch, int], dict[str, Tensor]]
 
 
 def to_video(frames: Any, device: torch.device | str) -> Tensor:
-    """uint8 [B, T, H, W, 3] (numpy) -> float32 [B, 3, T, H, W] in [-1, 1] on the device."""
-    video = torch.from_numpy(frames).to(device, non_blocking=True)
+    """uint8 [B, T, H, W, 3] (array or tensor) -> float32 [B, 3, T, H, W] in [-1, 1] on the device."""
+    video = to_device(torch.as_tensor(frames), device)
     return video.permute(0, 4, 1, 2, 3).float().div_(GREY).sub_(1.0)
+
+
+def to_device(value: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on the device. On CUDA the host waits neither for the copy nor for the work that is queued before it."""
+    if torch.device(device).type == "cuda" and not value.is_cuda:
+        return (value if value.is_pinned() else value.pin_memory()).to(device, non_blocking=True)
+    return value.to(device)
 
 
 def generator(*numbers: int) -> torch.Generator:
@@ -48,10 +57,73 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(mix(*numbers) & SEED_BITS)
 
 
-def micro_batches(batch: Batch, size: int) -> list[tuple[tuple[int, ...], tuple[Sample, ...]]]:
-    """(places in the global batch, samples) of each forward pass, all of the same size."""
-    starts = range(0, len(batch.samples), size)
-    return [(batch.places[i : i + size], batch.samples[i : i + size]) for i in starts]
+def micro_batches(batch: Batch, stage: Stage) -> list[slice]:
+    """The samples of each forward pass. An enlarged batch (Stage.balance) has as many passes as one that is not.
+
+    Images have passes of their own size (Stage.image_micro_batch). Sizes differ by at most one.
+    """
+    count, images = len(batch.samples), batch.shape.frames == 1 and stage.image_micro_batch
+    passes = -(-count // images) if images else -(-(batch.share or count) // stage.micro_batch)
+    edges = [count * number // passes for number in range(passes + 1)]
+    return [slice(low, high) for low, high in pairwise(edges) if high > low]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Of a batch, on the CPU: its samples, and what is drawn for each: noise [B, C, T, H, W], time [B], drop [B] bool.
+
+    time and drop: of the transformer alone.
+    """
+
+    samples: tuple[Sample, ...]
+    noise: Tensor
+    time: Tensor | None = None
+    drop: Tensor | None = None
+
+
+def preparation(
+    recipe: TrainRecipe, stage: Stage, channels: int, device: torch.device, process: Process | None = None
+) -> Callable[[Batch], Ready]:
+    """Draws a batch's chance, and lays what the device will read into memory that it reads without the host.
+
+    Done by the loader's thread for batches to come: neither costs the device time.
+    """
+    number_of, pins = recipe.stages.index(stage), device.type == "cuda"
+
+    def prepare(batch: Batch) -> Ready:
+        shape = (channels, latent_frames(batch.shape.frames), *(n // SPACE_FACTOR for n in _sides(batch)))
+        ready = draw(recipe, number_of, batch, shape, process)
+        if not pins:
+            return ready
+        drawn = {name: getattr(ready, name) for name in ("noise", "time", "drop")}
+        drawn = {name: value.pin_memory() for name, value in drawn.items() if value is not None}
+        return replace(ready, samples=tuple(_pinned(sample) for sample in ready.samples), **drawn)
+
+    return prepare
+
+
+def _sides(batch: Batch) -> tuple[int, int]:
+    return batch.shape.height, batch.shape.width
+
+
+def _pinned(sample: Sample) -> Sample:
+    """A sample whose frames, latent and text features lie in pinned memory, the frames as a tensor."""
+    changed: dict[str, Any] = {"frames": torch.from_numpy(np.ascontiguousarray(sample.frames)).pin_memory()}
+    if getattr(sample, "latent", None) is not None:
+        changed["latent"] = sample.latent.pin_memory()
+        changed["text"] = {name: value.pin_memory() for name, value in sample.text.items()}
+    return replace(sample, **changed)
+
+
+def draw(recipe: TrainRecipe, stage: int, batch: Batch, shape: Sequence[int], process: Process | None = None) -> Ready:
+    """What is drawn for each clip of a batch from (seed, stage, step, place). shape: of one latent, [C, T, H, W]."""
+    makers = [generator(recipe.seed, NOISE_SEED, stage, batch.step, place) for place in batch.places]
+    noise = torch.stack([torch.randn(tuple(shape), generator=maker) for maker in makers])
+    if process is None:
+        return Ready(batch.samples, noise)
+    time = torch.cat([process.sample_time(1, maker) for maker in makers])
+    drop = torch.cat([torch.rand(1, generator=maker) < recipe.text.drop for maker in makers])
+    return Ready(batch.samples, noise, time, drop)
 
 
 def precision(recipe: TrainRecipe, device: torch.device) -> Any:
@@ -72,47 +144,49 @@ def tae_backward(
     perceptual: nn.Module | None = None,
     rival: Discriminator | None = None,
 ) -> Backward:
-    """The function that leaves in `model` (and the discriminator) the gradients of a global batch's mean loss."""
-    device, number_of = model.latent_mean.device, recipe.stages.index(stage)
+    """The function that leaves in `model` (and the discriminator) the gradients of a global batch's mean loss.
 
-    def backward(batch: Batch, step: int) -> dict[str, Tensor]:
-        parts = micro_batches(batch, stage.micro_batch)
+    The discriminator's start and the latents' statistics count the steps of all stages.
+    """
+    device, number_of = model.latent_mean.device, recipe.stages.index(stage)
+    before = sum(earlier.steps for earlier in recipe.stages[:number_of])
+    known = STATISTICS_KNOWN if recipe.init_from else 0  # steps that the latents' statistics already stand for
+    prepare = preparation(recipe, stage, model.config.latent_channels, device)
+
+    def backward(batch: Batch, stage_step: int) -> dict[str, Tensor]:
+        parts, step = micro_batches(batch, stage), before + stage_step
+        ready = batch.ready or prepare(batch)
         totals: dict[str, Tensor] = {}
         moments = torch.zeros(2, model.config.latent_channels, device=device)
-        for places, samples in parts:
-            video = to_video(Batch(step, batch.shape, places, samples).frames, device)
-            shape = (
-                model.config.latent_channels,
-                latent_frames(video.shape[2]),
-                *(n // SPACE_FACTOR for n in video.shape[3:]),
-            )
-            noise = torch.stack(
-                [torch.randn(shape, generator=generator(recipe.seed, NOISE_SEED, number_of, step, p)) for p in places]
-            )
+        for part in parts:
+            share = (part.stop - part.start) / len(ready.samples)
+            frames = [torch.as_tensor(sample.frames) for sample in ready.samples[part]]
+            video = torch.cat([to_video(one[None], device) for one in frames])
+            noise = to_device(ready.noise[part], device)
             with precision(recipe, device):
-                made, posterior, latent = model(video, noise.to(device))
+                made, posterior, latent = model(video, noise)
                 if rival is not None:
                     rival.requires_grad_(False)
                 loss, terms = tae_loss(
                     weights, video, made, posterior, latent, step, perceptual, rival, model.last_layer
                 )  # fmt: skip
-            (loss / len(parts)).backward()
+            (loss * share).backward()
             if rival is not None:
                 rival.requires_grad_(True)
                 if step >= weights.adversarial_start:
                     with precision(recipe, device):
                         rivalry = hinge_discriminator_loss(rival(video), rival(made.detach()))
-                    (rivalry / len(parts)).backward()
+                    (rivalry * share).backward()
                     terms["discriminator"] = rivalry.detach()
             mean = posterior.mean.detach().float()
-            moments += torch.stack([mean.mean((0, 2, 3, 4)), mean.square().mean((0, 2, 3, 4))]) / len(parts)
+            moments += torch.stack([mean.mean((0, 2, 3, 4)), mean.square().mean((0, 2, 3, 4))]) * share
             for name, value in {"loss": loss.detach(), **terms}.items():
-                totals[name] = totals.get(name, 0.0) + value / len(parts)
+                totals[name] = totals.get(name, 0.0) + value * share
         average_gradients(model)
         if rival is not None:
             average_gradients(rival)
             rival.adaptive.update()
-        note_latents(model, mean_over_ranks(moments), step)
+        note_latents(model, mean_over_ranks(moments), step + known)
         return totals
 
     return backward
@@ -120,8 +194,12 @@ def tae_backward(
 
 @torch.no_grad()
 def note_latents(model: TAE, moments: Tensor, step: int) -> None:
-    """Running mean and deviation per channel of the latents, in the model's buffers. moments: [2, C], E x and E x^2."""
-    pace = max(LATENT_MOMENTUM, 1 / (step + 1))
+    """Running mean and deviation per channel of the latents, in the model's buffers. moments: [2, C], E x and E x^2.
+
+    step: steps before this one. Moments that are not finite change nothing.
+    """
+    pace = max(LATENT_MOMENTUM, 1 / (step + 1)) * moments.isfinite().all()
+    moments = moments.nan_to_num(0, 0, 0)
     mean, square = model.latent_mean, model.latent_std.square() + model.latent_mean.square()
     square = torch.lerp(square, moments[1], pace)
     model.latent_mean.copy_(torch.lerp(mean, moments[0], pace))
@@ -154,8 +232,8 @@ def inputs_from_videos(frozen: TAE, encoders: TextEncoders) -> MakeInputs:
     def make(samples: Sequence[Sample], images: bool) -> Inputs:
         latent = torch.cat([latent_of(frozen, sample.frames) for sample in samples])
         features = encoders.encode(prompts_of(samples, images))
-        text = {name: found.tokens.to(device) for name, found in features.items()}
-        masks = {name: found.mask.to(device) for name, found in features.items()}
+        text = {name: to_device(found.tokens, device) for name, found in features.items()}
+        masks = {name: to_device(found.mask, device) for name, found in features.items()}
         return Inputs(frozen.normalize(latent), text, masks)
 
     return make
@@ -166,12 +244,12 @@ def inputs_from_latents(frozen: TAE) -> MakeInputs:
     device = frozen.latent_mean.device
 
     def make(samples: Sequence[EncodedSample], images: bool) -> Inputs:
-        latent = torch.stack([sample.latent for sample in samples]).to(device).float()
+        latent = torch.stack([to_device(sample.latent, device) for sample in samples]).float()
         text, masks = {}, {}
         for name in samples[0].text:
-            parts = [sample.text[name] for sample in samples]
-            text[name] = pad_sequence(parts, batch_first=True).to(device).float()
-            lengths = torch.tensor([len(part) for part in parts], device=device)
+            parts = [to_device(sample.text[name], device) for sample in samples]
+            text[name] = pad_sequence(parts, batch_first=True).float()
+            lengths = to_device(torch.tensor([len(part) for part in parts]), device)
             masks[name] = torch.arange(text[name].shape[1], device=device) < lengths[:, None]
         return Inputs(frozen.normalize(latent), text, masks)
 
@@ -194,28 +272,31 @@ def prompts_of(samples: Sequence[Sample | Clip], images: bool) -> list[str]:
 
 def dit_backward(recipe: TrainRecipe, stage: Stage, model: DiT, inputs: MakeInputs, process: Process) -> Backward:
     """The function that leaves in `model` the gradients of a global batch's mean loss."""
-    number_of = recipe.stages.index(stage)
+    number_of, deferred = recipe.stages.index(stage), recipe.parallel.reduce == "step"
 
     def backward(batch: Batch, step: int) -> dict[str, Tensor]:
-        parts = micro_batches(batch, stage.micro_batch)
-        losses = []
-        for number, (places, samples) in enumerate(parts):
-            synchronize_gradients(model, number == len(parts) - 1)
-            data = inputs(samples, batch.shape.frames == 1)
+        parts, ready = micro_batches(batch, stage), batch.ready
+        samples = ready.samples if ready else batch.samples
+        loss_of_all, words = 0.0, 0.0
+        for part in parts:
+            reduce_gradients(model, last=part is parts[-1], deferred=deferred)
+            data = inputs(samples[part], batch.shape.frames == 1)
             shape, device = data.latent.shape[1:], data.latent.device
-            makers = [generator(recipe.seed, NOISE_SEED, number_of, step, place) for place in places]
-            noise = torch.stack([torch.randn(shape, generator=g) for g in makers]).to(device)
-            time = torch.cat([process.sample_time(1, g) for g in makers]).to(device)
-            drop = torch.cat([torch.rand(1, generator=g) < recipe.text.drop for g in makers]).to(device)
+            if ready is None or ready.noise.shape[1:] != shape:
+                ready = draw(recipe, number_of, batch, shape, process)
+            drawn = (ready.noise[part], ready.time[part], ready.drop[part])
+            noise, time, drop = (to_device(value, device) for value in drawn)
+            share = (part.stop - part.start) / len(samples)
 
             def predict(x: Tensor, t: Tensor, data=data, drop=drop) -> Tensor:
                 return model(x, t, data.text, data.masks, drop)
 
             with precision(recipe, device):
                 loss = training_loss(predict, process, data.latent, noise, time)
-            (loss / len(parts)).backward()
-            losses.append(loss.detach())
-        return {"loss": torch.stack(losses).mean()}
+            (loss * share).backward()
+            loss_of_all = loss_of_all + loss.detach() * share
+            words = words + sum(mask.sum() for mask in data.masks.values()) / len(samples)
+        return {"loss": loss_of_all, "text_tokens": words}
 
     return backward
 

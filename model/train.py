@@ -19,14 +19,24 @@ from torch import Tensor, nn
 
 from rushes.curation.manifest import ManifestError, lock
 from rushes.model import checkpoint as checkpoints
-from rushes.model.data import Batch, DataError, DataOptions, Loader, mix
-from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, forward_flops, parameter_count, stretch, token_count
+from rushes.model.data import Batch, DataError, DataOptions, Loader, Shape, mix
+from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, parameter_count, stretch, token_count, train_flops
 from rushes.model.flow import PROCESSES
 from rushes.model.inflate import inflate
 from rushes.model.latents import encodings, loader_class, require_encoded, videos_only
-from rushes.model.loop import Say, Session, Trained, TrainingError, stop_on_signal
+from rushes.model.loop import Flops, Say, Session, Trained, TrainingError, stop_on_signal
 from rushes.model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from rushes.model.parallel import Place, fill, joined, mean_over_ranks, parallelize, peak_flops, ranks_of
+from rushes.model.parallel import (
+    Place,
+    attention_order,
+    fill,
+    joined,
+    mean_over_ranks,
+    parallelize,
+    peak_flops,
+    ranks_of,
+)
+from rushes.model.stages import take_over
 from rushes.model.steps import (
     VALIDATION_SEED,
     MakeInputs,
@@ -34,6 +44,7 @@ from rushes.model.steps import (
     dit_validation,
     inputs_from_latents,
     inputs_from_videos,
+    preparation,
     tae_backward,
     to_video,
 )
@@ -41,7 +52,7 @@ from rushes.model.tae import TAE, TAE_SIZES, TAEConfig
 from rushes.model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
 from rushes.model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
 
-TRAIN_FLOPS = 3  # times the forward pass: once forward, twice backward
+Cost = Callable[[Shape], float]
 STAGE_SEED = 103  # keeps the stages' batches apart
 
 
@@ -59,8 +70,10 @@ def configured(sizes: dict[str, Any], recipe: TrainRecipe, **fixed: Any) -> Any:
         raise TrainRecipeError(f"The recipe's options do not fit the {recipe.model}: {error}.") from error
 
 
-def loader_of(roots: Sequence[str], recipe: TrainRecipe, index: int, rank: int, world: int) -> Loader:
-    """The batches of stage number `index`. Raises DataError, ManifestError."""
+def loader_of(
+    roots: Sequence[str], recipe: TrainRecipe, index: int, rank: int, world: int, cost: Cost | None = None
+) -> Loader:
+    """The batches of stage number `index`; cost: of a clip, for Stage.balance. Raises DataError, ManifestError."""
     stage, data = recipe.stages[index], recipe.data
     if stage.batch % (world * min(stage.micro_batch, stage.batch // world or 1)):
         raise DataError(
@@ -70,9 +83,14 @@ def loader_of(roots: Sequence[str], recipe: TrainRecipe, index: int, rank: int, 
     options = DataOptions(
         stage.set, stage.batch, mix(recipe.seed, STAGE_SEED, index), frames_max(stage), stage.resolution,
         stage.image_every, stage.buckets, stage.small_buckets, data.errors_max, data.workers, data.prefetch,
-        stage.images, stage.crop,
+        stage.images, stage.crop, stage.balance, cost or pixels,
     )  # fmt: skip
     return loader_class(roots)(roots, options, rank, world)
+
+
+def pixels(shape: Shape) -> float:
+    """What a clip costs the autoencoder: its convolutions do as much for each pixel."""
+    return float(shape.frames * shape.height * shape.width)
 
 
 def frames_max(stage: Stage) -> int | None:
@@ -138,17 +156,6 @@ def _note_data(session: Session, loader: Loader) -> None:
     session.facts["data"] = identity
 
 
-def _next_stage(session: Session) -> int | None:
-    """The number of the stage that is to be run, its progress set to its beginning or its middle; None at the end."""
-    progress, stages = session.progress, session.recipe.stages
-    if progress.stage_step >= stages[progress.stage].steps:
-        if progress.stage + 1 == len(stages):
-            return None
-        progress.stage, progress.stage_step = progress.stage + 1, 0
-        progress.factor, progress.best, progress.waited = 1.0, None, 0
-    return progress.stage
-
-
 def describe(recipe: TrainRecipe, roots: Sequence[str], tae: str | None = None, ranks: int = 1) -> str:
     """What a training would do: each stage's buckets, the model's parameters, and how the ranks share the work.
 
@@ -158,15 +165,16 @@ def describe(recipe: TrainRecipe, roots: Sequence[str], tae: str | None = None, 
     if tae is None:
         with torch.device("meta"):
             parameters = sum(p.numel() for p in TAE(configured(TAE_SIZES, recipe)).parameters())
-        sharing, data_ranks = "each with the whole model", ranks
+        sharing, data_ranks, cost = "each with the whole model", ranks, pixels
     else:
         frozen, mark = load_tae(tae)
-        parameters = parameter_count(_dit_config(recipe, frozen, _inputs(recipe, roots, frozen, mark, "cpu")[1]))
+        config = _dit_config(recipe, frozen, _inputs(recipe, roots, frozen, mark, "cpu")[1])
+        parameters, cost = parameter_count(config), _cost_of(config)
         sides = dict(zip(("replicate", "shard", "context", "tensor"), ranks_of(recipe.parallel, ranks)))
         sharing = " x ".join(f"{name} {count}" for name, count in sides.items())
         data_ranks = sides["replicate"] * sides["shard"]
     for index, stage in enumerate(recipe.stages):
-        loader = loader_of(roots, recipe, index, 0, data_ranks)
+        loader = loader_of(roots, recipe, index, 0, data_ranks, cost)
         lines += [f"Stage {stage.name}: {stage.steps} steps of {stage.batch} clips from sets/{stage.set}"]
         lines += [loader.description]
     lines.append(f"{recipe.model} '{recipe.size}': {parameters:,} parameters")
@@ -191,7 +199,7 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
         session = Session(recipe, output, place, say)
         _begin(session, roots, {"model": "tae"}, asdict(config))
         perceptual = _perceptual(recipe, place)
-        while (index := _next_stage(session)) is not None:
+        while (index := session.progress.next_stage(recipe)) is not None:
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
@@ -201,7 +209,8 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
             validation = Validation(roots, recipe, stage, session)
             check = partial(_reconstruction_error, model)
             with stop_on_signal(session), closing(loader):
-                if not session.run_stage(stage, loader, trained, backward, partial(validation.mean, check)):
+                prepare = preparation(recipe, stage, config.latent_channels, place.device)
+                if not session.run_stage(stage, loader, trained, backward, partial(validation.mean, check), prepare):
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)
     return True
@@ -249,7 +258,7 @@ def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig) -> 
     if weights.adversarial:
         trained["rival"] = Trained(Discriminator().to(place.device), recipe.optimizer)
     if session.resumed is not None:
-        session.restore(trained)
+        take_over(session.resumed, session.progress, trained)
     return trained
 
 
@@ -301,9 +310,9 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
                 f"{session.resumed.path} was trained on latents of another TAE ({session.resumed.meta.get('tae')}, "
                 f"not {mark}): give that one with --tae, or another output folder."
             )
-        while (index := _next_stage(session)) is not None:
+        while (index := session.progress.next_stage(recipe)) is not None:
             stage = recipe.stages[index]
-            loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
+            loader = loader_of(roots, recipe, index, place.data_rank, place.data_world, _cost_of(config))
             _introduce(session, stage, loader)
             trained = {"dit": _dit_model(session, config, stage)}
             model = trained["dit"].model
@@ -311,10 +320,11 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
             backward = dit_backward(recipe, stage, model, inputs, process)
             validation = Validation(roots, recipe, stage, session)
             check = partial(validation.mean, dit_validation(recipe, model, inputs, process))
-            flops, peak = _flops_of(model.config, recipe.text), peak_flops(place.device)
-            peak = peak * place.sharers if peak else None  # of the devices that share a batch
-            with stop_on_signal(session), closing(loader):
-                if not session.run_stage(stage, loader, trained, backward, check, flops, peak):
+            peak = peak_flops(place.device)
+            flops = _flops_of(model.config, peak * place.sharers if peak else None)  # of all that share a batch
+            prepare = preparation(recipe, stage, config.latent_channels, place.device, process)
+            with stop_on_signal(session), closing(loader), attention_order(place.device):
+                if not session.run_stage(stage, loader, trained, backward, check, prepare, flops):
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)
     return True
@@ -344,7 +354,7 @@ def _dit_model(session: Session, config: DiTConfig, stage: Stage) -> Trained:
     """
     recipe, place, resumed = session.recipe, session.place, session.resumed
     middle = resumed is not None and session.progress.stage_step > 0
-    start = resumed if resumed is not None else None
+    start = resumed
     if start is None and recipe.init_from:
         start = checkpoints.open_checkpoint(recipe.init_from)
         checkpoints.require(start, "dit", {k: v for k, v in asdict(config).items() if k != "grid"})
@@ -357,28 +367,40 @@ def _dit_model(session: Session, config: DiTConfig, stage: Stage) -> Trained:
     model.to_empty(device=place.device)
     if start is None:
         model.init_weights(recipe.seed, fill)
-    elif not middle:
-        _start_from(start, model, averaged=resumed is None)
+    elif resumed is None:
+        _start_from(start, model)
     trained = Trained(model, recipe.optimizer)
-    if middle:
-        session.restore({"dit": trained})
+    if resumed is not None:
+        take_over(resumed, session.progress, {"dit": trained})
     return trained
 
 
-def _start_from(start: checkpoints.Checkpoint, model: DiT, averaged: bool) -> None:
-    """A checkpoint's weights, each rank its own part; the position tables, which are small, are stretched."""
+def _start_from(start: checkpoints.Checkpoint, model: DiT) -> None:
+    """A checkpoint's average, each rank its own part; the position tables, which are small, are stretched."""
     tables = {name: p for name, p in model.named_parameters() if name.startswith("positions.")}
-    checkpoints.load_weights(start, model, averaged, without=tables)
-    for name, table in checkpoints.read_weights(start, averaged, "positions.").items():
+    checkpoints.load_weights(start, model, without=tables)
+    for name, table in checkpoints.read_weights(start, prefix="positions.").items():
         fill(tables[name], stretch(table, len(tables[name])))
 
 
-def _flops_of(config: DiTConfig, text: Text) -> Callable[[Batch], float]:
-    length = sum(encoder.max_tokens for encoder in text.encoders)
+def _cost_of(config: DiTConfig) -> Cost:
+    """What a clip costs the transformer, by its tokens and their squares; its text is left out."""
 
-    def flops(batch: Batch) -> float:
-        shape = batch.shape
-        tokens = token_count(config, shape.frames, shape.height, shape.width)
-        return TRAIN_FLOPS * len(batch.samples) * forward_flops(config, tokens, length)
+    def cost(shape: Shape) -> float:
+        return train_flops(config, token_count(config, shape.frames, shape.height, shape.width), 0)
+
+    return cost
+
+
+def _flops_of(config: DiTConfig, peak: float | None) -> Flops | None:
+    """Model FLOPs of this rank's share of a batch, over `peak`: the MFU of a step that takes one second."""
+    if peak is None:
+        return None
+
+    def flops(batch: Batch, terms: dict[str, Any]) -> float | None:
+        if terms["text_tokens"] is None:
+            return None
+        tokens = token_count(config, batch.shape.frames, batch.shape.height, batch.shape.width)
+        return len(batch.samples) * train_flops(config, tokens, terms["text_tokens"]) / peak
 
     return flops

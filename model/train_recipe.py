@@ -6,14 +6,19 @@ Gen's Table 3; what the paper does not print (weight decay, EMA, warm-up) says s
 
 from __future__ import annotations
 
+import copy
 import difflib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rushes.curation import plain_yaml
+
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 CLIP_CONTEXT = 77  # tokens that public CLIP text towers were trained on; Movie Gen's own reads 256
 
 
@@ -39,6 +44,11 @@ class Stage(Section):
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up (not published)")
     patience: int = Field(3, ge=1, description="plateau: validations without progress before the rate is halved")
+    lr_floor: float = Field(0.01, ge=0, le=1, description="plateau: share of lr that it is never halved below")
+    balance: int | None = Field(
+        None, ge=1, description="cheaper buckets get larger batches, multiples of this, so that steps cost alike"
+    )
+    image_micro_batch: int | None = Field(None, ge=1, description="images per forward pass; null: as micro_batch")
     image_every: int | None = Field(
         None, ge=1, description="every n-th batch holds images: 1 = images only, 4 = 1:3 (3.1.1), 11 = 1:10"
     )
@@ -62,7 +72,7 @@ class Stage(Section):
 class Data(Section):
     workers: int = Field(2, ge=0, description="decoding threads of a rank")
     prefetch: int = Field(2, ge=1, description="batches decoded ahead")
-    errors_max: int = Field(16, ge=0, description="clips that may fail to decode before the run stops")
+    errors_max: int = Field(16, ge=0, description="different clips that may fail to decode before the run stops")
     validation_set: str = "validation"
     validation_clips: int = Field(64, ge=1, description="at most so many clips are validated on")
     validation_draws: int = Field(4, ge=1, description="DiT: noise levels per validated clip")
@@ -76,6 +86,7 @@ class Optimizer(Section):
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights per step")
+    skip_max: int = Field(8, ge=0, description="steps left out for a number that is not finite, before the run stops")
 
 
 class BytesText(Section):
@@ -133,6 +144,10 @@ class Parallel(Section):
     replicate: int = Field(1, ge=1, description="sharded copies of the model, each with clips of its own (HSDP)")
     context: int = Field(1, ge=1, description="ranks that share the tokens of a clip")
     tensor: int = Field(1, ge=1, description="ranks that share heads and feed-forward widths")
+    reduce: Literal["micro_batch", "step"] = Field(
+        "micro_batch",
+        description="when gradients are summed over ranks; step: fewer messages, and all gradients at every rank",
+    )
 
 
 class TAELoss(Section):
@@ -160,7 +175,9 @@ class TrainRecipe(Section):
     process: Literal["flow", "diffusion"] = "flow"
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
-    checkpointing: bool = Field(False, description="recompute activations of a block in the backward pass")
+    checkpointing: bool | Literal["selective"] = Field(
+        False, description="recompute a block's activations in the backward pass; selective (DiT): the cheap ones"
+    )
     compile: bool = Field(False, description="torch.compile, block by block (DiT)")
     keep: int = Field(3, ge=1, description="checkpoints kept on disk")
     init_from: str | None = Field(None, description="a checkpoint whose weights are started from")
@@ -199,16 +216,20 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Trai
     `text.encoders.ul2.source=/weights/ul2`, `optimizer.clip=0.5`.
     Raises TrainRecipeError.
     """
+    if len(name_or_path) > NAME_MAX or "\0" in name_or_path:
+        raise TrainRecipeError(f"A recipe's name of {len(name_or_path):,} characters names no file.")
     path = RECIPE_FOLDER / f"{name_or_path}.yaml"
-    path = path if path.exists() else Path(name_or_path).expanduser()
-    if not path.is_file():
+    path = path if os.path.exists(path) else Path(os.path.expanduser(name_or_path))
+    if not os.path.isfile(path):
         near = difflib.get_close_matches(name_or_path, shipped(), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
         raise TrainRecipeError(f"There is no training recipe '{name_or_path}'; {hint}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainRecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        data = plain_yaml.load_file(path)
+    except plain_yaml.PlainYamlError as error:
+        raise TrainRecipeError(f"Recipe {path} {error}.") from error
+    except OSError as error:
+        raise TrainRecipeError(f"Recipe {path} cannot be read: {error.strerror}.") from error
     if not isinstance(data, dict):
         raise TrainRecipeError(f"Recipe {path} must be a mapping, not a {type(data).__name__}.")
     return build({"name": path.stem, **data}, overrides)
@@ -216,15 +237,18 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Trai
 
 def build(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:
     """A recipe from nested dictionaries (not changed) and `key=value` overrides, read as YAML."""
-    data = yaml.safe_load(yaml.safe_dump(data))
+    data = copy.deepcopy(data)
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise TrainRecipeError(f"--set wants key=value, for example --set stages.all.batch=4, not '{override}'.")
+        if not equals or not key.strip() or len(key) > KEY_MAX:
+            raise TrainRecipeError(
+                f"--set wants key=value, for example --set stages.all.batch=4, not '{override[:KEY_MAX]}'."
+            )
         try:
-            _assign(data, key.strip(), yaml.safe_load(text))
-        except yaml.YAMLError as error:
-            raise TrainRecipeError(f"--set {key.strip()}: '{text}' is not a YAML value.") from error
+            value = plain_yaml.load(text)
+        except plain_yaml.PlainYamlError as error:
+            raise TrainRecipeError(f"--set {key.strip()}: the value {error}.") from error
+        _assign(data, key.strip(), value)
     try:
         return TrainRecipe.model_validate(data)
     except ValidationError as error:
@@ -268,6 +292,7 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _unknown(key: str) -> str:
+    key = " ".join(key.split())[:KEY_MAX]
     keys = _keys(TrainRecipe) + [f"stages.all.{name}" for name in Stage.model_fields]
     for name, encoder in ENCODERS.items():
         keys += [f"text.encoders.{name}.{field}" for field in encoder.model_fields]
@@ -282,10 +307,11 @@ def _sentence(error: ValidationError) -> str:
     parts = [part for part in first["loc"] if not (by_name and isinstance(part, int))]
     key = ".".join("all" if isinstance(part, int) else str(part) for part in parts)
     if first["type"].startswith("union_tag"):
-        return f"Training recipe key '{key}': {first['input']!r} must have a name of {', '.join(ENCODERS)}."
+        shown = plain_yaml.shown(first["input"])
+        return f"Training recipe key '{key}': {shown} must have a name of {', '.join(ENCODERS)}."
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "missing":
         return f"The training recipe lacks the key '{key}'."
     wants = first["msg"].removeprefix("Value error, ").removeprefix("Input ").replace("valid tuple", "list")
-    return f"Training recipe key '{key}': {first['input']!r} will not do; it {wants}."
+    return f"Training recipe key '{key}': {plain_yaml.shown(first['input'])} will not do; it {wants}."

@@ -28,20 +28,18 @@ from rushes.curation.decide import Decisions, decide_all, set_table
 from rushes.curation.looking import check as check_models
 from rushes.curation.looking import gpu_share
 from rushes.curation.manifest import Run, join
-from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.sets import curriculum
 from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED, STATUSES, LateRule
-from rushes.curation.video.cut import CutClip
-from rushes.curation.video.inputs import list_inputs
+from rushes.curation.video.cut import CutClip, sweep
 from rushes.curation.video.source import Source
+from rushes.pipelines.checks import check
 from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.cluster import Kind, RayCluster
 from rushes.pipelines.engine.events import Bus, EventLog, log_folder
 from rushes.pipelines.stages.captioning import caption_all
-from rushes.pipelines.stages.captioning import check as check_captioning
 from rushes.pipelines.stages.records import WorkStore, record_versions
 from rushes.pipelines.stages.worker import Worker, stop_reason
 from rushes.pipelines.view.tables import resolved_of, schema_of
@@ -69,17 +67,19 @@ class Outcome:
     sentence: str | None
 
 
-def curate(recipe: Recipe, inputs: list[str], root: str, console: Console) -> Outcome:
+def curate(
+    recipe: Recipe, inputs: list[str], root: str, console: Console, column: str | None = None, limit: int | None = None
+) -> Outcome:
     """Run the whole pipeline, or what an earlier run with the same output left to do.
+
+    column: of lists that name their addresses by another name; limit: only so many inputs.
 
     Raises InputError, RecipeError, ManifestError or StopRun: one sentence each.
     """
-    own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
-    rules.check(recipe, own)
-    uris = list_inputs(inputs)
-    check_captioning(recipe)
+    uris = check(recipe, inputs, root, column, limit)
     root = storage.absolute(root)
     with manifest.lock(root), Terminal(console) as terminal:
+        sweep(root)
         log = EventLog(root)
         bus = Bus([terminal, log])
         cpus = ray_start.start(recipe.engine)
@@ -225,9 +225,11 @@ class _Curation:
                 stage.step()
         stage.end()
         failed = {clip_id: why for clip_id, why in done.items() if isinstance(why, str)}
-        media = {clip_id: cut.media for clip_id, cut in done.items() if isinstance(cut, CutClip)}
+        cuts = {clip_id: cut for clip_id, cut in done.items() if isinstance(cut, CutClip)}
         ids = clips["clip_id"].to_pylist()
-        clips = _set(clips, "media", pa.array([media.get(clip_id) for clip_id in ids], pa.string()))
+        for name, type_ in (("media", pa.string()), ("media_bytes", pa.int64()), ("media_hash", pa.string())):
+            values = [getattr(cuts[clip_id], name) if clip_id in cuts else None for clip_id in ids]
+            clips = _set(clips, name, pa.array(values, type_))
         return _reject(clips, failed, CUT_FAILED)
 
     def _caption(self, clips: pa.Table) -> pa.Table:
@@ -335,7 +337,7 @@ def changed_parts(run: Run, recipe: Recipe) -> list[str]:
 
 
 def parts_of(recipe: Recipe) -> dict[str, str]:
-    return {part: recipe.part_hash(part) for part in ("analyze", "look", "content", "cut", "caption")}
+    return {part: recipe.part_hash(part) for part in ("observe", "measure", "look", "content", "cut", "caption")}
 
 
 def _unseen(clips: pa.Table, recipe: Recipe) -> int:
@@ -473,7 +475,7 @@ def recipe_for_judging(run: Run, name: str | None, overrides: list[str]) -> Reci
     """
     own = resolved_of(run)
     recipe = recipes.build(own, overrides) if name is None else recipes.load(name, overrides)
-    for part in ("analyze", "look", "cut", "caption"):
+    for part in ("observe", "measure", "look", "cut", "caption"):
         if part in changed_parts(run, recipe):
             raise RecipeError(
                 f"This recipe changes '{part}', which {run.root} holds as it was made, and judging opens no video: "

@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -180,7 +179,7 @@ def encode(
     roots, root = [_address(each) for each in roots], _address(root)
     frozen, mark = load_tae(tae)
     channels = frozen.config.latent_channels
-    where = os.path.abspath(checkpoints.open_checkpoint(tae).path)  # a training may go on meanwhile
+    where = _address(checkpoints.open_checkpoint(tae).path)  # a training may go on meanwhile
     settings = settings_of(recipe, mark, options)
     plans = plan_sets(recipe, roots, names)
     with manifest.lock(root):
@@ -347,6 +346,9 @@ def _published(
         rows = pa.concat_tables([run.table(f"sets/{name}") for run in plan.table.runs], promote_options="default")
         media = pa.array([result.media.get(row) for row in range(rows.num_rows)], pa.string())
         rows = rows.set_column(rows.column_names.index("media"), "media", media)
+        for column in ("media_bytes", "media_hash"):  # of the clip, and this is a latent
+            place = rows.column_names.index(column)
+            rows = rows.set_column(place, rows.schema.field(place), pa.nulls(rows.num_rows, rows.schema.types[place]))
         tables[f"sets/{name}"] = rows.filter(rows["media"].is_valid())
         for row, error in sorted(result.errors.items()):
             failures.append({"set": name, "clip_id": rows["clip_id"][row].as_py(), "error": error})

@@ -29,8 +29,10 @@ from rushes.curation import manifest
 from rushes.curation import recipe as recipes
 from rushes.curation.curriculum import bucket_shape, buckets
 from rushes.curation.manifest import ManifestError, Run, join, resolve
+from rushes.curation.names import wrong_name
 from rushes.curation.video import decode
-from rushes.curation.video.inputs import LIST_SUFFIXES, InputError, list_inputs
+from rushes.curation.video.inputs import list_inputs
+from rushes.curation.video.lists import LIST_SUFFIXES, InputError, short
 from rushes.curation.video.source import Source, clip_id, fingerprint
 from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine
@@ -40,7 +42,7 @@ from rushes.pipelines.engine.events import Bus
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 FORMATS = ("JPEG", "PNG", "WEBP")  # that the trainer reads (model/frames.py)
-CAPTION_SUFFIXES = LIST_SUFFIXES | {".jsonl"}  # files beside images that are no images themselves
+CAPTION_SUFFIXES = LIST_SUFFIXES  # files beside images that are no images themselves
 EXIF_ORIENTATION = 0x0112
 ROTATIONS = {3: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # EXIF's orientation -> degrees counter-clockwise to upright
 BUCKET = "{}/4-8s"  # a bucket of clips whose shape an aspect has
@@ -101,6 +103,9 @@ def _refuse_other_runs(root: str) -> None:
 
 def list_items(request: Request) -> list[Item]:
     """Every image and every kept clip that the request names. Raises InputError, ManifestError."""
+    wrong = wrong_name(request.name)
+    if wrong:
+        raise InputError(f"--name {short(request.name)!r} {wrong}.")
     uris = list_inputs(request.inputs, IMAGE_SUFFIXES, "images") if request.inputs else []
     items = [Item(_key(u), u) for u in uris if os.path.splitext(u)[1].lower() not in CAPTION_SUFFIXES]
     for root in request.runs:
@@ -273,9 +278,9 @@ def sharpest(uri: str, duration_s: float, parts: int) -> list[tuple[float, np.nd
     best: dict[int, tuple[float, float, np.ndarray]] = {}
     with decode.opened(uri) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
-        errors: list[str] = []
+        end = decode.Decoded()
         first = None
-        for picture in decode.pictures(container, stream, errors):
+        for picture in decode.pictures(container, stream, end):
             if picture.time is None:
                 continue
             first = picture.time if first is None else first
@@ -287,7 +292,7 @@ def sharpest(uri: str, duration_s: float, parts: int) -> list[tuple[float, np.nd
             if part not in best or score > best[part][0]:
                 best[part] = (score, time_s, bgr)
     if not best:
-        raise NoImage(f"no frame: none could be decoded{': ' + errors[0] if errors else ''}")
+        raise NoImage(f"no frame: none could be decoded{': ' + end.errors[0] if end.errors else ''}")
     return [best[part][1:] for part in sorted(best)]
 
 

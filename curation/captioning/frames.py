@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from rushes.curation.manifest import is_local, resolve
+from rushes.curation.video.containers import ContainerError, open_media
 
 JPEG_QUALITY = 88  # as the stills: artefacts stay below what a vision model's patches see
 
@@ -46,11 +47,11 @@ def from_media(uri: str, wanted: int, side: int) -> list[bytes]:
     fs, path = resolve(uri)
     try:
         if is_local(fs):
-            with av.open(path) as container:
+            with open_media(path) as container:
                 return _decoded(container, wanted, side)
-        with fs.open_input_file(path) as stream, av.open(stream) as container:
+        with fs.open_input_file(path) as stream, open_media(stream) as container:
             return _decoded(container, wanted, side)
-    except (av.error.FFmpegError, cv2.error, IndexError, OSError, ValueError) as error:
+    except (av.error.FFmpegError, ContainerError, cv2.error, IndexError, OSError, ValueError) as error:
         raise FrameError(f"the cut clip cannot be read: {error}") from error
 
 

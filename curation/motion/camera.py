@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rushes.curation.motion.vectors import CameraStep
+from rushes.curation.motion.vectors import CAMERA
 
 STILL_SHIFT = 0.0004  # mean shift per frame below which the camera stands, shares of the longer side
 STEADY_SHIFT = 0.0012  # shift per frame from which a pan or tilt is one
@@ -16,18 +16,17 @@ STEADY_GROWTH = 0.0015  # growth per frame from which a zoom is one
 EXPLAINED_MIN = 0.4  # share of the displacements that the camera must account for
 
 
-def camera_motion(steps: list[CameraStep]) -> tuple[str | None, float]:
-    """(class, confidence 0-1); (None, 0.0) where no class fits.
+def camera_motion(steps: np.ndarray) -> tuple[str | None, float]:
+    """(class, confidence 0-1) of fitted steps [n, CAMERA]; (None, 0.0) where no class fits.
 
     Classes: static shot, pan left/right, tilt up/down, zoom in/out, handheld shot (B.2's words).
     The confidence is the share of frames that agree with the class.
     """
-    if not steps:
+    if not len(steps):
         return None, 0.0
-    shift_x = np.array([s.shift_x for s in steps])
-    shift_y = np.array([s.shift_y for s in steps])
-    growth = np.array([s.growth for s in steps])
-    explained = np.array([s.explained for s in steps])
+    shift_x, shift_y, growth, explained = (
+        steps[:, CAMERA.index(name)] for name in ("shift_x", "shift_y", "growth", "explained")
+    )
     speed = np.hypot(shift_x, shift_y)
     still = (speed < STILL_SHIFT) & (np.abs(growth) < STEADY_GROWTH)
     if still.mean() >= 0.7:

@@ -2,120 +2,147 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation.meter import Span, Track, Unmeasured
+from rushes.curation.meter import Noted, Span, Unmeasured
 from rushes.curation.motion import vmaf
 from rushes.curation.motion.camera import camera_motion
-from rushes.curation.motion.vectors import REFERENCE_SIDE, CameraStep, Flow, field_of, fit_camera, mean_length
-from rushes.curation.recipe import Motion
-from rushes.curation.video.decode import Frame, StreamInfo
+from rushes.curation.motion.vectors import (
+    CAMERA,
+    REFERENCE_SIDE,
+    Field,
+    Flow,
+    field_of,
+    fit_camera,
+    mean_length,
+)
+from rushes.curation.recipe import Recipe
+from rushes.curation.video.batch import Batch
+from rushes.curation.video.decode import StreamInfo
+
+if TYPE_CHECKING:
+    from rushes.curation.tracks import Tracks
 
 CAMERA_PER_S = 4.0  # frames a second whose vectors are fitted to a camera
 FLOW_PER_S = 8.0  # frames a second whose flow is measured where the codec exports no vectors
+FLOW_AFTER_S = 2.0  # vectors are not expected where none came for so long, seconds
 FLOW_SIDE_MIN = 16  # optical flow needs pictures of at least this side, pixels
 SLIDESHOW_AROUND_S = 20.0  # footage around a clip that is searched for stills and jumps, seconds
 SLIDESHOW_JUMPS = 2  # so many jumps between stills make a slideshow
+COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score", "camera_motion", "camera_motion_conf")
 
 
 class MotionMeter:
-    """See `columns`; a clip at too low a frame rate, or of a single frame, is unmeasured, never "no motion"."""
+    """A clip at too low a frame rate, or of a single frame, is unmeasured, never "no motion".
 
-    columns = (
-        pa.field("vmaf_motion", pa.float32()),
-        pa.field("mv_mean", pa.float32()),
-        pa.field("static_frac", pa.float32()),
-        pa.field("slideshow_score", pa.float32()),
-        pa.field("camera_motion", pa.string()),
-        pa.field("camera_motion_conf", pa.float32()),
+    vmaf: change of the blurred small luma, grey levels. vector_length: pixels per frame at 720 lines. from_flow: 1
+    where that is from optical flow. camera: the fitted step (vectors.CAMERA) of some frames a second.
+    """
+
+    tracks = (
+        pa.field("vmaf", pa.float32()),
+        pa.field("vector_length", pa.float32()),
+        pa.field("from_flow", pa.uint8()),
+        pa.field("camera", pa.list_(pa.float32(), len(CAMERA))),
     )
 
-    def __init__(self, info: StreamInfo, recipe: Motion) -> None:
-        self._info, self._recipe = info, recipe
+    def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
+        self._info, self._recipe = info, recipe.motion
         self._to_reference = REFERENCE_SIDE / max(1, min(info.width, info.height))
         self._camera_every = max(1, round(info.fps / CAMERA_PER_S))
         self._flow_every = max(1, round(info.fps / FLOW_PER_S))
-        self._vmaf, self._length, self._times = Track(), Track(), Track()
-        self._steps: list[CameraStep] = []
-        self._step_frames: list[int] = []
         self._blurred: np.ndarray | None = None
-        self._before: np.ndarray | None = None
-        self._has_vectors = False
-        self._anchor = 0  # the last frame that others refer to: vectors reach back to it
+        self._luma: np.ndarray | None = None
+        self._since_anchor = 1  # frames since the last one that others refer to: vectors reach back to it
+        self._vectors_s = -np.inf  # when vectors were seen last
         self._flow: Flow | None = None
-        self.jumps: list[int] = []  # first frames of shots, set by the analyzer when the decode has ended
 
-    def observe(self, frame: Frame) -> None:
-        luma = frame.luma
-        blurred = vmaf.blur(luma)
-        self._vmaf.add(vmaf.difference(blurred, self._blurred) if self._blurred is not None else float("nan"))
-        self._times.add(frame.time_s)
-        vectors = frame.vectors
-        if vectors is not None and len(vectors):
-            self._has_vectors = True
-            reach = max(1, frame.index - self._anchor)
-            self._length.add(mean_length(vectors) * self._to_reference / reach)
-            if frame.index % self._camera_every == 0:
-                self._fit(frame.index, field_of(vectors, self._info.width, self._info.height, reach))
-        elif not self._has_vectors and self._before is not None and frame.index % self._flow_every == 0:
-            self._length.add(self._measure_flow(frame.index, self._before, luma))
-        else:
-            self._length.add(float("nan"))
-        if not frame.bidirectional:
-            self._anchor = frame.index
-        self._blurred, self._before = blurred, luma
+    def observe(self, batch: Batch) -> dict[str, np.ndarray]:
+        count = len(batch)
+        found = {
+            "vmaf": self._vmaf(batch.luma),
+            "vector_length": np.full(count, np.nan, np.float32),
+            "from_flow": np.zeros(count, np.uint8),
+            "camera": np.full((count, len(CAMERA)), np.nan, np.float32),
+        }
+        fitted, flowing = batch.every(self._camera_every), batch.every(self._flow_every)
+        for place, vectors in enumerate(batch.vectors):
+            time_s = batch.time_s[place]
+            if vectors is not None and len(vectors):
+                self._vectors_s = time_s
+                reach = self._since_anchor
+                found["vector_length"][place] = mean_length(vectors) * self._to_reference / reach
+                if fitted[place]:
+                    self._fit(found, place, field_of(vectors, self._info.width, self._info.height, reach))
+            elif flowing[place] and time_s - self._vectors_s > FLOW_AFTER_S:
+                self._measure_flow(found, place, batch.luma)
+            self._since_anchor = self._since_anchor + 1 if batch.bidirectional[place] else 1
+        self._luma = batch.luma[-1]
+        return found
 
-    def _measure_flow(self, index: int, before: np.ndarray, luma: np.ndarray) -> float:
-        if min(luma.shape) < FLOW_SIDE_MIN or before.shape != luma.shape:
-            return float("nan")
+    def _vmaf(self, luma: np.ndarray) -> np.ndarray:
+        scores = np.full(len(luma), np.nan, np.float32)
+        before = self._blurred
+        for place, picture in enumerate(luma):
+            blurred = vmaf.blur(picture)
+            if before is not None:
+                scores[place] = vmaf.difference(blurred, before)
+            before = blurred
+        self._blurred = before
+        return scores
+
+    def _measure_flow(self, found: dict[str, np.ndarray], place: int, luma: np.ndarray) -> None:
+        before = luma[place - 1] if place else self._luma
+        if before is None or min(before.shape) < FLOW_SIDE_MIN:
+            return
         self._flow = self._flow or Flow()
-        length, field = self._flow.measure(before, luma)
-        self._fit(index, field)
-        return length * self._info.factor * self._to_reference
+        length, field = self._flow.measure(before, luma[place])
+        found["vector_length"][place] = length * self._info.factor * self._to_reference
+        found["from_flow"][place] = 1
+        self._fit(found, place, field)
 
-    def _fit(self, index: int, field: Any) -> None:
+    def _fit(self, found: dict[str, np.ndarray], place: int, field: Field | None) -> None:
         if field is not None:
-            self._steps.append(fit_camera(field))
-            self._step_frames.append(index)
+            found["camera"][place] = fit_camera(field)
 
-    def measure(self, span: Span) -> dict[str, Any]:
+    def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
         if self._info.fps < self._recipe.fps_measurable:
             reason = f"at {self._info.fps:g} frames per second frames are too far apart in time to measure motion"
-            return dict.fromkeys((f.name for f in self.columns), Unmeasured(reason))
-        scores = self._vmaf.between(span.first + 1, span.stop)  # the first score looks back across the edge
+            return dict.fromkeys(COLUMNS, Unmeasured(reason))
+        inside = slice(span.first + 1, span.stop)  # the first score looks back across the edge
+        scores = tracks["vmaf"][inside]
         if not len(scores):
-            return dict.fromkeys((f.name for f in self.columns), Unmeasured("one frame shows no motion"))
-        lengths = self._length.between(span.first + 1, span.stop)
-        lengths = lengths[np.isfinite(lengths)]
-        first, stop = bisect_left(self._step_frames, span.first + 1), bisect_left(self._step_frames, span.stop)
-        camera, confidence = camera_motion(self._steps[first:stop])
+            return dict.fromkeys(COLUMNS, Unmeasured("one frame shows no motion"))
+        steps = tracks["camera"][inside]
+        camera, confidence = camera_motion(steps[np.isfinite(steps[:, 0])])
         return {
             "vmaf_motion": vmaf.to_full_size(float(scores.mean())),
-            "mv_mean": float(lengths.mean()) if len(lengths) else Unmeasured("no frame of the clip has vectors"),
+            "mv_mean": self._mean_length(tracks["vector_length"][inside], tracks["from_flow"][inside]),
             "static_frac": float((scores < self._recipe.static_eps).mean()),
-            "slideshow_score": self._slideshow(span),
+            "slideshow_score": self._slideshow(tracks, span),
             "camera_motion": camera or Unmeasured("no camera motion fits"),
             "camera_motion_conf": confidence,
         }
 
-    def notes(self) -> list[str]:
-        """Remarks on how values of the whole file were measured."""
-        if self._flow is not None and not self._has_vectors:
-            return [f"mv_mean: from optical flow, {self._info.codec} exports no motion vectors"]
-        return []
+    def _mean_length(self, lengths: np.ndarray, from_flow: np.ndarray) -> Any:
+        known = np.isfinite(lengths)
+        if not known.any():
+            return Unmeasured("no frame of the clip has vectors")
+        mean = float(lengths[known].mean())
+        if from_flow.any():
+            return Noted(mean, f"from optical flow, {self._info.codec} exports no motion vectors")
+        return mean
 
-    def _slideshow(self, span: Span) -> float:
+    def _slideshow(self, tracks: Tracks, span: Span) -> float:
         """Share of static frames in and around the clip, where the footage there jumps from still to still; else 0."""
         around = round(SLIDESHOW_AROUND_S * self._info.fps)
-        low, high = max(0, span.first - around), min(len(self._vmaf), span.stop + around)
-        jumps = [j for j in self.jumps if low < j < high]
+        low, high = max(0, span.first - around), min(tracks.frames, span.stop + around)
+        jumps = [first for first, _ in tracks.shots[1:] if low < first < high]
         if len(jumps) < SLIDESHOW_JUMPS:
             return 0.0
-        scores = self._vmaf.between(low + 1, high)
-        inside = self._vmaf.between(span.first + 1, span.stop)
         eps = self._recipe.static_eps
-        return float(min((scores < eps).mean(), (inside < eps).mean()))
+        near, inside = tracks["vmaf"][low + 1 : high], tracks["vmaf"][span.first + 1 : span.stop]
+        return float(min((near < eps).mean(), (inside < eps).mean()))

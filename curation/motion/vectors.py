@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 REFERENCE_SIDE = 720  # vectors are given in pixels of a picture whose shorter side is this
-LENGTH_VECTORS_MAX = 1000  # vectors whose mean length is taken: more change the third digit
 FIT_VECTORS_MAX = 300  # vectors used for a fit of the camera; more change nothing
 FIT_VECTORS_MIN = 12
 
@@ -36,7 +35,6 @@ def mean_length(vectors: np.ndarray) -> float:
 
     The vectors of a frame reach as far back as its reference lies: divide by that distance for pixels per frame.
     """
-    vectors = vectors[:: max(1, len(vectors) // LENGTH_VECTORS_MAX)]
     past = vectors["source"] < 0
     if not past.any():
         return float("nan")
@@ -83,23 +81,13 @@ class Flow:
         return length, Field(*flat)
 
 
-@dataclass(frozen=True)
-class CameraStep:
-    """One frame's camera: the scene's shift (shares of the longer side per frame), growth, turn, and what is left.
-
-    explained: share of the displacement that the camera's motion accounts for, 0-1; moved: mean displacement.
-    """
-
-    shift_x: float
-    shift_y: float
-    growth: float
-    turn: float
-    moved: float
-    explained: float
+#: One frame's camera: the scene's shift (shares of the longer side per frame, right and down), growth and turn per
+#: frame, the mean displacement, and the share of it that the camera's motion accounts for, 0-1.
+CAMERA = ("shift_x", "shift_y", "growth", "turn", "moved", "explained")
 
 
-def fit_camera(field: Field) -> CameraStep:
-    """Least-squares similarity (shift, zoom, turn) of a displacement field, once refitted without the outliers."""
+def fit_camera(field: Field) -> tuple[float, ...]:
+    """CAMERA: least-squares similarity (shift, zoom, turn) of a field, once refitted without the outliers."""
     x, y, dx, dy = field.x, field.y, field.dx, field.dy
     keep = np.ones(len(x), bool)
     for _ in range(2):
@@ -108,7 +96,7 @@ def fit_camera(field: Field) -> CameraStep:
         keep = left <= 2.0 * np.median(left) + 1e-6
     moved = float(np.hypot(dx, dy).mean())
     explained = 1.0 - float(np.median(left)) / moved if moved > 1e-6 else 0.0
-    return CameraStep(shift_x, shift_y, growth, turn, moved, float(np.clip(explained, 0.0, 1.0)))
+    return shift_x, shift_y, growth, turn, moved, min(max(explained, 0.0), 1.0)
 
 
 def _similarity(x: np.ndarray, y: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> tuple[float, float, float, float]:

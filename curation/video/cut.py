@@ -9,22 +9,26 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import av
 import ffmpeg
 import pyarrow.fs as pafs
 
-from rushes.curation.manifest import DiskFull, is_local, join, named_errors, resolve
+from rushes.curation.manifest import DiskFull, ManifestError, is_local, join, named_errors, resolve
 from rushes.curation.recipe import Cut
+from rushes.curation.scratch import scratch_file
+from rushes.curation.video import containers, seal
+from rushes.curation.video.containers import open_media, refuse_special
+from rushes.curation.video.seal import Seal
 from rushes.curation.video.source import Source
 
 CUT_MIN_S, CUT_FACTOR = 60.0, 15.0  # FFmpeg may take so long for a clip: seconds, and times its length
+UNFINISHED = "work/cutting"  # below the run: clips that are being written
+COPY_BYTES = 8 << 20  # read at a time from an object store
 STDERR_LINES = 3  # of FFmpeg's own words in an error
 EDGE_S, EDGE_FRAMES = 0.002, 0.25  # how early a span is begun and ended, so that rounding loses or adds no frame
 #: Seconds before a clip to which the file is wound, the next where frames are missing: MPEG streams have no index of
@@ -38,12 +42,14 @@ class CutError(RuntimeError):
 
 @dataclass(frozen=True)
 class CutClip:
-    """A written clip: its path below the run, frames, and size in pixels."""
+    """A written clip: its path below the run, frames, size in pixels, length in bytes, and the hash of its seal."""
 
     media: str
     frames: int
     width: int
     height: int
+    media_bytes: int
+    media_hash: str
 
 
 def media_path(recipe_hash: str, clip_id: str) -> str:
@@ -66,7 +72,8 @@ class Cutter:
     def __call__(self, source: Source, clips: list[dict[str, Any]]) -> dict[str, CutClip | str]:
         """Cut clips (rows with clip_id, start_s, end_s, frames, fps) of one source: clip_id -> CutClip, or why not.
 
-        Clips that are there already are not cut again. Raises DiskFull.
+        Clips that are there already, whole, are not cut again. A source that cannot be read is its clips' failure.
+        Raises DiskFull or ManifestError where a clip cannot be written.
         """
         done: dict[str, CutClip | str] = {}
         local: _LocalCopy | None = None
@@ -74,45 +81,54 @@ class Cutter:
             for clip in clips:
                 media = media_path(self._hash, clip["clip_id"])
                 try:
-                    there = self._existing(media)
+                    there = self._existing(media, clip)
                     if there is None:
                         local = local or _LocalCopy(source.uri)
                         there = self._cut(local.path, source, clip, media)
                     done[clip["clip_id"]] = there
-                except (CutError, FileNotFoundError) as error:
+                except CutError as error:
                     done[clip["clip_id"]] = str(error)
         finally:
             if local is not None:
                 local.close()
         return done
 
-    def _existing(self, media: str) -> CutClip | None:
+    def _existing(self, media: str, clip: dict[str, Any]) -> CutClip | None:
+        """The clip that was cut before; None where there is none, or what is there is not that clip, whole."""
         fs, path = resolve(join(self._root, media))
-        if fs.get_file_info(path).type != pafs.FileType.File:
+        info = fs.get_file_info(path)
+        if info.type != pafs.FileType.File:
             return None
-        if is_local(fs):
-            return _inspect(path, media)
-        with fs.open_input_file(path) as stream:
-            return _inspect(stream, media)
+        try:
+            with fs.open_input_file(path) as stream:
+                found = seal.read(stream, info.size)
+                if found is None or seal.fault(found, info.size, clip["clip_id"]) or found.frames != clip["frames"]:
+                    return None
+                stream.seek(0)
+                return _inspect(path if is_local(fs) else stream, media, found)
+        except (CutError, OSError):
+            return None
 
     def _cut(self, path: str, source: Source, clip: dict[str, Any], media: str) -> CutClip:
         fs, final = resolve(join(self._root, media))
+        temporary = scratch_file(".mp4")
         if is_local(fs):
+            temporary = resolve(join(self._root, UNFINISHED, f"{uuid.uuid4().hex}.mp4"))[1]
             with named_errors(final):
                 os.makedirs(os.path.dirname(final), exist_ok=True)
-            temporary = f"{final}.{uuid.uuid4().hex[:8]}.tmp"
-        else:
-            temporary = os.path.join(tempfile.gettempdir(), f"rushes-{uuid.uuid4().hex}.mp4")
+                os.makedirs(os.path.dirname(temporary), exist_ok=True)
         try:
             self._encode(path, source, clip, temporary)
-            cut = _inspect(temporary, media)
-            if cut.frames != clip["frames"]:
-                raise CutError(f"{cut.frames} of {clip['frames']} frames could be cut")
-            if is_local(fs):
-                os.replace(temporary, final)
-            else:
-                with named_errors(final), open(temporary, "rb") as data, fs.open_output_stream(final) as stream:
-                    shutil.copyfileobj(data, stream)
+            frames = _frames(temporary)
+            if frames != clip["frames"]:
+                raise CutError(f"{frames} of {clip['frames']} frames could be cut")
+            with named_errors(final):
+                cut = _inspect(temporary, media, seal.put(temporary, clip["clip_id"], frames))
+                if is_local(fs):
+                    os.replace(temporary, final)
+                else:
+                    with open(temporary, "rb") as data, fs.open_output_stream(final) as stream:
+                        shutil.copyfileobj(data, stream)
             return cut
         finally:
             if os.path.exists(temporary):
@@ -128,7 +144,7 @@ class Cutter:
         for lead in SEEK_LEADS_S:
             seeks = lead is not None and clip["start_s"] > lead
             options = {"seek_timestamp": 1, "ss": f"{start - lead:.6f}"} if lead is not None and seeks else {}
-            stream = ffmpeg.input(path, threads=1, **options)["v:0"]
+            stream = ffmpeg.input(path, threads=1, **containers.options(), **options)["v:0"]
             if source.interlaced:
                 stream = stream.filter("bwdif", mode="send_frame")
             stream = stream.filter("trim", start=f"{start:.6f}", end=f"{end:.6f}").filter("setpts", "PTS-STARTPTS")
@@ -180,38 +196,65 @@ class Cutter:
 def _frames(path: str) -> int:
     """Frames in a file that was cut; 0 where it holds no picture."""
     try:
-        with av.open(path) as container:
+        with open_media(path) as container:
             return container.streams.video[0].frames if container.streams.video else 0
-    except av.error.FFmpegError:
+    except OSError:
         return 0
 
 
-def _inspect(file: Any, media: str) -> CutClip:
+def _inspect(file: Any, media: str, found: Seal) -> CutClip:
+    """Raises CutError where it cannot be opened or holds other frames than its seal says."""
     try:
-        with av.open(file) as container:
+        with open_media(file) as container:
             stream = container.streams.video[0]
-            return CutClip(media, stream.frames, stream.width, stream.height)
-    except (av.error.FFmpegError, IndexError) as error:
+            if stream.frames != found.frames:
+                raise CutError(f"the clip holds {stream.frames} frames, and {found.frames} were cut")
+            return CutClip(media, stream.frames, stream.width, stream.height, found.file_bytes, found.blake2b)
+    except (OSError, IndexError) as error:
         raise CutError(f"the clip that was cut cannot be read back: {error}") from error
 
 
+def sweep(root: str) -> None:
+    """Remove what killed workers left half written below a local run; for whoever holds the run's lock."""
+    fs, path = resolve(join(root, UNFINISHED))
+    if is_local(fs):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 class _LocalCopy:
-    """A source as a local path: itself, or a temporary copy of what lies in an object store."""
+    """A source as a local path: itself, or a temporary copy of what lies in an object store. Raises CutError."""
 
     def __init__(self, uri: str) -> None:
-        fs, path = resolve(uri)
         self._temporary: str | None = None
-        if is_local(fs):
-            if not os.path.exists(path):
-                raise FileNotFoundError("the source vanished before the clip was cut")
-            self.path = path
-            return
-        self._temporary = self.path = os.path.join(
-            tempfile.gettempdir(), f"rushes-{uuid.uuid4().hex}{Path(path).suffix}"
-        )
-        with named_errors(self.path), fs.open_input_stream(path) as data, open(self.path, "wb") as out:
-            shutil.copyfileobj(data, out)
+        try:
+            fs, path = resolve(uri)
+            if is_local(fs):
+                if not os.path.exists(path):
+                    raise CutError("the source vanished before the clip was cut")
+                refuse_special(path)
+                self.path = path
+                return
+            source = fs.open_input_stream(path)
+        except (ManifestError, OSError) as error:
+            raise CutError(f"the source cannot be read: {error}") from error
+        self._temporary = self.path = scratch_file(Path(path).suffix)
+        with source, open(self.path, "wb") as out:
+            self._copy(source, out)
+
+    def _copy(self, source: Any, out: Any) -> None:
+        """Faults of reading are the source's, faults of writing the temporary folder's."""
+        while True:
+            try:
+                part = source.read(COPY_BYTES)
+            except OSError as error:
+                self.close()
+                raise CutError(f"the source cannot be read: {error}") from error
+            if not part:
+                return
+            with named_errors(self.path):
+                out.write(part)
 
     def close(self) -> None:
         if self._temporary is not None:
             os.unlink(self._temporary)
+            self._temporary = None

@@ -8,8 +8,10 @@ people or models (`still`); meters see the picture as it is coded.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -22,15 +24,20 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
+from rushes.curation.video.containers import ContainerError, open_media
 from rushes.curation.video.source import Source, open_bytes
 
 LUMA_SIDE = 160  # longer side of the small luma, pixels: VMAF motion there ranks as at full size (docs/benchmarks.md)
-TINY_SHRINK = 2  # the tiny colour picture is this much smaller again: shot detection needs no more
 #: Shrinking factors made of 2s and one 3: halving is the one area average that OpenCV vectorises.
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 QUARTER_FROM = 8  # factor from which the first step looks at the middle four of sixteen pixels
 PLANAR_8BIT = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "yuv440p"))
 BAD_PACKETS_MAX = 500  # a file with more undecodable packets in a row is given up
+VECTORS_MAX = 1000  # motion vectors kept of a frame: more change the third digit of a mean
+GAP_MAX_S = 300.0  # a longer gap between two frames is taken for damaged timestamps, seconds
+SEEK_EPS = 1e-3  # seconds
+LONGER_THAN_FRAMES = 20.0  # a stated duration this many times that of the frames is not believed ...
+BYTES_PER_S_MIN = 16.0  # ... nor one that leaves fewer bytes than this for a second
 NO_RATE = Fraction(25)  # taken for files that state no frame rate, frames per second
 
 ROTATE = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
@@ -55,6 +62,14 @@ class StreamInfo:
     duration_s: float | None
     start_s: float = 0.0  # timestamp of the first frame in the file, seconds
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` is the way back."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | {"sar": str(self.sar)}
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> StreamInfo:
+        return cls(**{**facts, "sar": Fraction(facts["sar"])})
+
     @property
     def shown(self) -> tuple[int, int]:
         width, height = round(self.width * self.sar), self.height
@@ -72,16 +87,34 @@ class StreamInfo:
         return min(FACTORS, key=lambda f: (abs(np.log(f / max(wanted, 1))), f))
 
 
-def shrink(plane: np.ndarray, factor: int) -> np.ndarray:
-    """Area average of a uint8 plane by an integer factor of FACTORS; edges that do not fill a cell are cut off."""
+def shrink(plane: np.ndarray, factor: int, into: np.ndarray | None = None) -> np.ndarray:
+    """Area average of a uint8 plane by an integer factor of FACTORS; edges that do not fill a cell are cut off.
+
+    into: an array for the result, of its shape.
+    """
     while factor > 1:
         step = 2 if factor % 2 == 0 else 3
         height, width = plane.shape[0] // step, plane.shape[1] // step
         if not height or not width:
-            return plane
-        plane = cv2.resize(plane[: height * step, : width * step], (width, height), interpolation=cv2.INTER_AREA)
+            break
+        last = into if factor == step else None
+        cells = plane[: height * step, : width * step]
+        plane = cv2.resize(cells, (width, height), last, interpolation=cv2.INTER_AREA)
         factor //= step
+    if into is not None and plane is not into:
+        into[...] = plane
     return plane
+
+
+def shrink_stack(stack: np.ndarray, factor: int) -> np.ndarray:
+    """As shrink, of uint8 [n, h, w] by a factor of 2 or 3: one call for all n where rows allow it."""
+    count, height, width = stack.shape
+    rows, columns = height // factor, width // factor
+    if not rows or not columns:
+        return stack
+    cells = np.ascontiguousarray(stack[:, : rows * factor]).reshape(count * rows * factor, width)
+    small = cv2.resize(cells[:, : columns * factor], (columns, count * rows), interpolation=cv2.INTER_AREA)
+    return small.reshape(count, rows, columns)
 
 
 def _quarter(plane: np.ndarray, factor: int, interpolation: int = cv2.INTER_LINEAR) -> tuple[np.ndarray, int]:
@@ -118,6 +151,10 @@ class Frame:
         """uint8 [height, width], a view of the decoder's memory: read it before the next frame is asked for."""
         return self._planes[0]
 
+    @property
+    def has_chroma(self) -> bool:
+        return len(self._planes) >= 3
+
     @cached_property
     def luma(self) -> np.ndarray:
         """uint8 [h, w], longer side about 160, a copy."""
@@ -126,34 +163,39 @@ class Frame:
             return plane.copy()
         return shrink(*_quarter(plane, factor))
 
-    @cached_property
-    def tiny_luma(self) -> np.ndarray:
-        """uint8 [h/2, w/2] of the small luma."""
-        return shrink(self.luma, TINY_SHRINK)
+    def small_luma(self, into: np.ndarray) -> None:
+        """Write `luma` into an array of its shape."""
+        factor, plane = self.info.factor, self.full_luma
+        if factor == 1:
+            into[...] = plane
+        else:
+            shrink(*_quarter(plane, factor), into)
 
-    @cached_property
-    def tiny_bgr(self) -> np.ndarray:
-        """uint8 [h/2, w/2, 3]: what PySceneDetect's detectors look at."""
-        luma = self.tiny_luma
-        if len(self._planes) < 3:
-            return cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR)
-        size = (luma.shape[1], luma.shape[0])
-        chroma = [self._tiny_chroma(plane, size) for plane in self._planes[1:3]]
-        return cv2.cvtColor(cv2.merge([luma, chroma[1], chroma[0]]), cv2.COLOR_YCrCb2BGR)
-
-    def _tiny_chroma(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        ratio = max(1, round(plane.shape[1] / size[0]))
-        factor = max(f for f in FACTORS if f <= ratio)
-        # Chroma is smooth, and a large picture's is worth no more than one pixel in sixteen.
-        plane = shrink(*_quarter(plane, factor, cv2.INTER_NEAREST))
-        return cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
+    def tiny_chroma(self, into: np.ndarray) -> None:
+        """Write U and V into uint8 [2, h, w], half the size of the small luma."""
+        size = (into.shape[2], into.shape[1])
+        for place, plane in enumerate(self._planes[1:3]):
+            ratio = max(1, round(plane.shape[1] / size[0]))
+            factor = max(f for f in FACTORS if f <= ratio)
+            # Chroma is smooth, and a large picture's is worth no more than one pixel in sixteen.
+            plane = shrink(*_quarter(plane, factor, cv2.INTER_NEAREST))
+            if plane.shape == into.shape[1:]:
+                into[place] = plane
+            else:
+                cv2.resize(plane, size, into[place], interpolation=cv2.INTER_LINEAR)
 
     @property
     def vectors(self) -> np.ndarray | None:
-        """The codec's motion vectors (FFmpeg's AVMotionVector fields), None on key frames and where none are coded."""
+        """The codec's motion vectors (FFmpeg's AVMotionVector fields), None on key frames and where none are coded.
+
+        About VECTORS_MAX of them, evenly chosen.
+        """
         # `picture.side_data` would tie the frame into a reference cycle: hundreds of pictures wait for the collector.
         side = SideDataContainer(self.picture).get("MOTION_VECTORS")
-        return None if side is None else side.to_ndarray()
+        if side is None:
+            return None
+        found = side.to_ndarray()
+        return found[:: max(1, len(found) // VECTORS_MAX)].copy() if len(found) >= 2 * VECTORS_MAX else found
 
     def still(self, side: int) -> np.ndarray:
         """uint8 BGR [h, w, 3], upright, square pixels, longer side at most `side`."""
@@ -180,11 +222,9 @@ def opened(uri: str, vectors: bool = False) -> Iterator[tuple[Any, Any]]:
     if size == 0:
         raise DecodeError("the file is empty (0 bytes)")
     try:
-        container = av.open(file, metadata_errors="replace")
-    except av.error.FFmpegError as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise DecodeError(f"this is not a video that FFmpeg can open ({_reason(error)})") from error
+        container = open_media(file)
+    except ContainerError as error:
+        raise DecodeError(str(error)) from error
     try:
         videos = [s for s in container.streams.video if not _is_cover(s)]
         if not videos:
@@ -222,6 +262,10 @@ def stream_info(container: Any, stream: Any, first: av.VideoFrame) -> StreamInfo
         duration = float(stream.duration * stream.time_base)
     elif container.duration:
         duration = container.duration / av.time_base
+    if duration is not None:
+        believed = _plausible(duration, stream, container.size)
+        if believed < duration:
+            duration, rate = believed, stream.base_rate or stream.guessed_rate or rate
     sar = stream.sample_aspect_ratio or first.sample_aspect_ratio if hasattr(first, "sample_aspect_ratio") else None
     sar = sar or stream.sample_aspect_ratio
     return StreamInfo(
@@ -232,11 +276,17 @@ def stream_info(container: Any, stream: Any, first: av.VideoFrame) -> StreamInfo
     )  # fmt: skip
 
 
-def pictures(container: Any, stream: Any, errors: list[str]) -> Iterator[av.VideoFrame]:
-    """Decoded pictures in the order of showing; packets that cannot be decoded are passed over and noted in `errors`.
+def _plausible(duration_s: float, stream: Any, size: int) -> float:
+    """The stated duration, or the longest that the file's frames and bytes can fill where that is shorter."""
+    most = duration_s
+    rate = stream.base_rate or stream.guessed_rate
+    if stream.frames and rate and duration_s > max(GAP_MAX_S, LONGER_THAN_FRAMES * float(stream.frames / rate)):
+        most = float(stream.frames / rate)
+    return min(most, max(1.0, size / BYTES_PER_S_MIN)) if size and size > 0 else most
 
-    Raises DecodeError where the stream yields nothing but errors.
-    """
+
+def pictures(container: Any, stream: Any, end: Decoded) -> Iterator[av.VideoFrame]:
+    """Decoded pictures in the order of showing; packets that cannot be decoded are passed over, noted in end.errors."""
     bad = 0
     packets = container.demux(stream)
     while True:
@@ -245,7 +295,8 @@ def pictures(container: Any, stream: Any, errors: list[str]) -> Iterator[av.Vide
         except StopIteration:
             return
         except (av.error.FFmpegError, OSError) as error:
-            errors.append(f"reading stopped: {_reason(error)}")
+            end.errors.append(f"reading stopped: {_reason(error)}")
+            end.transient = isinstance(error, OSError)
             return
         try:
             yield from packet.decode()
@@ -254,44 +305,73 @@ def pictures(container: Any, stream: Any, errors: list[str]) -> Iterator[av.Vide
             return
         except av.error.FFmpegError as error:
             bad += 1
-            if not errors or bad == 1:
+            if not end.errors or bad == 1:
                 at = float(packet.pts * packet.time_base) if packet.pts is not None and packet.time_base else 0.0
-                errors.append(f"damaged at {at:.1f} s: {_reason(error)}")
+                end.errors.append(f"damaged at {at:.1f} s: {_reason(error)}")
             if bad >= BAD_PACKETS_MAX:
-                errors.append(f"given up after {bad} damaged packets in a row")
+                end.errors.append(f"given up after {bad} damaged packets in a row")
                 return
 
 
 @dataclass
 class Decoded:
-    """What is known once a decode ends."""
+    """What is known once a decode ends. kept: frames that are not only there to warm up (see batch.py)."""
 
     frames: int = 0
     end_s: float = 0.0  # time at which the last frame stops being shown, seconds from the first frame
-    errors: list[str] | None = None
+    errors: list[str] = field(default_factory=list)
+    transient: bool = False  # the file could not be read to its end, which says nothing about the file
+    stopped: bool = False  # before the file's end, where it was told to
+    kept: int = 0
+    kept_end_s: float = 0.0
+    info: StreamInfo | None = None
 
 
-def frames(container: Any, stream: Any, end: Decoded) -> Iterator[Frame]:
+def frames(container: Any, stream: Any, end: Decoded, from_s: float = 0.0) -> Iterator[Frame]:
     """Frames with times that never go back; `end` is filled as they come.
 
-    A frame without a timestamp, or with one that goes back, is put one frame's time after the one before it.
+    A frame without a timestamp, or with one that goes back, is put one frame's time after the one before it; so is
+    one after a jump of the timestamps that no footage has. from_s: begin at a key frame at or before this time.
     """
-    end.errors = []
-    info: StreamInfo | None = None
-    last = step = 0.0
-    for index, picture in enumerate(pictures(container, stream, end.errors)):
-        if info is None:
-            info = stream_info(container, stream, picture)
-            step = 1.0 / info.fps
+    shown, info = _from(container, stream, end, from_s)
+    if info is None:
+        return
+    end.info, step = info, 1.0 / info.fps
+    last, offset = 0.0, -info.start_s
+    for index, picture in enumerate(shown):
         if (picture.width, picture.height) != (info.width, info.height):
             end.errors.append(f"the picture's size changes at {last:.1f} s; what follows is left out")
             return
-        time_s = picture.time - info.start_s if picture.time is not None else None
+        time_s = picture.time + offset if picture.time is not None else None
+        if index and time_s is not None and time_s - last > GAP_MAX_S:
+            end.errors.append(f"timestamps jump by {time_s - last:.0f} s at {last:.1f} s")
+            offset -= time_s - last - step
+            time_s = last + step
         if index and (time_s is None or time_s <= last):
             time_s = last + step
         last = time_s or 0.0
         end.frames, end.end_s = index + 1, last + step
         yield Frame(picture, index, last, info)
+
+
+def _from(
+    container: Any, stream: Any, end: Decoded, from_s: float
+) -> tuple[Iterator[av.VideoFrame], StreamInfo | None]:
+    """Pictures from a key frame at or before from_s on, and the facts of the file's first one."""
+    shown = pictures(container, stream, end)
+    first = next(shown, None)
+    if first is None:
+        return iter(()), None
+    info = stream_info(container, stream, first)
+    if from_s <= 0:
+        return itertools.chain([first], shown), info
+    for target in (from_s, 0.0):  # a container whose seek lands too late is read from its start
+        container.seek(int((info.start_s + target) / stream.time_base), stream=stream, backward=True)
+        shown = pictures(container, stream, end)
+        first = next(shown, None)
+        if first is not None and (target == 0 or (first.time or info.start_s) - info.start_s <= from_s + SEEK_EPS):
+            return itertools.chain([first], shown), info
+    return iter(()), info
 
 
 def probe(uri: str, source_id: str | None = None) -> Source:
@@ -307,10 +387,10 @@ def probe(uri: str, source_id: str | None = None) -> Source:
             file.close()
         source = replace(source, size_bytes=size, source_id=source_id or fingerprint(uri))
         with opened(uri) as (container, stream):
-            errors: list[str] = []
-            first = next(pictures(container, stream, errors), None)
+            end = Decoded()
+            first = next(pictures(container, stream, end), None)
             if first is None:
-                raise DecodeError("no frame can be decoded" + (f": {errors[0]}" if errors else ""))
+                raise DecodeError("no frame can be decoded" + (f": {end.errors[0]}" if end.errors else ""))
             info = stream_info(container, stream, first)
             width, height = info.shown
             return replace(

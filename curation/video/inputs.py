@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
-import glob
-import io
 import os
+import re
+from collections.abc import Iterator
 
-import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
 from rushes.curation.manifest import ManifestError, is_local, resolve
+from rushes.curation.video.lists import LIST_SUFFIXES, InputError, read_list, short
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv",
      ".3gp", ".ogv", ".mxf", ".y4m", ".vob", ".asf", ".mjpeg"]
 )  # fmt: skip
-LIST_SUFFIXES = frozenset((".txt", ".csv", ".parquet", ".lst"))
+MAGIC = re.compile(r"[*?\[]")
 #: What marks a folder as a run of ours, and what in it is made by us and so is no footage.
 RUN_MARKS = ("run.json", ".lock")
 RUN_PARTS = frozenset(("media", "work", "snapshots", "clips", "sets", "sources", "embeddings"))
 
 
-class InputError(ValueError):
-    """The request names no footage: one sentence with the fix."""
+def list_inputs(
+    inputs: list[str],
+    suffixes: frozenset[str] = VIDEO_SUFFIXES,
+    kind: str = "videos",
+    column: str | None = None,
+    limit: int | None = None,
+) -> list[str]:
+    """URIs of all footage that files, folders, globs and lists (see lists.py) name; sorted, each once.
 
-
-def list_inputs(inputs: list[str], suffixes: frozenset[str] = VIDEO_SUFFIXES, kind: str = "videos") -> list[str]:
-    """URIs of all footage that files, folders, globs and lists (.txt, .csv, .parquet) name; sorted, each once.
-
-    suffixes, kind: of the files that are looked for in folders, where they are not videos.
-    A file named directly counts whatever its name is. In a folder, files with a suffix count, hidden ones
-    (.name) do not; a folder that several links lead to is visited once. What a run of ours has made (its media,
-    its work) is no input, so that an output folder may lie inside an input folder. Bytes of a name that are not
+    suffixes, kind: of the files that are looked for in folders, where they are not videos. column: of lists. limit:
+    the first so many only. A file named directly counts whatever its name is. In a folder, files with a suffix count,
+    hidden ones (.name) do not; a folder that several links lead to is visited once. What a run of ours has made (its
+    media, its work) is no input, so that an output folder may lie inside an input folder. Bytes of a name that are not
     UTF-8 are written as \\xNN. Raises InputError where an input does not exist or names nothing.
     """
     found: list[str] = []
     for text in inputs:
-        found += _expand(_readable(text), suffixes, kind)
+        found += _expand(_readable(text), suffixes, kind, column)
     if not found:
         raise InputError("No input: name files, folders, globs or a list of URIs with --input.")
-    return sorted({_canonical(uri) for uri in found})
+    return sorted({_canonical(uri) for uri in found})[:limit]
 
 
 def _readable(name: str) -> str:
@@ -63,46 +63,61 @@ def _canonical(uri: str) -> str:
         return uri
 
 
-def _expand(text: str, suffixes: frozenset[str], kind: str) -> list[str]:
+def _expand(text: str, suffixes: frozenset[str], kind: str, column: str | None) -> list[str]:
     fs, path = resolve(text)
-    prefix = text[: text.index("://") + 3] if "://" in text and not text.startswith("file://") else ""
+    prefix = "" if path == text or "://" not in text or text.startswith("file://") else text[: text.index("://") + 3]
+    shown = short(text)
     try:
         info = fs.get_file_info(path)
-    except OSError as error:
-        raise InputError(f"--input {text} cannot be reached: {error}.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"--input {shown} cannot be reached: {short(str(error))}.") from error
     if info.type == pafs.FileType.File:
         if os.path.splitext(path)[1].lower() in LIST_SUFFIXES:
-            return _read_list(fs, path, text)
+            return read_list(fs, path, shown, column)
+        return [prefix + path]
+    if info.type == pafs.FileType.Unknown:  # a FIFO, a socket, a device: a row that says so
         return [prefix + path]
     if info.type == pafs.FileType.Directory:
         files = _walk(path) if is_local(fs) else _list(fs, path)
         chosen = [prefix + p for p in files if os.path.splitext(p)[1].lower() in suffixes]
         if not chosen:
             other = f" (its {len(files)} files have no {kind[:-1]}'s suffix; name them by a glob)" if files else ""
-            raise InputError(f"--input {text}: the folder holds no {kind}{other}.")
+            raise InputError(f"--input {shown}: the folder holds no {kind}{other}.")
         return chosen
-    if any(mark in text for mark in "*?["):
-        matched = _glob(fs, path)
+    if MAGIC.search(text):
+        matched = _glob(fs, path, suffixes)
         if not matched:
-            raise InputError(f"--input {text}: nothing matches this pattern.")
+            raise InputError(f"--input {shown}: nothing matches this pattern.")
         return [prefix + p for p in matched]
-    raise InputError(f"--input {text}: there is no such file or folder.")
+    if text.startswith(("http://", "https://")):
+        raise InputError(f"--input {shown}: no server answers there with a file.")
+    raise InputError(f"--input {shown}: there is no such file or folder.")
 
 
 def _walk(top: str) -> list[str]:
     """Files below a local folder, links followed, each real folder once."""
     found: list[str] = []
+    for folder, folders, files in _visit(top):
+        ours = RUN_PARTS if _is_run(folder) else frozenset()
+        folders[:] = sorted(name for name in folders if name not in ours and not name.startswith("."))
+        found += [_readable(os.path.join(folder, name)) for name in sorted(files) if not name.startswith(".")]
+    return found
+
+
+def _visit(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk with links followed, each real folder once. Raises InputError where a folder cannot be read."""
+
+    def unreadable(error: OSError) -> None:
+        raise InputError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
+
     visited: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(top, followlinks=True):
+    for folder, folders, files in os.walk(top, followlinks=True, onerror=unreadable):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        ours = RUN_PARTS if _is_run(folder) else frozenset()
-        folders[:] = sorted(name for name in folders if name not in ours and not name.startswith("."))
-        found += [_readable(os.path.join(folder, name)) for name in sorted(files) if not name.startswith(".")]
-    return found
+        yield folder, folders, files
 
 
 def _is_run(folder: str) -> bool:
@@ -121,56 +136,47 @@ def _list(fs: pafs.FileSystem, path: str) -> list[str]:
     return [info.path for info in fs.get_file_info(selector) if info.type == pafs.FileType.File]
 
 
-def _glob(fs: pafs.FileSystem, path: str) -> list[str]:
+def _glob(fs: pafs.FileSystem, path: str, suffixes: frozenset[str]) -> list[str]:
+    """Files that match a pattern, and folders that look like footage by their suffix: those become rows that fail."""
     if is_local(fs):
-        matched = glob.glob(path, recursive=True)
-        return [_readable(p) for p in matched if os.path.isfile(p) and not _made_by_a_run(p)]
-    fixed = path.split("*")[0].split("?")[0].split("[")[0]
+        pattern = path.split("/")
+        first = next(place for place, part in enumerate(pattern) if MAGIC.search(part))
+        return [_readable(p) for p in _matching("/".join(pattern[:first]) or "/", pattern[first:], suffixes)]
+    fixed = MAGIC.split(path)[0]
     return [p for p in _list(fs, fixed.rpartition("/")[0]) if fnmatch.fnmatch(p, path)]
 
 
-def _read_list(fs: pafs.FileSystem, path: str, text: str) -> list[str]:
-    """URIs in a list: one a line, or the column `uri` (or the only column) of a CSV or Parquet file.
-
-    Relative paths are taken from the list's own folder.
-    """
-    suffix = os.path.splitext(path)[1].lower()
-    try:
-        if suffix == ".parquet":
-            lines = _column(pq.read_table(path, filesystem=fs), text)
-        else:
-            with fs.open_input_stream(path) as stream:
-                content = stream.read().decode("utf-8-sig", "backslashreplace")
-            lines = _cells(content, text) if suffix == ".csv" else content.splitlines()
-    except (OSError, pa.ArrowInvalid, csv.Error) as error:
-        raise InputError(f"--input {text} cannot be read as a list of URIs: {error}.") from error
-    lines = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not lines:
-        raise InputError(f"--input {text}: the list names no footage.")
-    folder = os.path.dirname(path)
-    return [line if "://" in line else os.path.join(folder, os.path.expanduser(line)) for line in lines]
+def _matching(top: str, pattern: list[str], suffixes: frozenset[str]) -> Iterator[str]:
+    """Below a local folder what matches the pattern's parts; ** stands for any folders, hidden names need a dot."""
+    if not os.path.isdir(top):
+        return
+    for folder, folders, files in _visit(top):
+        parts = [] if folder == top else os.path.relpath(folder, top).split("/")
+        named = [name for name in folders if os.path.splitext(name)[1].lower() in suffixes]
+        for name in sorted(files + named):
+            path = os.path.join(folder, name)
+            if _matches([*parts, name], pattern) and not _made_by_a_run(path):
+                yield path
+        folders[:] = sorted(name for name in folders if _may_hold([*parts, name], pattern))
 
 
-def _column(table: pa.Table, text: str) -> list[str]:
-    name = _uri_column(table.column_names, text)
-    if not (pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)):
-        raise InputError(f"--input {text}: the column '{name}' holds {table[name].type}, not addresses.")
-    return [value for value in table[name].to_pylist() if value is not None]
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    if not pattern or not parts:
+        return not parts and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (not parts[0].startswith(".") and _matches(parts[1:], pattern))
+    return _matches_name(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _cells(content: str, text: str) -> list[str]:
-    rows = [row for row in csv.reader(io.StringIO(content), strict=True) if row]
-    if not rows:
-        return []
-    if len(rows[0]) == 1 and rows[0][0].strip() != "uri" and ";" not in rows[0][0]:
-        return [row[0] for row in rows]  # a single column without a header
-    at = rows[0].index(_uri_column([name.strip() for name in rows[0]], text))
-    return [row[at] for row in rows[1:] if len(row) > at]
+def _may_hold(parts: list[str], pattern: list[str]) -> bool:
+    """Whether something below the folder can match."""
+    for part, wanted in zip(parts, pattern):
+        if wanted == "**":
+            return not parts[-1].startswith(".")
+        if not _matches_name(part, wanted):
+            return False
+    return len(parts) < len(pattern)
 
 
-def _uri_column(names: list[str], text: str) -> str:
-    if "uri" in names:
-        return "uri"
-    if len(names) == 1 and ";" not in names[0]:
-        return names[0]
-    raise InputError(f"--input {text} has no column 'uri'; columns: {', '.join(names)}.")
+def _matches_name(name: str, wanted: str) -> bool:
+    return fnmatch.fnmatchcase(name, wanted) and (wanted.startswith(".") or not name.startswith("."))

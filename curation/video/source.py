@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.fs as pafs
 
 from rushes.curation.manifest import resolve
+from rushes.curation.video.containers import refuse_special
 
 FINGERPRINT_WHOLE = 8 << 20  # files up to this size are hashed whole, bytes
 FINGERPRINT_CHUNKS = 64  # larger ones in so many evenly spaced chunks ...
@@ -50,7 +51,10 @@ class Source:
 
 
 def open_bytes(uri: str) -> tuple[Any, int]:
-    """What PyAV opens for a URI (a path, or a seekable file object of an object store), and its size in bytes."""
+    """What PyAV opens for a URI (a path, or a seekable file object of an object store), and its size in bytes.
+
+    Raises OSError where it is no file that can be read: FIFOs, sockets and devices are never opened.
+    """
     fs, path = resolve(uri)
     info = fs.get_file_info(path)
     if info.type == pafs.FileType.NotFound:
@@ -58,7 +62,10 @@ def open_bytes(uri: str) -> tuple[Any, int]:
         raise FileNotFoundError(f"the file does not exist (any more){unnamed}")
     if info.type == pafs.FileType.Directory:
         raise IsADirectoryError("this is a folder, not a file")
-    return (path if isinstance(fs, pafs.LocalFileSystem) else fs.open_input_file(path)), info.size
+    if isinstance(fs, pafs.LocalFileSystem):
+        refuse_special(path)
+        return path, info.size
+    return fs.open_input_file(path), info.size
 
 
 def fingerprint(uri: str) -> str:

@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from rushes.pipelines.cli import cluster as cluster_cli
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
-from rushes.pipelines.cli.terminal import console, fail, own_stdin
+from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, utf8_names
+from rushes.pipelines.engine import signals
 
 if TYPE_CHECKING:
     from rushes.curation.manifest import Run
 
+PIPE_CLOSED = 141  # exit code where the reader of what is printed has gone: 128 and SIGPIPE's number
+
+
+class Interrupted(BaseException):
+    """A signal asked the command to stop. Typer takes KeyboardInterrupt for its own."""
+
+
+class Commands(TyperGroup):
+    """The commands, with the two endings that Typer would answer without a word: a signal, a reader that is gone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+
+class ReaderGone(BaseException):
+    """Nobody reads what is printed any more."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.print(f"rushes {version('rushes')}", highlight=False)
+        raise typer.Exit
+
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
-    help="Raw footage in, curated training sets for video generation models out.",
-    epilog="Exit codes: 0 done; 2 the request is wrong; 3 finished, but more sources failed than the error budget.",
+    cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done; 2 the request is wrong; 3 finished, but more sources failed than the error budget, or "
+    "verify found damage; 130, 143, 129 stopped by Ctrl-C, SIGTERM, SIGHUP: the same command goes on from there; 141 "
+    "nobody reads the output any more.",
 )  # fmt: skip
+
+
+@app.callback()
+def rushes(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Raw footage in, curated training sets for video generation models out."""
+
+
 REPORT_ROWS_MAX = 100_000  # clips up to which `judge` draws the report anew at once
 
 RecipeName = Annotated[
@@ -36,12 +85,16 @@ def curate(
     input: Annotated[
         list[str],
         typer.Option(
-            "--input", "-i", help="File, folder, glob, or list of URIs (.txt .csv .parquet); may be repeated."
+            "--input", "-i", help="File, folder, glob, or list of URIs (.txt .csv .jsonl .parquet); may be repeated."
         ),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Run folder; the same folder again resumes its run.")],
     recipe: RecipeName = "cpu",
     set_: Overrides = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of the lists; default: uri, path, video or url, or the only one.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many inputs, for a trial.", min=1)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
 ) -> None:
     """Run the pipeline: raw footage to Parquet manifests and cut clips.
@@ -49,11 +102,12 @@ def curate(
     Example:  rushes curate --recipe cpu --input ~/footage --output runs/first --set motion.vmaf_min=1.5
     """
     from rushes.curation import recipe as recipes
-    from rushes.curation.video.inputs import list_inputs
 
     resolved = recipes.load(recipe, set_ or [])
     if dry_run:
-        uris = list_inputs(input)
+        from rushes.pipelines.checks import check
+
+        uris = check(resolved, input, output, column, limit)
         named = f"recipe '{resolved.name}' ({resolved.full_hash()})"
         console.print(f"{len(uris)} input{'s' * (len(uris) != 1)} with {named} into {output}:")
         for uri in uris[:10]:
@@ -65,7 +119,7 @@ def curate(
     from rushes.pipelines.curate import curate as run_curation
     from rushes.pipelines.view.report import write_report
 
-    outcome = run_curation(resolved, input, output, console)
+    outcome = run_curation(resolved, input, output, console, column, limit)
     print_funnel(outcome.run, console)
     _print_warnings(outcome.run)
     report = write_report(output) if "://" not in output else None
@@ -201,13 +255,19 @@ def demo(
     train: Annotated[bool, typer.Option(help="Train both models on it, about a minute each.")] = True,
 ) -> None:
     """The main job on real footage, offline: make a small pool of clips, curate it, train on it, show it all."""
+    from rushes.pipelines.demo.film import CLIPS, clip_path
     from rushes.pipelines.demo.pool import make_pool
 
+    try:
+        for clip in CLIPS:
+            clip_path(clip)
+    except FileNotFoundError as error:
+        fail(f"{error}.")
     pool = Path(output).parent / "demo-footage"
     console.print(f"Making the footage of the demo in {pool} ...", highlight=False)
     for file in make_pool(pool):
         console.print(f"  {file.path.name:22} {file.what}", highlight=False, markup=False)
-    curate(input=[str(pool / "*")], output=output, recipe="demo", set_=None, dry_run=False)
+    curate(input=[str(pool / "*")], output=output, recipe="demo", set_=None, column=None, limit=None, dry_run=False)
     if train and importlib.util.find_spec("torch") is None:
         console.print("\nWithout the extra `train` there is no training: pip install 'rushes[train]'", highlight=False)
     elif train:
@@ -259,27 +319,73 @@ def images(
         fail(f"none of it can be trained on; why stands in {output}/sources, column error.", 3)
 
 
+@app.command()
+def verify(
+    run: RunFolder,
+    quick: Annotated[bool, typer.Option("--quick", help="Media: their length and seal only, not every byte.")] = False,
+) -> None:
+    """Check all files of a run against what it says: tables, every clip's bytes, the records of the work.
+
+    Exit code 0: all is whole; 3: something is damaged, and the command that makes it anew is printed.
+    """
+    from rushes.curation.manifest import open_run
+    from rushes.pipelines.verify import cure
+    from rushes.pipelines.verify import verify as check_files
+
+    opened = open_run(run)
+    checked = check_files(opened, quick)
+    console.print(", ".join(f"{count} {kind}s" for kind, count in checked.counts.items()) + " checked", highlight=False)
+    for damage in checked.damages:
+        console.print(f"  {damage.kind} {damage.path}: {damage.what}", highlight=False, markup=False, soft_wrap=True)
+    if checked.damages:
+        console.print(f"What makes it anew:  {cure(opened, checked.damages)}", highlight=False, soft_wrap=True)
+        fail(f"{len(checked.damages)} files of {run} are damaged or missing.", 3)
+    console.print("Nothing is damaged.")
+
+
 train_cli.register(app)
 serve_cli.register(app)
+cluster_cli.register(app)
 
 
 def main() -> None:
     """Entry point: errors that a person can act on are sentences on stderr with exit code 2, never tracebacks."""
+    utf8_names()
+    own_streams()
+    with signals.heeded():
+        try:
+            _run()
+        except (KeyboardInterrupt, Interrupted):
+            signals.stopping()
+            _exit(STOPPED, signals.exit_code())
+        except (BrokenPipeError, ReaderGone):
+            nowhere()
+            _exit("what was printed has no reader any more. " + STOPPED, PIPE_CLOSED)
+
+
+def _run() -> None:
     from rushes.curation.manifest import ManifestError
     from rushes.curation.recipe import RecipeError
     from rushes.curation.video.inputs import InputError
 
-    own_stdin()
+    try:
+        os.getcwd()
+    except OSError:
+        _exit("the folder that this was started in does not exist any more; change to one that does.")
     try:
         app(standalone_mode=True)
+        sys.stdout.flush()
     except (RecipeError, ManifestError, InputError) as error:
         _exit(str(error))
-    except KeyboardInterrupt:
-        _exit("stopped; the same command goes on from here.", 130)
     except RuntimeError as error:
         if type(error).__name__ != "StopRun":
             raise
         _exit(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        nowhere()
+        _exit(f"what is printed cannot be written: {error.strerror}.")
 
 
 def _exit(sentence: str, code: int = 2) -> NoReturn:

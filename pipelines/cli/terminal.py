@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -11,8 +12,18 @@ from rich.console import Console
 
 WIDTH_WITHOUT_TERMINAL = 120  # columns of what is printed into a file or a pipe
 
-console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
-stderr = Console(stderr=True)
+STOPPED = "Stopped; the same command goes on from here."
+
+
+class Screen(Console):
+    """A console that leaves it to the command what happens when its reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+console = Screen(width=None if sys.stdout is not None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+stderr = Screen(stderr=True)
 
 
 def fail(sentence: str, code: int = 2) -> NoReturn:
@@ -20,13 +31,37 @@ def fail(sentence: str, code: int = 2) -> NoReturn:
     raise typer.Exit(code)
 
 
-def own_stdin() -> None:
-    """Give this process, and so everything that it starts, an empty standard input in place of the terminal's.
+def own_streams() -> None:
+    """Give this process, and so everything that it starts, streams that cannot stop it.
 
-    No command reads it. A program that sets the terminal up (FFmpeg does, PySceneDetect runs it when it is imported)
-    stops its process for good where that is in the background of the terminal, as Ray's workers are.
+    Standard input is empty: no command reads it, and a program that sets the terminal up (FFmpeg does, PySceneDetect
+    runs it when it is imported) stops its process for good where that is in the background of the terminal, as Ray's
+    workers are. An output that was closed leads nowhere, so that no file that is opened later takes its place. What an
+    encoding cannot show is escaped.
     """
-    empty = os.open(os.devnull, os.O_RDONLY)
+    empty = os.open(os.devnull, os.O_RDWR)
     os.dup2(empty, 0)
-    if empty != 0:
+    for number in (1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(empty, number)
+    if empty > 2:
         os.close(empty)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def utf8_names() -> None:
+    """Start over in UTF-8 where the locale would make names of files that are not ASCII unreadable."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def nowhere() -> None:
+    """From here on, what is printed leads nowhere: whoever read it is gone."""
+    empty = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(empty, 1)
+    os.close(empty)

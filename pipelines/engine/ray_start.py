@@ -1,39 +1,118 @@
-"""Ray, started in this process or found at an address."""
+"""Ray, started on this machine or found at an address; what stands in the way is said in one sentence."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from rushes.curation.recipe import Engine
+from rushes.pipelines.engine import signals
 from rushes.pipelines.engine.pool import StopRun
 
 OBJECT_STORE_BYTES = 100 << 20  # tables of signals only
 REACHABLE_S = 10.0  # a cluster that takes no connection within this time is not there; Ray itself waits minutes
+LOOPBACK = "127.0.0.1"
+SHARED_MEMORY = "/dev/shm"
+RAY_TEMPORARY = "/tmp"  # where Ray keeps its sessions on Linux, unless RAY_TMPDIR or TMPDIR names another folder
+SOCKET_NAME_MAX = 107  # bytes of a Unix socket's path, of which Ray's own part takes so many:
+SOCKET_NAME_RAYS = 68
+TOKEN = (
+    "; a cluster that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (a file with the token of its "
+    "head node, by default ~/.ray/auth_token) in the environment"
+)
 
 
 def start(engine: Engine) -> int:
-    """Connect to the cluster of the recipe, or start Ray in this process. Returns the number of CPUs to use."""
+    """Connect to a cluster, or start Ray on this machine. Returns the number of CPUs to use. Raises StopRun.
+
+    The cluster is the recipe's `engine.address`, else the environment's RAY_ADDRESS, which every job that is submitted
+    to a cluster has; `local` in either is this machine.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # when a run stops, other tasks' errors add nothing
-    import ray
-
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
-    if engine.address:
-        try:
-            _knock(engine.address)
-            ray.init(address=engine.address, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise StopRun(f"No Ray cluster answers at engine.address={engine.address}: {error}.") from error
-    elif not ray.is_initialized():
-        cpus = engine.num_cpus or os.cpu_count() or 1
-        ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options)
+    name = "engine.address" if engine.address else "RAY_ADDRESS"
+    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        import ray
+    except Exception as error:
+        raise StopRun(f"Ray cannot be loaded: {_first_line(error)}.") from error
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with signals.held():
+        if address != "local":
+            _connect(name, address, options)
+        elif not ray.is_initialized():
+            _start_here(engine, options)
     available = int(ray.cluster_resources().get("CPU", 1))
     return max(1, min(available, engine.num_cpus or available))
+
+
+def _connect(name: str, address: str, options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        _knock(address)
+        ray.init(address=address, ignore_reinit_error=True, **options)
+    except Exception as error:
+        raise StopRun(f"No Ray cluster answers at {name}={address}: {_first_line(error)}{TOKEN}.") from error
+
+
+def _start_here(engine: Engine, options: dict[str, Any]) -> None:
+    import ray
+
+    _check_machine()
+    if not _writable(SHARED_MEMORY):
+        options["_plasma_directory"] = _ray_folder()  # slower than memory, and only signals pass through it
+    try:
+        ray.init(
+            address="local", num_cpus=engine.num_cpus or os.cpu_count() or 1, include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES, **options,
+        )  # fmt: skip
+    except Exception as error:
+        raise StopRun(f"Ray could not be started on this machine: {_first_line(error)}.") from error
+
+
+def _check_machine() -> None:
+    """Raises StopRun where Ray would fail with a traceback, or wait for minutes."""
+    folder = _ray_folder()
+    if not _writable(folder):
+        missing = "does not exist" if not Path(folder).is_dir() else "cannot be written to"
+        raise StopRun(f"Ray keeps its session in {folder}, which {missing}: set RAY_TMPDIR to a folder that can be.")
+    if len(os.fsencode(folder)) > SOCKET_NAME_MAX - SOCKET_NAME_RAYS:
+        raise StopRun(
+            f"The temporary folder {folder} has too long a name for Ray's sockets: set RAY_TMPDIR to one of at most "
+            f"{SOCKET_NAME_MAX - SOCKET_NAME_RAYS} bytes, such as /tmp."
+        )
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=REACHABLE_S).close()
+    except OSError as error:
+        raise StopRun(
+            f"Ray's processes talk to each other over {LOOPBACK}, which does not answer here ({error}): bring the "
+            f"loopback interface up (`ip link set lo up`)."
+        ) from error
+
+
+def _ray_folder() -> str:
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or RAY_TEMPORARY
+
+
+def _writable(folder: str) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
 def _knock(address: str) -> None:

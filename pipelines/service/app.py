@@ -21,7 +21,7 @@ from rushes.pipelines.engine.ray_jobs import ClusterError
 from rushes.pipelines.service import routes_jobs, routes_runs
 from rushes.pipelines.service.access import ROLES, Person, Tokens
 from rushes.pipelines.service.jobs import JobError, Jobs
-from rushes.pipelines.service.library import Library
+from rushes.pipelines.service.library import Kept, Library
 from rushes.pipelines.service.limits import COOKIE, Gate
 from rushes.pipelines.service.places import PlaceError
 from rushes.pipelines.service.settings import Settings
@@ -55,7 +55,8 @@ def create_app(settings: Settings) -> Any:
     app.add_exception_handler(HTTPException, _refused)
     if isinstance(settings.tokens, Tokens):
         _describe_tokens(app)
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(Kept, library=app.state.library)
+    app.add_middleware(Gate, settings=settings)  # outermost: nothing is said before it
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request
@@ -9,7 +10,7 @@ from starlette.responses import Response
 
 from rushes.curation import manifest
 from rushes.curation.manifest import Run
-from rushes.pipelines.service.library import Answer, Library
+from rushes.pipelines.service.library import CACHE_CONTROL, Library
 from rushes.pipelines.service.media import media_response
 from rushes.pipelines.service.places import RUN_NAME, media_place
 from rushes.pipelines.view import clips as view_clips
@@ -42,9 +43,14 @@ def library(request: Request) -> Library:
     return request.app.state.library
 
 
-def told(answer: Answer, tag: str | None) -> Response:
+async def told(
+    request: Request, run: str, question: tuple[Any, ...], ask: Callable[[Run], Any], tag: str | None
+) -> Response:
     """A kept answer, or word that the asker has it already."""
-    headers = {"etag": answer.tag, "cache-control": "private, no-cache"}
+    shelf = library(request)
+    answer = await shelf.answer(run, question, ask)
+    shelf.remember(request.scope, run, answer)
+    headers = {"etag": answer.tag, "cache-control": CACHE_CONTROL}
     if tag == answer.tag:
         return Response(status_code=304, headers=headers)
     return Response(answer.body, media_type="application/json", headers=headers)
@@ -58,7 +64,7 @@ async def runs(request: Request) -> dict[str, Any]:
 
 @router.get("/{run}", summary="One run: recipe, tables with their rows, times, warnings")
 async def run(request: Request, run: RunName, tag: Tag = None) -> Response:
-    return told(await library(request).answer(run, ("run",), lambda opened: _facts(run, opened)), tag)
+    return await told(request, run, ("run",), lambda opened: _facts(run, opened), tag)
 
 
 def _facts(name: str, run: Run) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def _facts(name: str, run: Run) -> dict[str, Any]:
     "/{run}/funnel", summary="What went in, what was rejected by which rule, what was kept, what each set holds"
 )
 async def funnel(request: Request, run: RunName, tag: Tag = None) -> Response:
-    return told(await library(request).answer(run, ("funnel",), lambda opened: view_funnel(opened, ERRORS_MOST)), tag)
+    return await told(request, run, ("funnel",), lambda opened: view_funnel(opened, ERRORS_MOST), tag)
 
 
 @router.get("/{run}/advice", summary="The rules that cost most, and what loosening each would bring")
@@ -80,12 +86,12 @@ async def advice(request: Request, run: RunName, tag: Tag = None) -> Response:
     def ask(opened: Run) -> list[dict[str, Any]]:
         return [one.as_dict() for one in advise(opened, recipe_of(opened))]
 
-    return told(await library(request).answer(run, ("advice",), ask), tag)
+    return await told(request, run, ("advice",), ask, tag)
 
 
 @router.get("/{run}/columns", summary="The clips' columns: name, type, meaning, unit")
 async def columns(request: Request, run: RunName, tag: Tag = None) -> Response:
-    return told(await library(request).answer(run, ("columns",), _columns), tag)
+    return await told(request, run, ("columns",), _columns, tag)
 
 
 def _columns(run: Run) -> list[dict[str, Any]]:
@@ -106,10 +112,11 @@ async def histograms(
     tag: Tag = None,
 ) -> Response:  # fmt: skip
     question = ("histogram", column, bins, low, high, *where)
-    found = await library(request).answer(
-        run, question, lambda opened: histogram(opened, column, bins, low, high, where)
-    )
-    return told(found, tag)
+
+    def ask(opened: Run) -> dict[str, Any]:
+        return histogram(opened, column, bins, low, high, where)
+
+    return await told(request, run, question, ask, tag)
 
 
 @router.get("/{run}/clips", summary="Clips by filter, in pages")
@@ -128,12 +135,12 @@ async def clips(
         return view_clips.clips(opened, where, sort, descending, limit, offset, columns)
 
     question = ("clips", sort, descending, limit, offset, tuple(where), tuple(columns))
-    return told(await library(request).answer(run, question, ask), tag)
+    return await told(request, run, question, ask, tag)
 
 
 @router.get("/{run}/clips/{clip}", summary="What became of one clip: its row, every rule, the facts")
 async def clip(request: Request, run: RunName, clip: ClipId, tag: Tag = None) -> Response:
-    return told(await library(request).answer(run, ("clip", clip), lambda opened: story(opened, clip)), tag)
+    return await told(request, run, ("clip", clip), lambda opened: story(opened, clip), tag)
 
 
 @router.get("/{run}/why", summary="What became of a clip or source, by id, the beginning of one, file name or address")
@@ -141,7 +148,7 @@ async def why(
     request: Request, run: RunName,
     wanted: Annotated[str, Query(min_length=1, max_length=1_000, examples=["film-003.mp4"])], tag: Tag = None,
 ) -> Response:  # fmt: skip
-    return told(await library(request).answer(run, ("clip", wanted), lambda opened: story(opened, wanted)), tag)
+    return await told(request, run, ("clip", wanted), lambda opened: story(opened, wanted), tag)
 
 
 @router.get("/{run}/sources", summary="Inputs in pages, those in trouble first")
@@ -155,7 +162,7 @@ async def sources(
         rows = view_clips.plain(query(opened, page, [limit, offset]))
         return {"total": opened.record["tables"]["sources"]["rows"], "offset": offset, "rows": rows}
 
-    return told(await library(request).answer(run, ("sources", limit, offset), ask), tag)
+    return await told(request, run, ("sources", limit, offset), ask, tag)
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """The work store of a run: what each task gave, keyed by content, so that a killed run repeats only what was in flight.
 
     RUN/work/probe/<hash of uri, size, time>.json
-    RUN/work/analyze/<source id>-<hash of the recipe's analyze part>.parquet   and stills/ beside it
+    RUN/work/analyze/<source id>-<hashes of the recipe's observe and measure parts>.parquet   and stills/ beside it
     RUN/work/look/<source id>-<hash of analyze and look>.parquet
     RUN/work/caption/<hashes of what is shown and asked>/<unique>.parquet   a batch of captions, or many merged
     RUN/media/<hash of the cut part>/<..>/<clip id>.mp4
@@ -50,7 +50,7 @@ CAPTIONS = pa.schema(
 class WorkStore:
     def __init__(self, root: str, recipe: Recipe) -> None:
         self.root = root
-        self.analyze_hash = recipe.part_hash("analyze")
+        self.analyze_hash = recipe.analysis_hash()
         self.look_hash = f"{self.analyze_hash}-{recipe.part_hash('look')}"
         self.content_hash = f"{self.look_hash}-{recipe.part_hash('content')}"
         self.cut_hash = recipe.part_hash("cut")

@@ -15,7 +15,7 @@ from rushes.curation.captioning import Caption, Servers, ServersDown
 from rushes.curation.look import Looker
 from rushes.curation.looking import ModelError
 from rushes.curation.recipe import Recipe
-from rushes.curation.video import decode
+from rushes.curation.video import containers, decode
 from rushes.curation.video.cut import CutClip, Cutter
 from rushes.curation.video.source import Source
 from rushes.pipelines.stages.captioning import caption_rows
@@ -29,6 +29,7 @@ class Worker:
 
     def __init__(self, recipe: Recipe, root: str) -> None:
         decode.quiet()
+        containers.allow(recipe.formats)
         pa.set_cpu_count(1)
         self._recipe, self._root = recipe, root
         self._store = WorkStore(root, recipe)
@@ -65,7 +66,8 @@ class Worker:
         if found is not None:
             return found
         analysis = self._analyzer(source)
-        self._store.put_analysis(analysis)
+        if not analysis.transient:
+            self._store.put_analysis(analysis)
         return analysis.source, analysis.clips
 
     def look(self, source_id: str, clip_ids: list[str]) -> pa.Table:

@@ -26,7 +26,7 @@ def stills_of(run: Run, recipe: Recipe, clips: Iterable[tuple[str, str]]) -> dic
         if source_id and _SOURCE_ID.fullmatch(source_id):
             by_source[source_id].append(clip_id)
     fs, work = manifest.resolve(manifest.join(run.root, "work", "stills"))
-    part = recipe.part_hash("analyze")
+    part = recipe.analysis_hash()
     found: dict[str, list[bytes]] = {}
     for source_id, ids in by_source.items():
         path, columns = f"{work}/{source_id}-{part}.parquet", ["clip_id", "t_s", "jpeg"]

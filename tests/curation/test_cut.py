@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
 import av
 import cv2
 import numpy as np
 import pytest
 
 from rushes.curation.recipe import Cut
+from rushes.curation.video import cut as cut_module
+from rushes.curation.video import seal
 from rushes.curation.video.cut import CutClip, Cutter, media_path
 from rushes.curation.video.decode import Decoded, frames, opened, probe
 from tests.footage import make_video
@@ -120,3 +130,70 @@ def test_a_clip_that_cannot_be_cut_is_a_sentence_and_leaves_nothing(bunny_video,
     copy.unlink()
     row = {**good, "clip_id": "33" * 10}
     assert cutter(gone, [row]) == {"33" * 10: "the source vanished before the clip was cut"}
+
+
+def test_a_clip_that_is_damaged_is_cut_again(bunny_video, tmp_path):
+    """Empty, cut short, another clip under its name, text, a later part overwritten by a shorter file."""
+    source, cutter = probe(str(bunny_video)), Cutter(Cut(), "hash", str(tmp_path))
+    rows = [{"clip_id": name * 10, "start_s": 0.0, "end_s": 1.0, "frames": 24, "fps": 24.0} for name in ("a1", "b2")]
+    first = cutter(source, rows)
+    path, other = (tmp_path / first[row["clip_id"]].media for row in rows)
+    whole = path.read_bytes()
+    swapped = other.read_bytes()
+    headless = b"\0" * 64 + whole[64:]
+    for damaged in (b"", whole[:-1], whole[: len(whole) // 2], swapped, b"no video", whole + b"x", headless):
+        path.write_bytes(damaged)
+        assert cutter(source, rows) == first
+        assert path.read_bytes() == whole
+    assert other.read_bytes() == swapped
+
+
+def test_a_clip_carries_its_length_and_its_hash(bunny_video, tmp_path):
+    source, cutter = probe(str(bunny_video)), Cutter(Cut(), "hash", str(tmp_path))
+    row = {"clip_id": "c3" * 10, "start_s": 0.0, "end_s": 1.0, "frames": 24, "fps": 24.0}
+    cut = cutter(source, [row])["c3" * 10]
+    data = (tmp_path / cut.media).read_bytes()
+    assert cut.media_bytes == len(data)
+    assert cut.media_hash == hashlib.blake2b(data[: -seal.BOX_BYTES], digest_size=16).hexdigest()
+
+
+class Unreadable(io.RawIOBase):
+    """A file of an object store whose connection breaks after the first bytes."""
+
+    def read(self, _: int = -1) -> bytes:
+        raise OSError("connection reset by peer")
+
+
+def test_a_source_that_cannot_be_read_is_its_clips_failure_and_is_blamed(bunny_video, tmp_path, monkeypatch):
+    source = replace(probe(str(bunny_video)), uri="s3://bucket/a.mp4")
+    row = {"clip_id": "d4" * 10, "start_s": 0.0, "end_s": 1.0, "frames": 24, "fps": 24.0}
+    store = SimpleNamespace(open_input_stream=lambda _: Unreadable())
+    real = cut_module.resolve
+    monkeypatch.setattr(cut_module, "resolve", lambda uri: (store, uri) if uri.startswith("s3:") else real(uri))
+    said = Cutter(Cut(), "hash", str(tmp_path))(source, [row])["d4" * 10]
+    assert said == "the source cannot be read: connection reset by peer"
+    nowhere = replace(source, uri="nosuch://bucket/a.mp4")
+    assert "the source cannot be read" in Cutter(Cut(), "hash", str(tmp_path))(nowhere, [row])["d4" * 10]
+
+
+def test_what_a_killed_worker_leaves_in_the_temporary_folder_goes_when_the_next_starts(tmp_path):
+    code = (
+        "import sys; from rushes.curation import scratch\n"
+        "open(scratch.scratch_file('.mp4'), 'w').write('copy'); print('ready', flush=True); sys.stdin.read()"
+    )
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def begin() -> subprocess.Popen[str]:
+        worker = subprocess.Popen([sys.executable, "-c", code], env=env, stdin=-1, stdout=-1, text=True)
+        assert worker.stdout.readline() == "ready\n"
+        return worker
+
+    one, two = begin(), begin()
+    assert len(list(tmp_path.rglob("*.mp4"))) == 2
+    one.kill()
+    one.communicate()
+    three = begin()
+    assert len(list(tmp_path.rglob("*.mp4"))) == 2, "the living one's stays, the killed one's goes"
+    for worker in (two, three):
+        worker.communicate("")
+    assert not list(tmp_path.rglob("*.mp4"))

@@ -7,7 +7,7 @@ import pytest
 from rushes.curation import recipe as recipes
 from rushes.curation.recipe import Recipe, RecipeError, build, flat
 
-PARTS = ("analyze", "look", "content", "cut", "caption")
+PARTS = ("observe", "measure", "look", "content", "cut", "caption")
 
 
 def hashes(*overrides: str) -> dict[str, str]:
@@ -20,8 +20,10 @@ def hashes(*overrides: str) -> dict[str, str]:
     [
         ("motion.vmaf_min=3", {"all"}),
         ("rules={redness: {min: 2}}", {"all"}),
-        ("scenes.head_s=1", {"analyze", "all"}),
-        ("meters=[a:B]", {"analyze", "all"}),
+        ("scenes.head_s=1", {"measure", "all"}),
+        ("scenes.adaptive_threshold=4", {"measure", "all"}),
+        ("visual.stills_side=480", {"observe", "all"}),
+        ("meters=[a:B]", {"observe", "all"}),
         ("visual.text=false", {"look", "all"}),
         ("content.clusters=5", {"content", "all"}),
         ("cut.crf=20", {"cut", "all"}),
@@ -32,6 +34,16 @@ def hashes(*overrides: str) -> dict[str, str]:
 def test_a_key_changes_the_hash_of_its_own_part_only(override, changed):
     before, after = hashes(), hashes(override)
     assert {key for key in before if before[key] != after[key]} == changed
+
+
+def test_an_edited_meter_of_ones_own_is_another_recipe(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "edited_meter.py").write_text("class Own: pass\n")
+    made = build({}, ["meters=[edited_meter:Own]"])
+    was = made.part_hash("observe"), made.full_hash()
+    (tmp_path / "edited_meter.py").write_text("class Own: level = 2\n")
+    assert made.part_hash("observe") != was[0] and made.full_hash() != was[1]
+    assert made.part_hash("measure") == build({}).part_hash("measure")
 
 
 def test_every_key_says_what_it_means_and_which_part_it_changes():
@@ -71,7 +83,7 @@ def test_the_rules_of_one_set_can_be_overridden_by_their_dotted_keys():
         ("motion.vmaf_minn=1", "Did you mean 'motion.vmaf_min'"),
         ("duration_min_s=1", "Did you mean 'scenes.duration_min_s'"),
         ("motion.vmaf_min=.nan", "motion.vmaf_min"),
-        ("motion.vmaf_min=[1", "is not a YAML value"),
+        ("motion.vmaf_min=[1", "is not valid YAML"),
         ("curriculum.sets.pretrain-256.people=[0.9, 0.1]", "the smaller first"),
         ("engine.num_cpus=0", "engine.num_cpus"),
         ("=3", "--set wants key=value"),

@@ -7,22 +7,19 @@ import itertools
 import numpy as np
 import pytest
 
+from rushes.curation import tracks
+from rushes.curation.observe import Observer
 from rushes.curation.recipe import Scenes, build
-from rushes.curation.scenes import ShotMeter, clip_spans
-from rushes.curation.video.decode import Decoded, frames, opened
+from rushes.curation.scenes import adaptive_cuts, clip_spans, find_shots
+from rushes.curation.video.decode import probe
 from tests.footage import PATTERN, make_video, timed_cuts
 
 FPS = 24
 
 
 def shots_of(path, **overrides) -> tuple[list[tuple[int, int]], int]:
-    recipe = build({}).scenes.model_copy(update=overrides)
-    meter, end = None, Decoded()
-    with opened(str(path)) as (container, stream):
-        for frame in frames(container, stream, end):
-            meter = meter or ShotMeter(frame.info, recipe, build({}).motion.jitter_content_val)
-            meter.observe(frame)
-    return meter.shots(end.frames), end.frames
+    observed = tracks.load(Observer(build({}))(probe(str(path))).batches())
+    return find_shots(observed, build({}).scenes.model_copy(update=overrides)), observed.frames
 
 
 @pytest.mark.parametrize("fps", [12, 50])
@@ -47,6 +44,30 @@ def test_no_shot_reaches_into_a_dissolve(pool):
         middle = round((begin + end) / 2 * 25)
         assert not any(first <= middle < stop for first, stop in shots)
     assert len(shots) == len(film.transitions) + 1
+
+
+def test_hard_cuts_are_those_of_pyscenedetects_adaptive_detector(pool):
+    """Its own detector over the same pictures, for thresholds on both sides of the defaults."""
+    from scenedetect import FrameTimecode
+    from scenedetect.detectors import AdaptiveDetector
+
+    from rushes.curation.video.batch import batches
+    from rushes.curation.video.decode import Decoded, opened
+
+    compared = 0
+    for name in ("hard_cuts.mp4", "slideshow.mp4", "street.mp4"):
+        path = str(next(f.path for f in pool if f.path.name == name))
+        with opened(path) as (container, stream):
+            pictures = [bgr for batch in batches(container, stream, Decoded()) for bgr in batch.tiny_bgr]
+        observed = tracks.load(Observer(build({}))(probe(path)).batches())
+        for threshold, least, frames in ((3.0, 15.0, 10), (2.0, 8.0, 1), (1.5, 4.0, 24)):
+            theirs = AdaptiveDetector(adaptive_threshold=threshold, min_content_val=least, min_scene_len=frames)
+            cuts = []
+            for number, picture in enumerate(pictures):
+                cuts += [cut.frame_num for cut in theirs.process_frame(FrameTimecode(number, 25.0), picture)]
+            assert adaptive_cuts(observed["content"], threshold, least, frames) == cuts
+            compared += len(cuts)
+    assert compared > 15
 
 
 # --- clips from shots ------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 
 from rushes.curation import manifest, rules, signals
 from rushes.curation.recipe import Recipe, build, flat
-from rushes.pipelines.view import charts  # noqa: F401 - it must be importable with whatever is declared
 
 
 def test_every_column_is_told_in_the_dictionary_with_its_meaning():

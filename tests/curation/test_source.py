@@ -113,10 +113,92 @@ def test_a_name_that_is_not_utf8_costs_no_other_file_its_place(tmp_path):
     assert "not valid UTF-8" in (probe(found[0]).error or "")
 
 
+LISTS = {
+    "uri.csv": "uri\na.mp4\n", "path.csv": "path\na.mp4\n", "VIDEO.csv": "Video\na.mp4\n", "bare.csv": "a.mp4\n",
+    "two.csv": "id,url\n1,a.mp4\n", "strings.jsonl": '"a.mp4"\n\n', "objects.jsonl": '{"id": 1, "path": "a.mp4"}\n',
+    "only.jsonl": '{"file": "a.mp4"}', "plain.txt": "# a list\na.mp4\n", "bom.csv": "\ufeffuri\na.mp4\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_names_its_addresses_by_the_usual_columns(tmp_path, name):
+    (tmp_path / name).write_text(LISTS[name], encoding="utf-8")
+    assert list_inputs([str(tmp_path / name)]) == [str(tmp_path / "a.mp4")]
+
+
+def test_another_column_is_named_and_a_trial_takes_a_few(tmp_path):
+    (tmp_path / "list.csv").write_text("uri,clip\nx.mp4,b.mp4\ny.mp4,a.mp4\n")
+    ways = [str(tmp_path / "list.csv")]
+    assert list_inputs(ways, column="clip") == [str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")]
+    assert list_inputs(ways, limit=1) == [str(tmp_path / "x.mp4")]
+    with pytest.raises(InputError, match="no column 'film'; columns: uri, clip"):
+        list_inputs(ways, column="film")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"{not json\n", "line 1 is not JSON"),
+        ("b.jsonl", b"1\n", "line 1 holds no address"),
+        ("c.jsonl", b'{"uri": null}\n', "line 1 holds no address"),
+        ("d.jsonl", b'{"a": "x", "b": "y"}\n', "no column uri, path, video or url; columns: a, b"),
+        ("e.jsonl", b"[" * 60_000, "line 1 is not JSON"),
+        ("f.jsonl", b"9" * 5000, "line 1 is not JSON"),
+        ("g.txt", b"x" * (1 << 20), "line 1 has more than 65536 bytes, so this is no list"),
+        ("h.csv", b"uri\n" + b"x" * 200_000, "has more than 65536 bytes"),
+        ("i.csv", b'uri\n"unclosed', "cannot be read as a list"),
+        ("k.csv", b",".join(b"c%d" % n for n in range(9000)), "Name one with --column"),
+    ],
+)
+def test_what_is_no_list_is_one_sentence(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as told:
+        list_inputs([str(tmp_path / name)])
+    assert said in str(told.value) and len(str(told.value)) < 1000 and "\n" not in str(told.value)
+
+
+def test_a_pattern_visits_every_real_folder_once_and_folders_named_as_footage_are_rows(tmp_path):
+    for folder in ("x", "x/y", "x/.hidden", "film.mp4"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.mp4", "x/b.mp4", "x/y/c.mp4", "x/.hidden/d.mp4", "x/.e.mp4", "x/y/note.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("one", "two"):
+        (tmp_path / "x" / name).symlink_to("..")
+    found = {
+        pattern: names(list_inputs([f"{tmp_path}/{pattern}"]), tmp_path)
+        for pattern in ("**/*.mp4", "*.mp4", "x/*.mp4", "*/*/*.mp4", "x/**/[bc].mp4", "x/.*.mp4")
+    }
+    assert found["**/*.mp4"] == ["a.mp4", "film.mp4", "x/b.mp4", "x/y/c.mp4"]
+    assert found["*.mp4"] == ["a.mp4", "film.mp4"]
+    assert found["x/*.mp4"] == ["x/b.mp4"] and found["x/.*.mp4"] == ["x/.e.mp4"]
+    assert found["x/**/[bc].mp4"] == ["x/b.mp4", "x/y/c.mp4"]
+    assert "x/y/c.mp4" in found["*/*/*.mp4"]
+
+
+def test_odd_names_are_found_as_they_are(tmp_path):
+    odd = ["new\nline.mp4", "quote'\".mp4", "🎬.mp4", " space .mp4", "-dash.mp4", "%20.mp4", "a;b.mp4", "$(x).mp4"]
+    for name in odd:
+        (tmp_path / name).write_bytes(b"x")
+    assert sorted(os.path.basename(uri) for uri in list_inputs([str(tmp_path)])) == sorted(odd)
+    assert list_inputs([str(tmp_path / "[x].mp4")] if (tmp_path / "[x].mp4").write_bytes(b"x") else []) == [
+        str(tmp_path / "[x].mp4")
+    ]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "y" * 300 + ".mp4", "a\0b.mp4"])
+def test_a_name_that_no_file_can_have_is_a_short_sentence(tmp_path, name):
+    with pytest.raises(InputError) as told:
+        list_inputs([str(tmp_path / name)])
+    assert len(str(told.value)) < 1000
+    (tmp_path / "list.txt").write_text(f"{name}\n")
+    (row,) = list_inputs([str(tmp_path / "list.txt")])
+    assert probe(row).status == "failed"
+
+
 def test_a_table_without_a_uri_column_is_a_sentence_that_names_its_columns(tmp_path):
-    (tmp_path / "list.csv").write_text("id,path\n1,a.mp4\n")
-    with pytest.raises(InputError, match="no column 'uri'; columns: id, path"):
+    (tmp_path / "list.csv").write_text("id,file\n1,a.mp4\n")
+    with pytest.raises(InputError, match="no column uri, path, video or url; columns: id, file"):
         list_inputs([str(tmp_path / "list.csv")])
     (tmp_path / "semicolons.csv").write_text("id;uri\n1;a.mp4\n")
-    with pytest.raises(InputError, match="no column 'uri'"):
+    with pytest.raises(InputError, match="no column uri"):
         list_inputs([str(tmp_path / "semicolons.csv")])

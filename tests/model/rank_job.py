@@ -63,10 +63,24 @@ def killed_saving(folder: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def unsharded(model: torch.nn.Module) -> int:
+    """Numbers of whole gradients that FSDP keeps at this rank."""
+    from torch.distributed.fsdp import FSDPModule
+
+    held = 0
+    for module in model.modules():
+        group = module._get_fsdp_state()._fsdp_param_group if isinstance(module, FSDPModule) else None
+        for one in group.fsdp_params if group else ():
+            whole = getattr(one, "_unsharded_param", None)
+            for gradient in (one.unsharded_accumulated_grad, None if whole is None else whole.grad):
+                held += 0 if gradient is None else gradient.numel()
+    return held
+
+
 def layouts(file: str) -> None:
     """By layout: loss, norm, gradients, weights after one step and fresh weights of a DiT that the ranks share."""
     from rushes.model.loop import Trained
-    from rushes.model.parallel import average_gradients, joined, mean_over_ranks, parallelize, placed
+    from rushes.model.parallel import average_gradients, joined, mean_over_ranks, parallelize, placed, reduce_gradients
     from tests.model.test_parallel import CLIPPED, LAYOUTS, batch_of, fresh_dit, loss_of, small_dit
 
     found = {}
@@ -76,13 +90,17 @@ def layouts(file: str) -> None:
             model = small_dit()
             parallelize(model, place)
             trained = Trained(model, CLIPPED)
-            loss = loss_of(model, batch_of(place.data_rank, place.data_world))
-            loss.backward()
+            held = 0
+            for last in (False, True):  # the same clips twice, half of the loss each time
+                reduce_gradients(model, last)
+                loss = loss_of(model, batch_of(place.data_rank, place.data_world))
+                (loss / 2).backward()
+                held += unsharded(model)
             gradients = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
             norm = trained.step(1e-3, 0)
             fresh = fresh_dit(place)
             found[name] = {
-                "loss": mean_over_ranks(loss.detach()), "norm": norm, "gradients": gradients,
+                "loss": mean_over_ranks(loss.detach()), "norm": norm, "gradients": gradients, "held": held,
                 "weights": {name: p.full_tensor() for name, p in model.state_dict().items()},
                 "fresh": {name: p.full_tensor() for name, p in fresh.state_dict().items()},
             }  # fmt: skip

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from rushes.curation import manifest  # noqa: E402
 from rushes.model import checkpoint as checkpoints  # noqa: E402
+from rushes.model import store  # noqa: E402
 from rushes.model.average import average  # noqa: E402
 from rushes.model.checkpoint import CheckpointError, Saver  # noqa: E402
 from rushes.model.loop import TrainingError  # noqa: E402
@@ -128,7 +132,7 @@ def test_a_training_whose_disk_is_full_stops_soon_with_the_sentence(small_run, s
 
 def test_a_save_fails_on_all_ranks_at_once_and_a_kill_in_its_middle_leaves_the_checkpoints_before(tmp_path):
     assert set(on_ranks(2, "killed_saving", tmp_path)) == {-signal.SIGKILL}
-    assert [path.name for path in checkpoints.published(tmp_path)] == ["step-00000001"]
+    assert checkpoints.published(tmp_path) == [f"{tmp_path}/step-00000001"]
     assert list(tmp_path.glob(".step-00000002.tmp/*.distcp"))  # it was on its way
     assert float(checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path))["w"][0, 0]) == 5.0
     checkpoints.save(tmp_path, state(7.0), meta(3), keep=3)
@@ -167,9 +171,66 @@ def test_no_checkpoint_and_a_damaged_one_are_sentences(tmp_path):
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         checkpoints.open_checkpoint(tmp_path / "nothing")
     saved = checkpoints.save(tmp_path, state(), meta(1), keep=1)
-    (saved / "meta.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"meta\.json is damaged"):
+    (Path(saved) / "meta.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"step-00000001 is damaged: meta\.json cannot be read"):
         checkpoints.open_checkpoint(tmp_path)
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_taken(tmp_path, damage, name):
+    for step in (1, 2):
+        saved = checkpoints.save(tmp_path, state(step), meta(step), keep=2)
+    damage(Path(saved) / name)
+    with pytest.raises(CheckpointError, match=f"step-00000002 is damaged: {name}"):
+        checkpoints.open_checkpoint(saved)
+    said = []
+    assert checkpoints.open_checkpoint(tmp_path, said.append).step == 1
+    assert len(said) == 1 and said[0].endswith("The one before is taken.")
+
+
+def test_a_training_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(whole, small_run, small_tae, tmp_path):
+    output, said = tmp_path / "dit", []
+    shutil.copytree(whole, output)
+    flip(Path(checkpoints.published(output)[-1]) / "__0_0.distcp")
+    assert train_dit(dit_recipe(), [small_run], str(output), small_tae, said.append)
+    assert any("step-00000006 is damaged" in text for text in said) and losses(output) == losses(whole)
+
+
+def test_a_training_writes_to_and_goes_on_from_an_object_store(small_run, small_tae, tmp_path, monkeypatch):
+    folder = tmp_path / "bucket"
+    folder.mkdir()
+    remote = pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem())
+    known = manifest.resolve
+
+    def resolve(uri):
+        text = os.fspath(uri)
+        if not text.startswith("s3://bucket"):
+            return known(uri)
+        path = text.removeprefix("s3://bucket").strip("/")
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)  # an object needs no folder
+        return remote, path
+
+    for module in (manifest, store):
+        monkeypatch.setattr(module, "resolve", resolve)
+    output = "s3://bucket/dit"
+    recipe = dit_recipe(steps=4)
+    shorter = recipe.model_copy(update={"stages": (recipe.stages[0].model_copy(update={"steps": 2}),)})
+    for which in (shorter, recipe):
+        assert train_dit(which, [small_run], output, small_tae, quiet)
+    assert checkpoints.published(output) == [f"{output}/checkpoints/step-{n:08d}" for n in (2, 4)]
+    assert len(losses(folder / "dit")) == 4 and not (folder / "dit" / "tensorboard").exists()
+    assert checkpoints.open_checkpoint(output).step == 4
 
 
 def test_an_average_is_the_weighted_mean_of_the_moving_averages(tmp_path):
@@ -180,7 +241,7 @@ def test_an_average_is_the_weighted_mean_of_the_moving_averages(tmp_path):
     average(inputs, str(tmp_path / "mostly"), weights=[3, 1])
     found = [checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path / n))["w"] for n in ("mean", "mostly")]
     assert torch.equal(found[0], torch.full((4, 2), 3.0)) and torch.equal(found[1], torch.full((4, 2), 2.0))
-    assert json.loads((checkpoints.open_checkpoint(tmp_path / "mean").path / "meta.json").read_text())["averaged"]
+    assert checkpoints.open_checkpoint(tmp_path / "mean").meta["averaged"]
 
 
 def test_models_of_different_sizes_are_not_averaged(tmp_path):

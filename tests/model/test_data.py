@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections import Counter
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import replace
 from threading import Event, Thread
 from time import sleep
 
@@ -19,9 +22,10 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
+from rushes.curation import manifest
 from rushes.curation.manifest import SET, ManifestError, open_run, publish
 from rushes.model.checkpoint import open_checkpoint
-from rushes.model.data import DataError, DataOptions, Loader, Plan, Shape, permute
+from rushes.model.data import Bucket, DataError, DataOptions, Loader, Plan, Shape, permute, plan, table
 from rushes.model.frames import ClipError, read_clip
 from rushes.model.sample import write_mp4
 from rushes.model.train import train_dit
@@ -52,23 +56,23 @@ def test_another_key_is_another_order_and_neighbours_are_torn_apart():
 
 
 def test_an_epoch_sees_no_clip_twice_and_all_full_batches():
-    plan = Plan((11, 7), batch=3, seed=5)
-    steps = [plan.at(step) for step in range(3 + 2)]
-    seen = [(bucket, row) for bucket, epoch, places in steps for row in plan.rows(bucket, epoch, places)]
+    one = Plan((11, 7), (3, 3), seed=5)
+    steps = [one.at(step) for step in range(3 + 2)]
+    seen = [(bucket, row) for bucket, epoch, places in steps for row in one.rows(bucket, epoch, places)]
     assert len(set(seen)) == len(seen) == 15
     assert Counter(bucket for bucket, _, _ in steps) == {0: 3, 1: 2}
-    assert [plan.at(step)[1] for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
+    assert [one.at(step)[1] for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
 
 
 def test_epochs_differ_and_the_same_step_is_always_the_same_batch():
-    rows = [Plan((100,), 4, 0).rows(*Plan((100,), 4, 0).at(step)).tolist() for step in (3, 28, 3)]
+    rows = [Plan((100,), (4,), 0).rows(*Plan((100,), (4,), 0).at(step)).tolist() for step in (3, 28, 3)]
     assert rows[0] == rows[2] != rows[1]
 
 
 def test_replacements_reach_every_clip_of_the_bucket():
-    plan = Plan((12,), batch=4, seed=0)
-    assert {plan.replacement(0, 5, attempt) for attempt in range(12)} == set(range(12))
-    assert plan.replacement(0, 5, 0) == 5
+    one = Plan((12,), (4,), seed=0)
+    assert {one.replacement(0, 5, attempt) for attempt in range(12)} == set(range(12))
+    assert one.replacement(0, 5, 0) == 5
 
 
 def test_ranks_split_the_batch_of_one_process(tmp_path, film):
@@ -248,15 +252,79 @@ def test_an_undecodable_clip_is_recorded_and_replaced_the_same_way_every_time(tm
     for workers in (0, 2):
         found = loader(run, frames_max=2, workers=workers)
         runs.append([[s.clip_id for s in batch.samples] for batch in found.batches(range(2))])
-        assert len(found.failures) == 1 and "bad.mp4" in found.failures[0]
+        assert len(found.failures) == 1 and "bad.mp4" in next(iter(found.failures.values()))
     assert runs[0] == runs[1]
     assert not any(f"{3:020x}" in ids for ids in runs[0])
 
 
 def test_past_the_budget_of_missing_files_the_run_stops_with_the_last_one_named(tmp_path, film):
-    run = make_run(tmp_path, [row(n, str(film) if n else "gone.mp4") for n in range(4)])
-    with pytest.raises(DataError, match=r"more than errors_max = 2.*gone\.mp4"):
+    run = make_run(tmp_path, [row(n, str(film) if n > 2 else f"gone-{n}.mp4") for n in range(11)])
+    with pytest.raises(DataError, match=r"3 clips could not be decoded, more than errors_max = 2.*gone-\d\.mp4"):
         list(loader(run, batch=4, frames_max=2, errors_max=2).batches(range(9)))
+    found = loader(run, batch=4, frames_max=2, errors_max=3)
+    assert len(list(found.batches(range(12)))) == 12, "the same clips that fail again are no others"
+    assert len(found.failures) == 3
+
+
+def test_above_the_rows_that_are_held_a_row_group_is_read_about_once_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "SET_ROWS_PER_GROUP", 100)
+    monkeypatch.setattr(table, "ROWS_HELD", 800)
+    run = make_run(tmp_path, [row(n, "film.mp4", BUCKET if n % 3 else TALL) for n in range(4_000)])
+    found, read = loader(run), []
+    one_group = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: (read.append(a[1]), one_group(*a, **k))[1])
+    seen = []
+    for step in range(999):  # an epoch, batches of 4
+        _, rows = found.rows_at(step)
+        seen += [int(found.table[int(row)].clip_id, 16) for row in rows]
+    assert len(set(seen)) == len(seen) > 3_990
+    assert len(read) < 3 * 40, "without windows nine draws in ten read a group"
+    assert np.abs(np.diff(seen)).mean() > 50, "neighbours in the epoch are not neighbours in the set"
+
+
+def test_balanced_batches_cost_alike():
+    clips = {
+        Shape(128, 192, 336): 9_000,
+        Shape(192, 192, 336): 5_000,
+        Shape(256, 192, 336): 900,
+        Shape(96, 256, 256): 40,
+    }
+
+    def cost(shape: Shape) -> float:
+        tokens = math.prod((shape.frames // 8, shape.height // 16, shape.width // 16))
+        return tokens * (1e4 + tokens)
+
+    options = DataOptions(batch=64, cost=cost)
+    for balance, most in ((None, 2.0), (8, 1.04)):
+        sizes = plan.batch_sizes(clips, replace(options, balance=balance))
+        buckets = [Bucket(s, ("x",), np.arange(n), sizes[s]) for s, n in clips.items() if n >= sizes[s]]
+        found = plan.imbalance(buckets, cost)
+        assert found < most and (balance or found > 1.3)
+    assert sizes[Shape(256, 192, 336)] == 64 and sizes[Shape(96, 256, 256)] == 64, "no more than there are, or `batch`"
+
+
+def test_every_rank_has_its_share_of_a_balanced_batch(tmp_path, film):
+    run = make_run(tmp_path, [row(n, str(film), bucket_frames=8 if n % 2 else 16) for n in range(24)])
+    options = DataOptions(**{**OPTIONS, "batch": 4, "balance": 2, "cost": lambda shape: shape.frames})
+    whole, halves = Loader([run], options), [Loader([run], options, rank, 2) for rank in range(2)]
+    assert {str(b.shape): b.batch for b in whole.buckets} == {"64x32x16": 4, "64x32x8": 8}
+    for step in range(4):
+        ids = [[s.clip_id for s in next(one.batches([step])).samples] for one in (whole, *halves)]
+        assert ids[0] == ids[1] + ids[2]
+
+
+def test_what_is_prepared_is_made_in_the_loader_s_thread(tmp_path, film):
+    run = make_run(tmp_path, [row(n, str(film)) for n in range(8)])
+    names = []
+
+    def prepare(batch):
+        names.append(threading.current_thread().name)
+        return [sample.clip_id for sample in batch.samples]
+
+    for workers in (0, 2):
+        for batch in loader(run, frames_max=2, workers=workers).batches(range(2), prepare):
+            assert batch.ready == [sample.clip_id for sample in batch.samples]
+    assert names[0] == "MainThread" and names[-1].startswith("batch")
 
 
 def test_a_clip_that_ends_early_is_not_stretched(film):

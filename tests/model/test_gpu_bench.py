@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import typer  # noqa: E402
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from rushes.model.dit import forward_flops  # noqa: E402
+from rushes.model.dit import DiT, train_flops  # noqa: E402
 from tests.bench import gpu  # noqa: E402
 
 torch.set_num_threads(1)
@@ -34,15 +38,29 @@ def test_every_row_is_measured(app):
     assert result.exit_code == 0, result.exception
     cells = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
     rows = [row for row in cells if row[0] in ("yes", "no", "TAE tiny")]
-    assert [row[0] for row in rows] == ["yes", "no", "yes", "no", "TAE tiny", "TAE tiny"]
-    assert all(row[2] == "2" and number(row[4]) > 0 for row in rows[:4])
-    assert all(number(row[3]) > 0 and number(row[4]) > 0 for row in rows[4:])
+    assert [row[0] for row in rows] == ["yes", "no"] * 6 + ["TAE tiny"] * 2
+    assert [row[1] for row in rows[:12:2]] == ["no", "selective", "yes"] * 2
+    assert all(row[2] == "2" and number(row[4]) > 0 for row in rows[:12])
+    assert all(number(row[3]) > 0 and number(row[4]) > 0 for row in rows[12:])
+    trained = [row for row in cells if row[0].startswith("train ")]
+    assert len(trained) == 2 and all(number(row[1]) > 0 for row in trained)
 
 
-def test_the_flops_of_a_clip_are_three_forward_passes():
+def test_what_fails_is_a_row_and_ends_nothing():
+    def broken() -> str:
+        raise RuntimeError("no | kernel")
+
+    assert gpu.row_or_reason(broken, "| a |", 3, time.monotonic()) == "| a | RuntimeError: no / kernel | | |"
+    assert "no time was left" in gpu.row_or_reason(broken, "| a |", 3, time.monotonic() - 1e4)
+
+
+def test_the_flops_of_a_training_step_are_those_that_torch_counts():
     scale = gpu.SMOKE
-    forward = forward_flops(scale.dit, 12, scale.text_tokens)  # 16 frames of 48 x 32 are 2 x 2 x 3 tokens
-    assert 2.7 * forward < gpu.flops_of(scale, torch.device("cpu")) < 3.3 * forward
+    model = DiT(scale.dit)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # others recompute the scores
+        gpu.loss_of(scale, model, 1, torch.device("cpu"))().backward()
+    wanted = train_flops(scale.dit, 12, scale.text_tokens)  # 16 frames of 48 x 32 are 2 x 2 x 3 tokens
+    assert counter.get_total_flops() == pytest.approx(wanted, rel=0.03)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from rushes.model.dit import DiT, DiTConfig  # noqa: E402
 from rushes.model.flow import FlowMatching, training_loss  # noqa: E402
@@ -91,6 +95,11 @@ def test_four_ranks_have_the_loss_and_the_gradients_of_one_process(four_ranks, l
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_between_micro_batches_no_rank_holds_a_whole_gradient(four_ranks, layout):
+    assert four_ranks[layout]["held"] == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_four_ranks_clip_and_step_as_one_process_does(four_ranks, layout):
     model = small_dit()
     trained = Trained(model, CLIPPED)
@@ -139,12 +148,28 @@ def test_blocks_compile_once_for_all_of_them_and_change_nothing(checkpointing, m
         assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
 
 
-def test_recomputed_activations_change_no_gradient():
+class Calls(TorchDispatchMode):
+    """Counts calls of torch's operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        self.counts[operation.name().partition("::")[2]] += 1
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("checkpointing, times", [(True, 2), ("selective", 1)])
+def test_recomputed_activations_change_no_gradient(checkpointing, times):
     loss, gradients = single()
     model = small_dit()
-    prepare_blocks(model.blocks, checkpointing=True, compiled=False)
-    again = loss_of(model, batch_of(0, 1))
-    again.backward()
+    prepare_blocks(model.blocks, checkpointing, compiled=False)
+    with Calls() as calls:
+        again = loss_of(model, batch_of(0, 1))
+        again.backward()
+    attended = sum(n for name, n in calls.counts.items() if "attention" in name and "backward" not in name)
+    assert attended == times * 2 * SMALL.layers, "selective recomputation keeps attention's results"
     assert torch.equal(again.detach(), loss)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.grad, gradients[name]), name

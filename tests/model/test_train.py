@@ -116,8 +116,18 @@ def test_a_loss_that_is_not_a_number_stops_with_a_sentence_and_keeps_the_last_ch
         return step_of
 
     monkeypatch.setattr(train, "dit_backward", poisoned)
+    skipped = tmp_path / "skipped"
+    assert train.train_dit(dit_recipe(), [small_run], str(skipped), small_tae, quiet)
+    fourth = entries(skipped)[3]
+    assert fourth["skipped"] == "loss is nan" and fourth["loss"] is None and fourth["gradient"] > 0
+    assert checkpoints.open_checkpoint(skipped).meta["skipped"] == 1
+    before, after = (
+        checkpoints.read_weights(checkpoints.Checkpoint(p, {}), averaged=False)
+        for p in checkpoints.published(skipped)[:2]
+    )
+    assert len(entries(skipped)) == 6 and not torch.equal(before["final.weight"], after["final.weight"])
     with pytest.raises(TrainingError, match=r"loss is nan at step 4 .*last good checkpoint is .*step-00000002"):
-        train.train_dit(dit_recipe(), [small_run], str(tmp_path), small_tae, quiet)
+        train.train_dit(dit_recipe("optimizer.skip_max=0"), [small_run], str(tmp_path), small_tae, quiet)
     weights = checkpoints.read_weights(checkpoints.open_checkpoint(tmp_path))
     assert all(torch.isfinite(value).all() for value in weights.values())
 
@@ -184,6 +194,11 @@ def test_the_rate_warms_up_halves_on_a_plateau_and_follows_a_cosine():
         halved.append(note_validation(progress, stage, loss))
     assert halved == [False, False, False, True, False, False, False, True]
     assert progress.factor == 0.25 and learning_rate(stage, 50, progress.factor) == 0.25
+    slow, floored = Progress(), Progress()
+    assert not any(note_validation(slow, stage, 0.9997**n) for n in range(200)), "0.03 % a validation is progress"
+    for _ in range(100):
+        note_validation(floored, stage, 1.0)
+    assert floored.factor == stage.lr_floor
     cosine = Stage(name="s", steps=100, lr=1.0, schedule="cosine")
     assert learning_rate(cosine, 0, 0.25) == 1.0 and learning_rate(cosine, 50, 1.0) == pytest.approx(0.5)
     assert learning_rate(cosine, 99, 1.0) < 1e-3

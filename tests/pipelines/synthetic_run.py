@@ -212,7 +212,7 @@ def _sets(clips: pa.Table, recipe: Recipe) -> dict[str, pa.Table]:
 
 
 def _write_stills(root: Path, recipe: Recipe, clips: pa.Table, pictures: list[bytes]) -> None:
-    part = recipe.part_hash("analyze")
+    part = recipe.analysis_hash()
     by_source: dict[str, list[dict[str, Any]]] = {}
     for index, row in enumerate(clips.select(["clip_id", "source_id", "start_s"]).to_pylist()):
         for step in range(4):

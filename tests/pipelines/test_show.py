@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from rushes.curation import manifest, rules
+from rushes.curation import manifest, rules, storage
 from rushes.curation.manifest import ManifestError
 from rushes.curation.signals import STATUSES
 from rushes.pipelines.cli.show import print_funnel, print_story
@@ -207,7 +207,7 @@ def test_a_mistyped_clip_id_is_answered_with_the_nearest(run):
 
 def test_rows_are_fetched_in_the_order_asked_for_across_files_and_groups(run, monkeypatch, tmp_path):
     monkeypatch.setattr(manifest, "ROWS_PER_FILE", 150)
-    monkeypatch.setattr(manifest, "ROWS_PER_GROUP", 40)
+    monkeypatch.setattr(storage, "ROWS_PER_GROUP", 40)
     split = republish(run, tmp_path)
     ids = run.table("clips")["clip_id"].to_pylist()
     wanted = [399, 0, 151, 149, 41, 0]

@@ -1,0 +1,183 @@
+"""OBSERVE: one decode of a file, or of a part of it, feeds every meter and leaves tracks and stills.
+
+Batches of frames go through the meters and out come record batches of OBSERVED (curation/tracks.py), some tens of
+seconds each: memory does not grow with a file's length, and a caller writes them as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from rushes.curation import meter, tracks
+from rushes.curation.recipe import Recipe
+from rushes.curation.tracks import OBSERVED, Facts
+from rushes.curation.video.batch import Batch, batches
+from rushes.curation.video.decode import Decoded, DecodeError, opened
+from rushes.curation.video.source import Source, fingerprint, resolve
+from rushes.curation.visual.stills import encode
+
+CHUNK_S = 40.0  # footage in one record batch, seconds
+CHUNK_FRAMES = 4096  # and at most so many frames
+LEAD_S = 4.0  # a part decodes so much before its begin: the longest window of a meter is 2 s
+
+
+class Observer:
+    """`Observer(recipe)(source)`; an ordinary class without an engine, built once per process.
+
+    Raises RecipeError when it is built, where a meter of the recipe cannot be imported.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        meter.custom_columns(recipe.meters)
+
+    def __call__(self, source: Source, begin_s: float = 0.0, end_s: float | None = None, part: int = 0) -> Observation:
+        """The file from begin_s to end_s (None: to its end), seconds from its first frame, as its part `part`."""
+        return Observation(self.recipe, source, begin_s, end_s, part)
+
+
+class Observation:
+    """One decode in progress: `batches` streams it. Nothing that is wrong with the footage is raised.
+
+    source and transient (leave no record of this) are right once `batches` is exhausted.
+    """
+
+    def __init__(self, recipe: Recipe, source: Source, begin_s: float, end_s: float | None, part: int) -> None:
+        self._recipe, self._begin_s, self._end_s, self._part = recipe, begin_s, end_s, part
+        self.source, self.transient = source, False
+        self._chunk = 0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Record batches of OBSERVED, at least one; the last holds the facts."""
+        end = Decoded()
+        held = _Chunk()
+        error = None
+        try:
+            before = identity(self.source.uri)
+            try:
+                for found, fields in self._observe(end):
+                    if held.full:
+                        yield self._flush(held)
+                        held = _Chunk()
+                    held.add(found, fields)
+                if not end.frames:
+                    error = "no frame can be decoded" + (f": {end.errors[0]}" if end.errors else "")
+            except DecodeError as failure:
+                error = str(failure)
+            if changed(self.source, before):
+                self.transient, error = True, "the file changed while it was read"
+        except FileNotFoundError:
+            self.transient, error = True, "the file vanished before it was read"
+        except OSError as failure:
+            self.transient, error = True, f"the file cannot be read now ({failure})"
+        self.transient |= end.transient
+        self.source = self._judged(end, error)
+        yield self._flush(held, self._facts(end))
+
+    def _observe(self, end: Decoded) -> Iterator[tuple[_Observed, list[pa.Field]]]:
+        visual = self._recipe.visual
+        meters: list[meter.Meter] | None = None
+        fields: list[pa.Field] = []
+        with opened(self.source.uri, vectors=True) as (container, stream):
+            for batch in batches(
+                container, stream, end, self._begin_s, self._end_s, LEAD_S, visual.stills_per_s, visual.stills_side
+            ):
+                if meters is None:
+                    meters = meter.build(self._recipe, batch.info)
+                    fields = [pa.field(tracks.TIME, pa.float64()), *(f for m in meters for f in m.tracks)]
+                found = _through(meters, batch)
+                if found is not None:
+                    yield found, fields
+
+    def _judged(self, end: Decoded, error: str | None) -> Source:
+        errors = [error] if error else end.errors
+        told = "; ".join(errors) or None
+        if error:
+            return replace(self.source, clips=0).failed(error)
+        return replace(self.source, status="partial" if told else "ok", error=told)
+
+    def _facts(self, end: Decoded) -> Facts:
+        return Facts(self.source, end.info, end.kept_end_s, not end.stopped, self.transient)
+
+    def _flush(self, held: _Chunk, facts: Facts | None = None) -> pa.RecordBatch:
+        frames, data, stills = held.packed()
+        row = {
+            "source_id": self.source.source_id or self.source.uri, "part": self._part, "chunk": self._chunk,
+            "frames": frames, "facts": None if facts is None else facts.to_json(), "tracks": data, "stills": stills,
+        }  # fmt: skip
+        self._chunk += 1
+        return pa.RecordBatch.from_pylist([row], OBSERVED)
+
+
+class _Observed:
+    """Tracks of one batch, and its stills as (seconds, JPEG)."""
+
+    def __init__(self, values: dict[str, np.ndarray], stills: list[tuple[float, bytes]]) -> None:
+        self.values, self.stills = values, stills
+
+
+class _Chunk:
+    """What waits to be written as one record batch."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[str, np.ndarray]] = []
+        self._stills: list[tuple[float, bytes]] = []
+        self._fields: list[pa.Field] = []
+        self._frames = 0
+
+    @property
+    def full(self) -> bool:
+        if not self._parts:
+            return False
+        begin_s, end_s = self._parts[0][tracks.TIME][0], self._parts[-1][tracks.TIME][-1]
+        return end_s - begin_s >= CHUNK_S or self._frames >= CHUNK_FRAMES
+
+    def add(self, found: _Observed, fields: list[pa.Field]) -> None:
+        self._parts.append(found.values)
+        self._stills += found.stills
+        self._fields = fields
+        self._frames += len(found.values[tracks.TIME])
+
+    def packed(self) -> tuple[int, bytes | None, list[dict[str, object]]]:
+        if not self._parts:
+            return 0, None, []
+        joined = {f.name: np.concatenate([part[f.name] for part in self._parts]) for f in self._fields}
+        stills = [{"t_s": t_s, "jpeg": jpeg} for t_s, jpeg in self._stills]
+        return self._frames, tracks.pack(joined, self._fields), stills
+
+
+def _through(meters: list[meter.Meter], batch: Batch) -> _Observed | None:
+    """A batch through all meters; None where it only warmed them up."""
+    values: dict[str, np.ndarray] = {tracks.TIME: batch.time_s}
+    for one in meters:
+        values.update(one.observe(batch))
+    if batch.lead == len(batch):
+        return None
+    if batch.lead:
+        values = {name: array[batch.lead :] for name, array in values.items()}
+    return _Observed(values, [(float(batch.time_s[place]), encode(bgr)) for place, bgr in batch.stills])
+
+
+def identity(uri: str) -> tuple[int | None, int | None]:
+    """Size and time of a file as its file system tells them. Raises FileNotFoundError."""
+    fs, path = resolve(uri)
+    info = fs.get_file_info(path)
+    if info.type == pafs.FileType.NotFound:
+        raise FileNotFoundError(uri)
+    return info.size, info.mtime_ns
+
+
+def changed(source: Source, before: tuple[int | None, int | None]) -> bool:
+    """Whether the file is another than the one that `source` names, or than the one whose identity was `before`.
+
+    On a local disk its fingerprint is taken again: a file that was replaced after the probe is not taken for it.
+    """
+    if identity(source.uri) != before or (source.size_bytes is not None and source.size_bytes != before[0]):
+        return True
+    local = isinstance(resolve(source.uri)[0], pafs.LocalFileSystem)
+    return local and source.source_id is not None and fingerprint(source.uri) != source.source_id

@@ -1,0 +1,153 @@
+"""Batches of decoded frames: what meters see. Small arrays stacked over frames; the pictures are gone.
+
+A batch holds some tens of frames, so that one call of NumPy or OpenCV serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from rushes.curation.video.decode import Decoded, Frame, StreamInfo, frames, shrink_stack
+
+FRAMES = 32  # of a batch
+TIME_EPS = 1e-6  # seconds: rounding of timestamps
+
+
+@dataclass
+class Batch:
+    """Some tens of frames in a row.
+
+    time_s: float64 [n], seconds from the file's first frame. key, corrupt, bidirectional: bool [n] (coded on its own;
+    marked as damaged; a B-frame). luma: uint8 [n, h, w], longer side about 160. vectors: per frame the codec's motion
+    vectors (structured, at most about 1,000, evenly chosen) or None. stills: (place in the batch, upright uint8 BGR
+    [h, w, 3]). before_s: time of the frame before the batch, None at the file's start. lead: so many of its frames are
+    only there to warm up: their tracks are dropped.
+    """
+
+    info: StreamInfo
+    time_s: np.ndarray
+    key: np.ndarray
+    corrupt: np.ndarray
+    bidirectional: np.ndarray
+    luma: np.ndarray
+    chroma: np.ndarray | None
+    vectors: list[np.ndarray | None]
+    stills: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    before_s: float | None = None
+    lead: int = 0
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    @cached_property
+    def tiny_luma(self) -> np.ndarray:
+        """uint8 [n, h/2, w/2]."""
+        return shrink_stack(self.luma, 2)
+
+    @cached_property
+    def tiny_bgr(self) -> np.ndarray:
+        """uint8 [n, h/2, w/2, 3]: what shot detection looks at."""
+        luma = self.tiny_luma
+        flat = luma.reshape(-1, luma.shape[2])
+        if self.chroma is None:
+            return cv2.cvtColor(flat, cv2.COLOR_GRAY2BGR).reshape(*luma.shape, 3)
+        u, v = (self.chroma[:, i].reshape(flat.shape) for i in (0, 1))
+        return cv2.cvtColor(cv2.merge([flat, v, u]), cv2.COLOR_YCrCb2BGR).reshape(*luma.shape, 3)
+
+    def every(self, step: int) -> np.ndarray:
+        """bool [n]: about every `step`-th frame, on a grid of the file's time: parts of a file choose the same."""
+        return _steps(np.rint(self._times * self.info.fps), step)
+
+    def ticks(self, per_s: float) -> np.ndarray:
+        """bool [n]: the first frame of every 1 / per_s seconds of the file."""
+        return _steps(np.floor(self._times * per_s + TIME_EPS), 1)
+
+    @cached_property
+    def _times(self) -> np.ndarray:
+        """float64 [n + 1]: times with that of the frame before; at the file's start one that no grid holds."""
+        before = -1e9 if self.before_s is None else self.before_s
+        return np.concatenate([[before], self.time_s])
+
+
+def _steps(slots: np.ndarray, step: int) -> np.ndarray:
+    numbers = slots // step
+    return numbers[1:] > numbers[:-1]
+
+
+def tick(time_s: float, before_s: float | None, per_s: float) -> bool:
+    """Whether the frame is the first in its 1 / per_s seconds of the file: as Batch.ticks, for one frame."""
+    if before_s is None:
+        return True
+    return np.floor(time_s * per_s + TIME_EPS) > np.floor(before_s * per_s + TIME_EPS)
+
+
+class _Stack:
+    """Collects frames into arrays of one batch."""
+
+    def __init__(self, info: StreamInfo, first: Frame) -> None:
+        self._info = info
+        self._luma = np.empty((FRAMES, *first.luma.shape), np.uint8)
+        tiny = first.luma.shape[0] // 2 or 1, first.luma.shape[1] // 2 or 1
+        self._chroma = np.empty((FRAMES, 2, *tiny), np.uint8) if first.has_chroma else None
+        self._facts: list[tuple[float, bool, bool, bool]] = []
+        self._vectors: list[np.ndarray | None] = []
+        self.stills: list[tuple[int, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def add(self, frame: Frame) -> None:
+        place = len(self._facts)
+        frame.small_luma(self._luma[place])
+        if self._chroma is not None:
+            frame.tiny_chroma(self._chroma[place])
+        self._vectors.append(frame.vectors)
+        self._facts.append((frame.time_s, frame.key, frame.corrupt, frame.bidirectional))
+
+    def batch(self, before_s: float | None, begin_s: float) -> Batch:
+        count = len(self._facts)
+        time_s, *flags = (np.array(column) for column in zip(*self._facts, strict=True))
+        return Batch(
+            self._info, time_s, *flags, self._luma[:count],
+            None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, before_s,
+            int(np.searchsorted(time_s, begin_s - TIME_EPS)),
+        )  # fmt: skip
+
+
+def batches(
+    container: object, stream: object, end: Decoded, begin_s: float = 0.0, end_s: float | None = None,
+    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640,
+) -> Iterator[Batch]:  # fmt: skip
+    """Batches of the frames that are shown from begin_s to end_s (None: to the file's end), seconds.
+
+    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up. `end` is filled as
+    frames come. stills_per_s: 0 takes none.
+    """
+    stack: _Stack | None = None
+    before_batch: float | None = None
+    before: float | None = None
+    from_s = max(0.0, begin_s - lead_s)
+    for frame in frames(container, stream, end, from_s):
+        if end_s is not None and frame.time_s >= end_s - TIME_EPS:
+            end.stopped = True
+            break
+        if stack is None:
+            stack, before_batch = _Stack(frame.info, frame), before
+        stack.add(frame)
+        if stills_per_s and frame.time_s >= begin_s - TIME_EPS:
+            first = before is None and begin_s <= 0
+            if first or (before is not None and tick(frame.time_s, before, stills_per_s)):
+                stack.stills.append((len(stack) - 1, frame.still(stills_side)))
+        before = frame.time_s
+        if before >= begin_s - TIME_EPS:
+            end.kept, end.kept_end_s = end.kept + 1, end.end_s
+        if len(stack) == FRAMES:
+            yield stack.batch(before_batch, begin_s)
+            stack = None
+    if stack is not None and len(stack):
+        yield stack.batch(before_batch, begin_s)

@@ -1,0 +1,49 @@
+"""What `rushes curate` refuses, before any work: the same for a dry run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rushes.curation import manifest, rules
+from rushes.curation.manifest import ManifestError
+from rushes.curation.meter import custom_columns
+from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.video import containers
+from rushes.curation.video.inputs import list_inputs
+from rushes.pipelines.stages.captioning import check as check_captioning
+
+
+def check(
+    recipe: Recipe, inputs: list[str], root: str, column: str | None = None, limit: int | None = None
+) -> list[str]:
+    """The inputs' addresses, once nothing stands in the way of a run. Nothing is written.
+
+    Raises InputError, RecipeError or ManifestError: one sentence each.
+    """
+    own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
+    rules.check(recipe, own)
+    wrong = containers.unknown_format(recipe.formats)
+    if wrong:
+        raise RecipeError(f"Recipe key 'formats': {wrong}.")
+    uris = list_inputs(inputs, column=column, limit=limit)
+    check_captioning(recipe)
+    check_output(root)
+    return uris
+
+
+def check_output(root: str) -> None:
+    """Raises ManifestError where a run cannot be written at `root`."""
+    fs, path = manifest.resolve(root)
+    if not manifest.is_local(fs):
+        return
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ManifestError(f"{root} is a file, not a folder; choose another output.")
+    there = folder
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise ManifestError(f"{root} cannot be written: {there} is no folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ManifestError(f"{root} cannot be written: {there} is not writable for this user.")
