@@ -55,6 +55,7 @@ class DiTConfig:
     grid: tuple[int, int, int] = (32, 64, 64)  # tokens (t, h, w) that the position tables hold: 16 s, 1024 px
     text_widths: dict[str, int] = field(default_factory=lambda: dict(PAPER_TEXT))  # encoder name -> feature width
     qk_norm: bool = False
+    first_frame: bool = False  # image to video: the first frame's latent is told beside the noisy one
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -209,6 +210,8 @@ class DiT(nn.Module):
         dim = config.dim
         # A convolution whose kernel is its stride is a linear layer on patches.
         self.patch = nn.Linear(config.patch_width, dim)
+        told = (config.latent_channels + 1) * math.prod(config.patch)  # a latent, and whether it is there
+        self.first = nn.Linear(told, dim, bias=False) if config.first_frame else None
         self.positions = Positions(config)
         self.text = TextProjector(config.text_widths, dim)
         self.time = TimeEmbedding(dim)
@@ -231,7 +234,7 @@ class DiT(nn.Module):
         if self.final.weight.is_meta:
             return
         seed = int(torch.randint(1 << 62, ())) if seed is None else seed
-        branches = ("modulation.weight", "cross_attention.o.weight", "final.weight")
+        branches = ("first.weight", "modulation.weight", "cross_attention.o.weight", "final.weight")
         for name, parameter in self.named_parameters():
             whole = torch.zeros(parameter.shape, dtype=parameter.dtype, device=parameter.device)
             if name.endswith("norm.weight") or (name.startswith("text.norms") and name.endswith("weight")):
@@ -249,16 +252,22 @@ class DiT(nn.Module):
         text: dict[str, Tensor],
         text_mask: dict[str, Tensor],
         drop_text: Tensor | None = None,
+        first: Tensor | None = None,
+        first_given: Tensor | None = None,
     ) -> Tensor:
         """The velocity at (latent, t).
 
         latent: [B, C, T, H, W], H and W multiples of 2; an image has T = 1. t: [B] in [0, 1], 0 = noise.
         text: encoder name -> features [B, L, width]; text_mask: name -> [B, L] bool, true = a real token.
         drop_text: [B] bool, true = answer without the text (classifier-free guidance).
+        first: [B, C, 1, H, W], the latent of the first frame alone (options.first_frame); first_given: [B] bool, false:
+        this clip is answered without it; None: all have it.
         Returns [B, C, T, H, W]. Raises ValueError on another shape.
         """
         grid = token_grid(self.config, latent.shape)
         x = self.patch(patchify(latent, self.config.patch))  # [B, N, dim]
+        if first is not None:
+            x = x + self.first(patchify(_told(first, first_given, latent), self.config.patch)).to(x.dtype)
         positions = self.positions(grid).to(x.dtype)  # [1, N, dim]
         context, mask = self.text(text, text_mask, drop_text)  # [B, L, dim], [B, L]
         context, mask = context.to(x.dtype), mask[:, None, None, :]
@@ -273,6 +282,14 @@ class DiT(nn.Module):
         shift, scale = (self.final_modulation + time.unsqueeze(1)).to(x.dtype).unsqueeze(2).unbind(1)
         x = self.final(self.final_norm(x) * (1 + scale) + shift)  # [B, N, C*1*2*2]
         return unpatchify(x, grid, self.config)
+
+
+def _told(first: Tensor, given: Tensor | None, latent: Tensor) -> Tensor:
+    """[B, C + 1, T, H, W]: the first frame's latent at t = 0, zeros behind it; the last channel says where it is."""
+    mask = torch.ones_like(first[:, :1])
+    known = torch.cat([first, mask], 1).to(latent.dtype)
+    known = known if given is None else known * given.view(-1, 1, 1, 1, 1)
+    return F.pad(known, (0, 0, 0, 0, 0, latent.shape[2] - 1))
 
 
 def patchify(latent: Tensor, patch: tuple[int, int, int]) -> Tensor:

@@ -1,8 +1,9 @@
 """How good models are, several side by side on the same clips: autoencoders by what they reproduce, transformers by
 what they sample.
 
-An autoencoder's PSNR says little alone, so two answers that know no video stand beside it: each clip's own mean frame,
-and one mean frame for all clips of a shape, the best that could be answered without looking.
+An autoencoder's PSNR says little alone, so answers that learned nothing stand beside it (model/yardsticks.py): one mean
+frame for all clips of a shape, the best that could be answered without looking; each clip's own mean frame; and a
+linear transform at the same compression. What a network is worth is what it has above the last.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from torch import Tensor
 
 from rushes.model.data import Batch, DataOptions, Loader, Sample, Shape
 from rushes.model.dit import DiT
-from rushes.model.features import Extractor, Moments, frechet_distance
+from rushes.model.features import Extractor, Moments, VideoExtractor, frechet_distance
 from rushes.model.flow import Process
 from rushes.model.sample import sample_video, to_frames
 from rushes.model.steps import to_video
-from rushes.model.tae import TAE, TILE_FRAMES
+from rushes.model.tae import TAE
 from rushes.model.text import TextEncoders
+from rushes.model.tiling import TILE_FRAMES, decode_tiled, encode_tiled
+from rushes.model.yardsticks import CORRELATIONS, linear_reconstruction, mean_frame
 
 PEAK = 255.0  # of 8-bit pixels
 PSNR_MOST = 100.0  # dB that an exact copy (a still clip against its mean frame) counts in a mean
@@ -40,11 +43,12 @@ Sampler = Callable[[Sample, Shape, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Means over clips. psnr: dB, higher is better; ssim: up to 1; fid: 0 is best; pace: frames/s, both ways."""
+    """Means over clips. psnr: dB, higher is better; ssim: up to 1; fid, fvd: 0 is best; pace: frames/s, both ways."""
 
     psnr: float
     ssim: float
     fid: float
+    fvd: float
     encode_pace: float
     decode_pace: float
 
@@ -54,11 +58,13 @@ class Truth:
     """The clips that are evaluated on, and what answers without a model reach on them.
 
     clip_mean_psnr: each clip against its own mean frame; set_mean_psnr: against the mean frame of all clips of its
-    shape; both dB, mean over clips. features: of all frames. pace_shape: what paces are measured on.
+    shape; both dB, mean over clips. features: of all frames; video_features: of pieces of 16. pace_shape: what paces
+    are measured on.
     """
 
     clips: int
     features: Moments
+    video_features: Moments
     clip_mean_psnr: float
     set_mean_psnr: float
     pace_shape: Shape
@@ -117,12 +123,36 @@ class Clips:
         return self.loader.batches(range(self.count))
 
 
-def survey(clips: Clips, extractor: Extractor) -> Truth:
+@dataclass(frozen=True)
+class Extractors:
+    """Of frames (FID) and of pieces of 16 frames (FVD)."""
+
+    frames: Extractor
+    videos: VideoExtractor
+
+
+class Seen:
+    """Moments of the features of all videos that are added."""
+
+    def __init__(self, extractors: Extractors) -> None:
+        self.extractors, self.frames, self.videos = extractors, Moments(), Moments()
+
+    def add(self, frames: np.ndarray) -> None:
+        """uint8 [T, H, W, 3]."""
+        self.frames.add(self.extractors.frames(frames))
+        self.videos.add(self.extractors.videos(frames))
+
+    def distances(self, truth: Truth) -> tuple[float, float]:
+        """(FID, FVD) to the truth."""
+        return frechet_distance(truth.features, self.frames), frechet_distance(truth.video_features, self.videos)
+
+
+def survey(clips: Clips, extractors: Extractors) -> Truth:
     """What is true of the clips, before any model: decodes them twice."""
-    features, means = Moments(), {}
+    seen, means = Seen(extractors), {}
     for batch in clips:
         frames = batch.frames[0]
-        features.add(extractor(frames))
+        seen.add(frames)
         count, mean = means.get(batch.shape, (0, np.float32(0)))
         means[batch.shape] = count + 1, mean + (mean_frame(frames) - mean) / (count + 1)
     scores = []
@@ -131,12 +161,20 @@ def survey(clips: Clips, extractor: Extractor) -> Truth:
         stills = mean_frame(frames), means[batch.shape][1]
         scores.append([_decibels(float(np.mean((frames - still) ** 2, dtype=np.float64))) for still in stills])
     own, whole = np.mean(np.minimum(scores, PSNR_MOST), axis=0)
-    return Truth(clips.count, features, float(own), float(whole), batch.shape)
+    return Truth(clips.count, seen.frames, seen.videos, float(own), float(whole), batch.shape)
 
 
-def mean_frame(frames: np.ndarray) -> np.ndarray:
-    """The mean frame, float32 [H, W, 3], not rounded."""
-    return frames.mean(0, dtype=np.float64).astype(np.float32)
+def linear_psnr(clips: Clips, channels: int) -> tuple[float, float]:
+    """(dB, mean over the clips; its correlation) of the linear transform with `channels` numbers a block.
+
+    The correlation is the one that does best on these clips.
+    """
+    scores = [
+        [min(psnr(f, linear_reconstruction(f, channels, one)), PSNR_MOST) for one in CORRELATIONS]
+        for f in (batch.frames[0] for batch in clips)
+    ]
+    means = np.mean(scores, axis=0)
+    return float(means.max()), CORRELATIONS[int(means.argmax())]
 
 
 # ---- autoencoders --------------------------------------------------------------------------------------------------
@@ -146,19 +184,19 @@ def mean_frame(frames: np.ndarray) -> np.ndarray:
 def reconstruct(tae: TAE, frames: np.ndarray) -> np.ndarray:
     """uint8 [T, H, W, 3] -> the same through the autoencoder, tile by tile."""
     video = to_video(frames[None], tae.latent_mean.device)
-    return to_frames(tae.decode_tiled(tae.encode_tiled(video).mean, len(frames)))
+    return to_frames(decode_tiled(tae, encode_tiled(tae, video).mean, len(frames)))
 
 
-def evaluate_tae(tae: TAE, clips: Clips, truth: Truth, extractor: Extractor) -> Reconstruction:
+def evaluate_tae(tae: TAE, clips: Clips, truth: Truth, extractors: Extractors) -> Reconstruction:
     """The autoencoder on the clips; its pace on one tile of their last shape."""
-    scores, features = [], Moments()
+    scores, seen = [], Seen(extractors)
     for batch in clips:
         frames = batch.frames[0]
         made = reconstruct(tae, frames)
         scores.append((min(psnr(frames, made), PSNR_MOST), ssim(frames, made)))
-        features.add(extractor(made))
+        seen.add(made)
     means = map(float, np.mean(scores, axis=0))
-    return Reconstruction(*means, frechet_distance(truth.features, features), *paces(tae, truth.pace_shape))
+    return Reconstruction(*means, *seen.distances(truth), *paces(tae, truth.pace_shape))
 
 
 @torch.no_grad()
@@ -199,9 +237,9 @@ def sampler(
     return make
 
 
-def evaluate_samples(make: Sampler, clips: Clips, truth: Truth, extractor: Extractor) -> float:
-    """FID between the clips and one video of the same shape for the caption of each."""
-    features = Moments()
+def evaluate_samples(make: Sampler, clips: Clips, truth: Truth, extractors: Extractors) -> tuple[float, float]:
+    """(FID, FVD) between the clips and one video of the same shape for the caption of each."""
+    seen = Seen(extractors)
     for number, batch in enumerate(clips):
-        features.add(extractor(make(batch.samples[0], batch.shape, number)))
-    return frechet_distance(truth.features, features)
+        seen.add(make(batch.samples[0], batch.shape, number))
+    return seen.distances(truth)

@@ -8,11 +8,15 @@ Inception's. So an extractor carries its name wherever its number goes:
     open_clip:NAME/TAG   the image tower of an open_clip model; TAG is a pretrained tag or a checkpoint's path
     random-conv          a small convolutional network of fixed random weights: offline, sees blur and noise, compares
                          models on the same frames with each other and with nothing else
+
+FVD (Unterthiner 2018) is the same distance between features of pieces of 16 frames (`VideoExtractor`). Its file takes
+videos float32 [N, 3, 16, H, W] in [0, 1], an exported I3D for example; its random-conv looks over time as well.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +30,8 @@ from torch import Tensor, nn
 
 OFFLINE, CLIP_PREFIX = "random-conv", "open_clip:"
 OFFLINE_NAME = "random-conv features, seed 0: comparable only with itself"
+OFFLINE_VIDEO_NAME = "random-conv over space and time, seed 0: comparable only with itself"
+PIECE = 16  # frames of one feature (FVD's)
 OFFLINE_CHANNELS = (3, 16, 32, 64)  # of the offline network; its features are the means of the last three
 AT_ONCE = 64  # frames that go through an extractor together
 
@@ -63,32 +69,78 @@ class Extractor:
         return np.concatenate(parts)
 
 
+@dataclass(frozen=True)
+class VideoExtractor:
+    """As Extractor, of pieces of 16 frames. network: videos [N, 3, 16, H, W] in [0, 1] -> [N, D]."""
+
+    name: str
+    network: Callable[[Tensor], Tensor]
+    device: torch.device | str = "cpu"
+
+    @torch.no_grad()
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """uint8 [T, H, W, 3] -> float64 [N, D], N = T // 16; a shorter video is one piece, its last frame held.
+
+        Raises FeaturesError.
+        """
+        if len(frames) < PIECE:
+            frames = np.concatenate([frames, np.repeat(frames[-1:], PIECE - len(frames), 0)])
+        found = []
+        for start in range(0, len(frames) - PIECE + 1, PIECE):
+            pixels = torch.from_numpy(np.ascontiguousarray(frames[start : start + PIECE])).to(self.device)
+            video = pixels.permute(3, 0, 1, 2)[None].float() / 255
+            try:
+                told = self.network(video)
+            except RuntimeError as error:  # what TorchScript raises, whatever is wrong
+                reason = " ".join(str(error).split())[-300:]
+                raise FeaturesError(f"{self.name} does not take videos {list(video.shape)}: {reason}") from error
+            if not isinstance(told, Tensor) or told.ndim != 2 or len(told) != 1:
+                got = list(told.shape) if isinstance(told, Tensor) else type(told).__name__
+                raise FeaturesError(f"{self.name} must answer [N, D] for N videos, and answered {got} for one.")
+            found.append(told.double().cpu().numpy())
+        return np.concatenate(found)
+
+
+def load_video_extractor(source: str = OFFLINE, device: torch.device | str = "cpu") -> VideoExtractor:
+    """The extractor of videos that `source` names: a TorchScript file or random-conv. Raises FeaturesError."""
+    if source == OFFLINE:
+        return VideoExtractor(OFFLINE_VIDEO_NAME, RandomConv(time=True).to(device), device)
+    return VideoExtractor(f"TorchScript {Path(source).name}", _script(source, device, "a TorchScript file"), device)
+
+
+def _script(source: str, device: torch.device | str, known: str) -> nn.Module:
+    if not Path(source).is_file():
+        raise FeaturesError(f"There is no extractor '{source}': name {known}, or {OFFLINE}.")
+    try:
+        return torch.jit.load(source, map_location=device).eval()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise FeaturesError(f"{source} is not a TorchScript file (torch.jit.save): {reason}") from error
+
+
 def load_extractor(source: str = OFFLINE, device: torch.device | str = "cpu") -> Extractor:
     """The extractor that `source` names (see the module). Raises FeaturesError."""
     if source == OFFLINE:
         return Extractor(OFFLINE_NAME, RandomConv().to(device), device)
     if source.startswith(CLIP_PREFIX):
         return Extractor(source, _open_clip(source, device), device)
-    if not Path(source).is_file():
-        raise FeaturesError(
-            f"There is no extractor '{source}': name a TorchScript file, open_clip:NAME/TAG, or {OFFLINE}."
-        )
-    try:
-        network = torch.jit.load(source, map_location=device).eval()
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise FeaturesError(f"{source} is not a TorchScript file (torch.jit.save): {reason}") from error
+    network = _script(source, device, "a TorchScript file, open_clip:NAME/TAG")
     return Extractor(f"TorchScript {Path(source).name}", network, device)
 
 
 class RandomConv(nn.Module):
-    """Three strided convolutions of fixed random weights; [N, 3, H, W] in [0, 1] -> [N, 16 + 32 + 64]."""
+    """Three strided convolutions of fixed random weights; [N, 3, H, W] in [0, 1] -> [N, 16 + 32 + 64].
 
-    def __init__(self) -> None:
+    time: [N, 3, T, H, W], and the kernels look over time as well.
+    """
+
+    def __init__(self, time: bool = False) -> None:
         super().__init__()
+        self.convolve, sides = (F.conv3d, (3, 3, 3)) if time else (F.conv2d, (3, 3))
         random = torch.Generator().manual_seed(0)
         self.kernels = nn.ParameterList(
-            torch.randn(cout, cin, 3, 3, generator=random) * (2 / (9 * cin)) ** 0.5  # He 2015: keeps the variance
+            torch.randn(cout, cin, *sides, generator=random)
+            * (2 / (math.prod(sides) * cin)) ** 0.5  # He 2015: keeps the variance
             for cin, cout in pairwise(OFFLINE_CHANNELS)
         )
         self.requires_grad_(False)
@@ -96,8 +148,8 @@ class RandomConv(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x, means = 2 * images - 1, []
         for kernel in self.kernels:
-            x = F.relu(F.conv2d(x, kernel, stride=2, padding=1))
-            means.append(x.mean((2, 3)))
+            x = F.relu(self.convolve(x, kernel, stride=2, padding=1))
+            means.append(x.flatten(2).mean(2))
         return torch.cat(means, dim=1)
 
 

@@ -27,6 +27,8 @@ TIME_EPS = 1e-6  # seconds: time stamps are ratios of integers, wanted times are
 SHRUNK_FIRST = "yuv420p"  # what clips are cut to; as RGB afterwards, they are what a 4:2:0 video of that size holds
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 UNBLOCKED_AREA = 0.5  # share of the coded area, up to which nothing is seen of blocks that were not smoothed
+HD_WIDTH, SD_HEIGHT = 1280, 576  # from where on a video that names no colour matrix is BT.709 (mpv's rule)
+UNNAMED_SPACE = 2  # AVCOL_SPC_UNSPECIFIED
 #: Containers that hold their own pictures, from local files: FFmpeg would take a text for a list of other files.
 OWN_PICTURES = {"format_whitelist": "mov,mp4,matroska,webm,avi,mpegts", "protocol_whitelist": "file"}
 MISSING_FRAMES = 2  # that a clip may end early: a cut lands on a frame, and rates are rounded
@@ -122,6 +124,17 @@ def _fill(container: av.container.InputContainer, uri: str, times: np.ndarray, o
     raise ClipError(f"{uri} cannot be decoded: {len(wanted)} of its frames are missing.")
 
 
+def colour_space(frame: av.VideoFrame) -> Any:
+    """The colour matrix that a frame is to be read with: its own, or as players do where it names none: BT.709 from
+    1280 columns or 577 rows on, BT.601 below. None: the frame's own.
+    """
+    from av.video.reformatter import Colorspace
+
+    if int(frame.colorspace) != UNNAMED_SPACE:
+        return None
+    return Colorspace.ITU709 if frame.width >= HD_WIDTH or frame.height > SD_HEIGHT else Colorspace.ITU601
+
+
 class _Fit:
     """Frames of one clip to uint8 [height, width, 3]: upright, scaled to cover, cut around the centre.
 
@@ -139,14 +152,16 @@ class _Fit:
         self.high, self.wide = max(self.height, round(frame.height * scale)), max(self.width, round(shown * scale))
         shrinks = self.high * self.wide < frame.height * frame.width
         self.way = Interpolation.BILINEAR if shrinks else Interpolation.BICUBIC
-        self.rgb = VideoFormat("rgb24")
+        self.rgb, self.space = VideoFormat("rgb24"), colour_space(frame)
         self._colours = VideoReformatter()
         self._shrink = VideoReformatter() if shrinks and frame.format.name == SHRUNK_FIRST else None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         if self._shrink is not None:  # shrunk as it is coded: a quarter of the cost
             frame = self._shrink.reformat(frame, self.wide, self.high, interpolation=self.way, threads=1)
-        made = self._colours.reformat(frame, self.wide, self.high, self.rgb, interpolation=self.way, threads=1)
+        made = self._colours.reformat(
+            frame, self.wide, self.high, self.rgb, self.space, self.space, interpolation=self.way, threads=1
+        )
         plane = made.planes[0]
         lines = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # a view, no copy
         top, left = (self.high - self.height) // 2, 3 * ((self.wide - self.width) // 2)

@@ -55,8 +55,8 @@ def inflate(model: TAE, state: dict[str, Tensor]) -> None:
     the image model does, and in 2.5D so is every eighth frame of a video. Raises ValueError that names the weights
     which do not fit, are unknown, or are missing; the model is then unchanged.
     """
-    if model.config.linear:
-        raise ValueError("a TAE with a linear codec does not reproduce an image model; set options.linear to false")
+    if model.config.blocks:
+        raise ValueError("a TAE of blocks does not reproduce an image model; set options.blocks to false")
     own = dict(model.named_parameters())
     plan: list[tuple[Tensor, Tensor]] = []
     unfilled = {name for name in own if ".temporal" not in name and ".time." not in name}

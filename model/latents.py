@@ -41,7 +41,7 @@ from rushes.curation.manifest import Run, exists, join, open_run, read_table, re
 from rushes.model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, frames_of
 from rushes.model.frames import ClipError
 from rushes.model.steps import latent_of, prompts_of
-from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
+from rushes.model.tae import SPACE_FACTOR, TAE, TIME_FACTOR
 from rushes.model.text import TextEncoders
 from rushes.model.train_recipe import Stage, TrainRecipe
 
@@ -62,13 +62,22 @@ class Settings:
 
     tae: str  # fingerprint of the autoencoder
     text: list[dict[str, Any]]  # the recipe's text.encoders
-    precision: str = "float16"  # of what is stored; computed in float32
+    precision: str = "float16"  # of what is stored
     parts: int = 1  # places from which a clip longer than frames_max is taken
     stills: int = 4  # single frames of a clip, where a stage trains on images
+    compute: str = "float32"  # of the autoencoder: float32 or bfloat16
+    time: int = TIME_FACTOR  # frames of a latent
+    space: int = SPACE_FACTOR  # pixels of a latent's side
+    causal: bool = False  # the first frame has a latent of its own (model/open_weights.py)
 
     @property
     def key(self) -> str:
         return _digest(asdict(self))
+
+    def latent_sides(self, shape: Shape) -> tuple[int, int, int]:
+        """(T', H', W') of the latents of a clip of this shape."""
+        frames = 1 + -(-(shape.frames - 1) // self.time) if self.causal else -(-shape.frames // self.time)
+        return frames, shape.height // self.space, shape.width // self.space
 
     def count(self, clip_frames: int, shape: Shape) -> int:
         """How many latents of this shape a clip of so many frames has."""
@@ -202,7 +211,7 @@ class ClipEncoder:
         row: dict[str, Any] = {}
         moments = np.zeros(1 + 2 * self.frozen.config.latent_channels)
         for name, pictures in frames.items():
-            latent = latent_of(self.frozen, pictures)[0].cpu()
+            latent = latent_of(self.frozen, pictures, self.settings.compute == "bfloat16")[0].cpu()
             stored = latent.to(self._dtype)
             if not stored.isfinite().all():
                 return {"clip_id": clip.clip_id, "error": f"{clip.uri}: latents too large for {self._dtype}."}
@@ -341,21 +350,20 @@ class LatentLoader(Loader):
         facts = self._facts[clip.uri.rpartition(f"/{FOLDER}/")[0]]
         settings = Settings(**facts["settings"])
         part = int(luck * settings.count(clip.frames, shape))
-        return read_encoded(clip, shape, part, facts["text_widths"], PRECISIONS[settings.precision])
+        return read_encoded(clip, shape, part, facts["text_widths"], settings)
 
 
-def read_encoded(clip: Clip, shape: Shape, part: int, widths: dict[str, int], dtype: torch.dtype) -> EncodedSample:
+def read_encoded(clip: Clip, shape: Shape, part: int, widths: dict[str, int], settings: Settings) -> EncodedSample:
     """One latent and its prompt's features from the row group that the clip's address names. Raises ClipError."""
     uri, _, group = clip.uri.rpartition("#")
-    kind = kinds([shape])[0]
+    kind, dtype = kinds([shape])[0], PRECISIONS[settings.precision]
     latent, texts = column(shape, part), {name: f"{name}:{kind}" for name in widths}
     try:
         fs, path = resolve(uri)
         with pq.ParquetFile(path, filesystem=fs, metadata=_footer(uri)) as file:
             table = file.read_row_group(int(group), columns=[latent, *texts.values()], use_threads=False)
         (row,) = table.to_pylist()
-        sides = (latent_frames(shape.frames), shape.height // SPACE_FACTOR, shape.width // SPACE_FACTOR)
-        value = _tensor(row[latent], dtype).view(-1, *sides)
+        value = _tensor(row[latent], dtype).view(-1, *settings.latent_sides(shape))
         text = {name: _tensor(row[texts[name]], dtype).view(-1, width) for name, width in widths.items()}
     except (OSError, pa.ArrowException, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ClipError(f"{clip.uri} cannot be read: {' '.join(str(error).split())}.") from error

@@ -62,8 +62,9 @@ class Trained:
 
     def __init__(self, model: nn.Module, options: Optimizer) -> None:
         self.model, self.options = model, options
+        learned = by_mesh(p for p in model.parameters() if p.requires_grad)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group} for group in by_mesh(model.parameters())], lr=0.0, betas=(options.beta1, options.beta2),
+            [{"params": group} for group in learned], lr=0.0, betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay, fused=True,
         )  # fmt: skip
         self.begin_average()

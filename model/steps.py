@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rushes.model.data import Batch, Clip, Sample, mix
+from rushes.model.data import Batch, Clip, Sample, mix, unit
 from rushes.model.dit import DiT
 from rushes.model.flow import Process, training_loss
 from rushes.model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
 from rushes.model.parallel import average_gradients, mean_over_ranks, reduce_gradients
 from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
 from rushes.model.text import TextEncoders, prompt
+from rushes.model.tiling import encode_tiled
 from rushes.model.train_recipe import Stage, TrainRecipe
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ LATENT_MOMENTUM = 0.01  # of the running statistics of the latents, per step
 STATISTICS_KNOWN = 100  # steps after which they move by LATENT_MOMENTUM alone
 VARIANCE_FLOOR = 1e-12  # under the square root of a channel's variance
 SEED_BITS = (1 << 63) - 1  # of a torch generator
-VALIDATION_SEED, NOISE_SEED = 101, 102  # keep apart what is drawn for what
+VALIDATION_SEED, NOISE_SEED, FIRST_SEED = 101, 102, 104  # keep apart what is drawn for what
 
 Backward = Callable[[Batch, int], dict[str, Tensor]]
 
@@ -214,17 +215,19 @@ class Inputs:
     """What the transformer learns from: a normalised latent [B, C, T, H, W], and what it is told.
 
     text: encoder's name -> [B, L, width]; masks: name -> [B, L] bool, true where a token is real.
+    first: the first frame's latent alone, normalised [B, C, 1, H, W]; None: it is not told (single frames never are).
     """
 
     latent: Tensor
     text: dict[str, Tensor]
     masks: dict[str, Tensor]
+    first: Tensor | None = None
 
 
 MakeInputs = Callable[[Sequence[Sample], bool], Inputs]  # of samples; true: they are single frames
 
 
-def inputs_from_videos(frozen: TAE, encoders: TextEncoders) -> MakeInputs:
+def inputs_from_videos(frozen: TAE, encoders: TextEncoders, first_frame: bool = False) -> MakeInputs:
     """Frames through the frozen autoencoder, prompts through the frozen text encoders, while the training goes."""
     device = frozen.latent_mean.device
 
@@ -234,7 +237,10 @@ def inputs_from_videos(frozen: TAE, encoders: TextEncoders) -> MakeInputs:
         features = encoders.encode(prompts_of(samples, images))
         text = {name: to_device(found.tokens, device) for name, found in features.items()}
         masks = {name: to_device(found.mask, device) for name, found in features.items()}
-        return Inputs(frozen.normalize(latent), text, masks)
+        first = None
+        if first_frame and not images:
+            first = frozen.normalize(torch.cat([latent_of(frozen, sample.frames[:1]) for sample in samples]))
+        return Inputs(frozen.normalize(latent), text, masks, first)
 
     return make
 
@@ -257,9 +263,14 @@ def inputs_from_latents(frozen: TAE) -> MakeInputs:
 
 
 @torch.no_grad()
-def latent_of(frozen: TAE, frames: np.ndarray) -> Tensor:
-    """uint8 [T, H, W, 3] -> [1, C, ceil(T / 8), H / 8, W / 8]: the posterior's mean, encoded tile by tile."""
-    return frozen.encode_tiled(to_video(frames[None], frozen.latent_mean.device)).mean
+def latent_of(frozen: TAE, frames: np.ndarray, half: bool = False) -> Tensor:
+    """uint8 [T, H, W, 3] -> float32 [1, C, ceil(T / 8), H / 8, W / 8]: the posterior's mean, encoded tile by tile.
+
+    half: the network computes in bfloat16.
+    """
+    device = frozen.latent_mean.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        return encode_tiled(frozen, to_video(frames[None], device)).mean.float()
 
 
 def prompts_of(samples: Sequence[Sample | Clip], images: bool) -> list[str]:
@@ -287,9 +298,11 @@ def dit_backward(recipe: TrainRecipe, stage: Stage, model: DiT, inputs: MakeInpu
             drawn = (ready.noise[part], ready.time[part], ready.drop[part])
             noise, time, drop = (to_device(value, device) for value in drawn)
             share = (part.stop - part.start) / len(samples)
+            given = _first_given(recipe, number_of, batch, part, device)
 
-            def predict(x: Tensor, t: Tensor, data=data, drop=drop) -> Tensor:
-                return model(x, t, data.text, data.masks, drop)
+            def predict(x: Tensor, t: Tensor, data=data, drop=drop, given=given) -> Tensor:
+                told = {} if data.first is None else {"first": data.first, "first_given": given}
+                return model(x, t, data.text, data.masks, drop, **told)
 
             with precision(recipe, device):
                 loss = training_loss(predict, process, data.latent, noise, time)
@@ -299,6 +312,12 @@ def dit_backward(recipe: TrainRecipe, stage: Stage, model: DiT, inputs: MakeInpu
         return {"loss": loss_of_all, "text_tokens": words}
 
     return backward
+
+
+def _first_given(recipe: TrainRecipe, stage: int, batch: Batch, part: slice, device: torch.device) -> Tensor:
+    """[n] bool: which clips of this pass are told their first frame, drawn from (seed, stage, step, place)."""
+    draws = [unit(recipe.seed, FIRST_SEED, stage, batch.step, place) for place in batch.places[part]]
+    return to_device(torch.tensor(draws) < recipe.first_frame, device)
 
 
 def dit_validation(recipe: TrainRecipe, model: DiT, inputs: MakeInputs, process: Process) -> Callable[[Batch], Tensor]:
@@ -313,7 +332,8 @@ def dit_validation(recipe: TrainRecipe, model: DiT, inputs: MakeInputs, process:
         time = process.sample_time(draws, maker).to(data.device)
         text = {name: value.expand(draws, -1, -1) for name, value in one.text.items()}
         masks = {name: value.expand(draws, -1) for name, value in one.masks.items()}
+        told = {} if one.first is None else {"first": one.first.expand(draws, -1, -1, -1, -1)}
         with precision(recipe, data.device):
-            return training_loss(lambda x, t: model(x, t, text, masks), process, data, noise, time)
+            return training_loss(lambda x, t: model(x, t, text, masks, **told), process, data, noise, time)
 
     return check

@@ -17,25 +17,27 @@ It is an image autoencoder (diffusers `AutoencoderKL`) that learned about time. 
 - `volume=True` is the full-3D variant of the ablation (sec 3.6.4): 3x3x3 convolutions, attention over space and
   time at once; also an exact image model on single frames after inflation.
 - Noise comes from the caller: `forward(video, noise)` is a pure function.
+- A norm and the SiLU behind it are recomputed in the backward pass: what is kept is the norm's input alone.
+- Long and large videos go through it in tiles (model/tiling.py). Small models that start from nothing see blocks of
+  8 x 8 x 8 pixels at once (`blocks`, model/blocks.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from rushes.model.linear import LinearCodec
+from rushes.model.blocks import GAIN, NARROW_LOGVAR, VALUES, BlockEnds, from_blocks, to_blocks
 
 SPACE_FACTOR = 8  # three spatial halvings
 TIME_FACTOR = 8  # three temporal halvings, after the spatial ones
 TIME_LEVELS = 3
-TILE_FRAMES, TILE_LATENTS, OVERLAP_LATENTS = 32, 4, 2  # sec 3.1.1: 32 raw / 4 latent, decoder overlap 16 / 2
 LOGVAR_RANGE = (-30.0, 20.0)  # keeps exp() finite in float32; LDM's values
-NARROW_LOGVAR = -8.0  # of a linear codec's latents at the start: noise of 0.02 standard deviations
 NORM_EPS = 1e-6  # AutoencoderKL's
 MAX_ATTENTION_BATCH = 65_535  # CUDA's limit on the grid's second axis, which SDPA kernels use for the batch
 
@@ -44,24 +46,25 @@ MAX_ATTENTION_BATCH = 65_535  # CUDA's limit on the grid's second axis, which SD
 class TAEConfig:
     """Shape of the autoencoder. `TAE_SIZES` names the ones in use."""
 
-    block_channels: tuple[int, ...] = (128, 256, 512, 512)  # per resolution: 1, 1/2, 1/4, 1/8
+    block_channels: tuple[int, ...] = (128, 256, 512, 512)  # per resolution: 1, 1/2, 1/4, 1/8; with blocks 1/8 alone
     layers_per_block: int = 2  # residual blocks per resolution in the encoder; one more in the decoder
     latent_channels: int = 16
     video_channels: int = 3
-    norm_groups: int = 32
+    norm_groups: int = 32  # 0: no norms
     quant_conv: bool = False  # 1x1 convolutions around the latent, as in Stable Diffusion 1 and 2
     volume: bool = False  # full 3D instead of 2.5D
-    linear: bool = False  # a linear codec beside the network (model/linear.py), for small ones that start from nothing
+    blocks: bool = False  # 8 x 8 x 8 pixels at once (model/blocks.py), for small models that start from nothing
 
     def __post_init__(self) -> None:
-        if len(self.block_channels) != TIME_LEVELS + 1:
-            raise ValueError(f"the TAE has 4 resolutions, block_channels names {len(self.block_channels)}")
-        if bad := [c for c in self.block_channels if c % self.norm_groups]:
+        resolutions = 1 if self.blocks else TIME_LEVELS + 1
+        if len(self.block_channels) != resolutions:
+            raise ValueError(f"the TAE has {resolutions} resolutions, block_channels names {len(self.block_channels)}")
+        if bad := [c for c in self.block_channels if self.norm_groups and c % self.norm_groups]:
             raise ValueError(f"block_channels {bad} are not divisible by norm_groups = {self.norm_groups}")
 
 
 TAE_SIZES: dict[str, TAEConfig] = {
-    "tiny": TAEConfig(block_channels=(4, 8, 16, 32), layers_per_block=1, norm_groups=4, linear=True),  # for a CPU
+    "tiny": TAEConfig(block_channels=(64,), layers_per_block=1, norm_groups=0, blocks=True),  # for a CPU
     "base": TAEConfig(),  # the shape of the Stable Diffusion 3 and Flux autoencoders
 }
 
@@ -71,7 +74,8 @@ def latent_frames(frames: int) -> int:
     return -(-frames // TIME_FACTOR)
 
 
-def _check_frames(latent: Tensor, frames: int | None) -> int:
+def check_frames(latent: Tensor, frames: int | None) -> int:
+    """The frames that a latent is decoded to. Raises ValueError where it does not stand for so many."""
     frames = latent.shape[2] * TIME_FACTOR if frames is None else frames
     if latent_frames(frames) != latent.shape[2]:
         raise ValueError(f"{latent.shape[2]} latent frames cannot be decoded to {frames} frames")
@@ -145,6 +149,16 @@ class SpaceTimeConv(nn.Module):
         return self.temporal(x, frames)
 
 
+class PointConv(nn.Conv2d):
+    """1x1: sees no neighbour in space or time. [B*T, cin, H, W] -> [B*T, cout, H, W]."""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__(cin, cout, 1)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        return super().forward(x)
+
+
 class GroupNorm(nn.GroupNorm):
     """Group norm over a frame that keeps type and channels_last.
 
@@ -170,18 +184,30 @@ def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float)
     return out.reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
+def normed(config: TAEConfig, channels: int) -> nn.Module:
+    """[B*T, C, H, W] -> the same: the norm that the configuration asks for."""
+    return GroupNorm(config.norm_groups, channels, eps=NORM_EPS) if config.norm_groups else nn.Identity()
+
+
+def activate(norm: nn.Module, x: Tensor) -> Tensor:
+    """SiLU of the norm, recomputed in the backward pass: of both, x alone is kept."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return checkpoint(lambda y: F.silu(norm(y)), x, use_reentrant=False, preserve_rng_state=False)
+    return F.silu(norm(x))
+
+
 class ResnetBlock(nn.Module):
     def __init__(self, config: TAEConfig, cin: int, cout: int):
         super().__init__()
-        self.norm1 = GroupNorm(config.norm_groups, cin, eps=NORM_EPS)
+        self.norm1 = normed(config, cin)
         self.conv1 = SpaceTimeConv(cin, cout, config.volume)
-        self.norm2 = GroupNorm(config.norm_groups, cout, eps=NORM_EPS)
+        self.norm2 = normed(config, cout)
         self.conv2 = SpaceTimeConv(cout, cout, config.volume)
         self.conv_shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else None
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)), frames)
-        y = self.conv2(F.silu(self.norm2(y)), frames)
+        y = self.conv1(activate(self.norm1, x), frames)
+        y = self.conv2(activate(self.norm2, y), frames)
         return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -197,7 +223,7 @@ class Attention(nn.Module):
     def __init__(self, config: TAEConfig, channels: int, over: str):
         super().__init__()
         self.over = over
-        self.group_norm = GroupNorm(config.norm_groups, channels, eps=NORM_EPS)
+        self.group_norm = normed(config, channels)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])  # a list for the name "to_out.0"
 
@@ -283,24 +309,25 @@ class Encoder(nn.Module):
     def __init__(self, config: TAEConfig):
         super().__init__()
         chans = config.block_channels
-        self.conv_in = SpaceTimeConv(config.video_channels, chans[0], config.volume)
+        video_end = PointConv if config.blocks else partial(SpaceTimeConv, volume=config.volume)
+        self.conv_in = video_end(VALUES if config.blocks else config.video_channels, chans[0])
         self.down_blocks = nn.ModuleList(
-            Level(config, chans[max(i - 1, 0)], c, config.layers_per_block, down=i < TIME_LEVELS)
+            Level(config, chans[max(i - 1, 0)], c, config.layers_per_block, down=i < len(chans) - 1)
             for i, c in enumerate(chans)
         )
         self.mid_block = MidBlock(config, chans[-1])
-        self.conv_norm_out = GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
+        self.conv_norm_out = normed(config, chans[-1])
         self.conv_out = SpaceTimeConv(chans[-1], 2 * config.latent_channels, config.volume)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """[B*T, 3, H, W] -> [B*ceil(T/8), 2*C, H/8, W/8]: means and log variances."""
+        """[B*T, 3, H, W] -> [B*ceil(T/8), 2*C, H/8, W/8]: means and log variances. Blocks: the same grid."""
         x = self.conv_in(x, frames)
         for level in self.down_blocks:
             out_frames = -(-frames // 2) if len(level.downsamplers) else frames
             x = level(x, frames, out_frames)
             frames = out_frames
         x = self.mid_block(x, frames)
-        return self.conv_out(F.silu(self.conv_norm_out(x)), frames)
+        return self.conv_out(activate(self.conv_norm_out, x), frames)
 
 
 class Decoder(nn.Module):
@@ -310,23 +337,24 @@ class Decoder(nn.Module):
         self.conv_in = SpaceTimeConv(config.latent_channels, chans[0], config.volume)
         self.mid_block = MidBlock(config, chans[0])
         self.up_blocks = nn.ModuleList(
-            Level(config, chans[max(i - 1, 0)], c, config.layers_per_block + 1, up=i < TIME_LEVELS)
+            Level(config, chans[max(i - 1, 0)], c, config.layers_per_block + 1, up=i < len(chans) - 1)
             for i, c in enumerate(chans)
         )
-        self.conv_norm_out = GroupNorm(config.norm_groups, chans[-1], eps=NORM_EPS)
-        self.conv_out = SpaceTimeConv(chans[-1], config.video_channels, config.volume)
+        self.conv_norm_out = normed(config, chans[-1])
+        video_end = PointConv if config.blocks else partial(SpaceTimeConv, volume=config.volume)
+        self.conv_out = video_end(chans[-1], VALUES if config.blocks else config.video_channels)
 
     def forward(self, z: Tensor, frames: int) -> Tensor:
-        """[B*ceil(T/8), C, H/8, W/8] -> [B*T, 3, H, W] for T = `frames`."""
+        """[B*ceil(T/8), C, H/8, W/8] -> [B*T, 3, H, W] for T = `frames`. Blocks: the same grid, T' = `frames`."""
         wanted = [frames]  # frames after each level, from the last to the first
-        for _ in range(TIME_LEVELS):
+        for _ in self.up_blocks[1:]:
             wanted.append(-(-wanted[-1] // 2))
         now = wanted.pop()
         x = self.mid_block(self.conv_in(z, now), now)
         for level in self.up_blocks:
             then = wanted.pop() if len(level.upsamplers) else now
             x, now = level(x, now, then), then
-        return self.conv_out(F.silu(self.conv_norm_out(x)), now)
+        return self.conv_out(activate(self.conv_norm_out, x), now)
 
 
 # ---- the model -----------------------------------------------------------------------------------------------------
@@ -356,6 +384,10 @@ class TAE(nn.Module):
     matching starts from noise of variance 1 and wants data of about the same.
     """
 
+    own_tiles = False  # model/tiling.py cuts what is too long or too large
+    time_factor, space_factor = TIME_FACTOR, SPACE_FACTOR
+    latent_frames = staticmethod(latent_frames)
+
     def __init__(self, config: TAEConfig | None = None):
         super().__init__()
         self.config = config = TAEConfig() if config is None else config
@@ -364,7 +396,7 @@ class TAE(nn.Module):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.quant_conv else None
         self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.quant_conv else None
-        self.linear = LinearCodec(channels) if config.linear else None
+        self.blocks = BlockEnds(channels) if config.blocks else None
         self.register_buffer("latent_mean", torch.zeros(channels))
         self.register_buffer("latent_std", torch.ones(channels))
         self.init_weights()
@@ -377,21 +409,20 @@ class TAE(nn.Module):
         for module in self.modules():
             if isinstance(module, TemporalConv) or (isinstance(module, Attention) and module.over == "time"):
                 module.init_identity()
-        if self.linear is not None:
-            self._start_linear()
+        if self.blocks is not None:
+            self._start_blocks()
         self.latent_mean.zero_()
         self.latent_std.fill_(1.0)
 
     @torch.no_grad()
-    def _start_linear(self) -> None:
-        """The linear codec alone: the network adds nothing yet, and the posterior is narrow."""
-        self.linear.init_weights()
-        for end in (self.encoder.conv_out, self.decoder.conv_out):
-            last = end.volume if self.config.volume else end.spatial
+    def _start_blocks(self) -> None:
+        """The network adds nothing to the linear transform yet, and the posterior is narrow."""
+        inner = self.encoder.conv_out
+        inner = inner.volume if self.config.volume else inner.spatial
+        for last in (inner, self.decoder.conv_out):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-        inner = self.encoder.conv_out
-        (inner.volume if self.config.volume else inner.spatial).bias[self.config.latent_channels :] = NARROW_LOGVAR
+        inner.bias[self.config.latent_channels :] = NARROW_LOGVAR
 
     def encode(self, video: Tensor) -> Posterior:
         """[B, 3, T, H, W] in [-1, 1], H and W multiples of 8 -> Posterior of [B, C, ceil(T/8), H/8, W/8].
@@ -399,12 +430,14 @@ class TAE(nn.Module):
         Raises ValueError on another shape.
         """
         self._check_video(video)
-        batch, _, frames = video.shape[:3]
-        x = self.encoder(_fold(video.permute(0, 2, 3, 4, 1)), frames)
+        batch = len(video)
+        x = video.permute(0, 2, 3, 4, 1) if self.blocks is None else to_blocks(video)
+        around = None if self.blocks is None else self.blocks.encode(x)
+        x = self.encoder(_fold(x), x.shape[1])
         x = x if self.quant_conv is None else self.quant_conv(x)
         x = _by_time(x, len(x) // batch).permute(0, 4, 1, 2, 3).contiguous()  # [B, 2C, T', H', W']
         mean, logvar = x.chunk(2, dim=1)
-        mean = mean if self.linear is None else mean + self.linear.encode(video)
+        mean = mean if around is None else GAIN * mean + around
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
     def decode(self, latent: Tensor, frames: int | None = None) -> Tensor:
@@ -412,12 +445,14 @@ class TAE(nn.Module):
 
         frames: between 8 (T' - 1) + 1 and 8 T'; the latter by default. Raises ValueError otherwise.
         """
-        frames = _check_frames(latent, frames)
+        frames = check_frames(latent, frames)
+        inside = frames if self.blocks is None else latent.shape[2]  # frames that the network answers
         x = _fold(latent.permute(0, 2, 3, 4, 1))
         x = x if self.post_quant_conv is None else self.post_quant_conv(x)
-        x = self.decoder(x, frames)
-        x = _by_time(x, frames).permute(0, 4, 1, 2, 3).contiguous()
-        return x if self.linear is None else x + self.linear.decode(latent, frames)
+        x = _by_time(self.decoder(x, inside), inside)  # [B, T, H, W, C]
+        if self.blocks is not None:
+            return from_blocks(GAIN * x + self.blocks.decode(latent), frames).contiguous()
+        return x.permute(0, 4, 1, 2, 3).contiguous()
 
     def forward(self, video: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Posterior, Tensor]:
         """(reconstruction, posterior, latent). noise: standard normal [B, C, T', H', W']; None decodes the mean."""
@@ -429,6 +464,8 @@ class TAE(nn.Module):
     def last_layer(self) -> Tensor:
         """The weight next to the output, where the adaptive adversarial weight is taken."""
         conv = self.decoder.conv_out
+        if self.config.blocks:
+            return conv.weight
         return conv.volume.weight if self.config.volume else conv.temporal.conv.weight
 
     def normalize(self, latent: Tensor) -> Tensor:
@@ -441,6 +478,10 @@ class TAE(nn.Module):
         shape = (1, -1, *[1] * (latent.ndim - 2))
         return latent * self.latent_std.view(shape) + self.latent_mean.view(shape)
 
+    def forget_network(self) -> None:
+        """Only the statistics are kept."""
+        del self.encoder, self.decoder
+
     def _check_video(self, video: Tensor) -> None:
         channels = self.config.video_channels
         if video.ndim != 5 or video.shape[1] != channels or video.shape[2] == 0:
@@ -448,57 +489,7 @@ class TAE(nn.Module):
         if video.shape[3] % SPACE_FACTOR or video.shape[4] % SPACE_FACTOR:
             raise ValueError(f"height and width must be multiples of 8, not {list(video.shape[3:])}")
 
-    # -- long videos: memory that does not grow with the length ------------------------------------------------------
 
-    @torch.no_grad()
-    def encode_tiled(self, video: Tensor, tile: int = TILE_FRAMES) -> Posterior:
-        """`encode` in tiles of `tile` frames without overlap; the video may stay on the CPU, tiles move one by one.
-
-        Equal to `encode` to 1e-5 while time is an identity (step 0). Later, tile edges see repeated frames in place
-        of their neighbours, and attention in time is bounded by the tile: tests hold the deviation of a model with
-        disturbed temporal weights to 0.2 of the latent's standard deviation (RMS), and `decode_tiled`'s to 0.05.
-        """
-        if tile < TIME_FACTOR or tile % TIME_FACTOR:
-            raise ValueError(f"a tile must be a multiple of {TIME_FACTOR} frames, not {tile}")
-        device = self.latent_mean.device
-        parts = [self.encode(part.to(device)) for part in video.split(tile, dim=2)]
-        return Posterior(torch.cat([p.mean for p in parts], 2), torch.cat([p.logvar for p in parts], 2))
-
-    @torch.no_grad()
-    def decode_tiles(
-        self,
-        latent: Tensor,
-        frames: int | None = None,
-        tile: int = TILE_LATENTS,
-        overlap: int = OVERLAP_LATENTS,
-    ) -> Iterator[Tensor]:
-        """`decode` in tiles of `tile` latents; neighbours share `overlap` of them and are blended linearly.
-
-        Yields [B, 3, n, H, W] chunks in order as they are final, so a writer holds one tile at any length.
-        Raises ValueError unless 0 <= overlap <= tile / 2.
-        """
-        if not 0 <= 2 * overlap <= tile:
-            raise ValueError(f"the overlap must be at most half a tile, not {overlap} of {tile}")
-        total, frames = latent.shape[2], _check_frames(latent, frames)
-        device, shared = self.latent_mean.device, overlap * TIME_FACTOR
-        tail = None
-        for start in range(0, max(total - overlap, 1), tile - overlap):
-            part = latent[:, :, start : start + tile].to(device)
-            last = start + tile >= total
-            chunk = self.decode(part, frames - start * TIME_FACTOR if last else None)
-            if tail is not None:
-                ramp = torch.arange(1, shared + 1, device=device, dtype=chunk.dtype).view(1, 1, -1, 1, 1) / (shared + 1)
-                chunk = torch.cat([torch.lerp(tail, chunk[:, :, :shared], ramp), chunk[:, :, shared:]], dim=2)
-            if not last and shared:
-                chunk, tail = chunk[:, :, :-shared], chunk[:, :, -shared:]
-            yield chunk
-
-    def decode_tiled(
-        self,
-        latent: Tensor,
-        frames: int | None = None,
-        tile: int = TILE_LATENTS,
-        overlap: int = OVERLAP_LATENTS,
-    ) -> Tensor:
-        """All of `decode_tiles` in one tensor [B, 3, frames, H, W]."""
-        return torch.cat(list(self.decode_tiles(latent, frames, tile, overlap)), dim=2)
+def heavy_parts(model: TAE) -> list[nn.Module]:
+    """What is recomputed or compiled one by one: their inputs are small beside what is computed inside."""
+    return [m for m in model.modules() if isinstance(m, ResnetBlock | Attention | Downsample | Upsample)]

@@ -40,10 +40,16 @@ class TextFeatures:
 
 
 class TextEncoder(Protocol):
-    """name: the key under which features are stored and projected. width: of one feature."""
+    """name: the key under which features are stored and projected. width: of one feature.
+
+    quoted_only: of what stands in quotation marks. read(prompt): the part that tokens stand for.
+    """
 
     name: str
     width: int
+    quoted_only: bool
+
+    def read(self, prompt: str) -> str: ...
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures: ...
 
@@ -85,6 +91,11 @@ class ByteEncoder:
         unit = integers / 2**31  # [-1, 1), variance 1/3
         self.table = (unit * math.sqrt(3)).float().view(256, width)
         self.positions = _sinusoids(max_tokens, width)
+
+    def read(self, prompt: str) -> str:
+        """The part of the prompt that tokens stand for."""
+        text = quoted(prompt) if self.quoted_only else prompt
+        return text.encode()[: self.max_tokens].decode(errors="ignore")
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """Bytes beyond `max_tokens` are cut off."""
@@ -131,6 +142,12 @@ class T5Encoder:
         self.name, self.width = name, self.model.config.d_model
         self.max_tokens, self.quoted_only, self.device = max_tokens, quoted_only, device
 
+    def read(self, prompt: str) -> str:
+        """The part of the prompt that tokens stand for, as the tokenizer writes it."""
+        text = quoted(prompt) if self.quoted_only else prompt
+        ids = self.tokenizer(text, truncation=True, max_length=self.max_tokens).input_ids
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         texts = [quoted(text) if self.quoted_only else text for text in prompts]
@@ -165,8 +182,14 @@ class CLIPEncoder:
             raise TextEncoderError(f"text encoder {name}: no model {model!r}, {pretrained!r}: {error}") from error
         self.clip = clip.eval().requires_grad_(False)
         self.tokenizer = open_clip.get_tokenizer(model)
-        self.name, self.device = name, device
+        self.name, self.device, self.quoted_only = name, device, False
         self.width = self.encode(["a"]).tokens.shape[-1]
+
+    def read(self, prompt: str) -> str:
+        """The part of the prompt that tokens stand for, as the tokenizer writes it."""
+        ids = self.tokenizer([prompt])[0].tolist()
+        end = max(range(len(ids)), key=ids.__getitem__)  # the end mark has the highest id
+        return self.tokenizer.decode(ids[1:end]).strip()
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rushes.curation.manifest import ManifestError, lock
 from rushes.model import checkpoint as checkpoints
+from rushes.model.blocks import fit
 from rushes.model.data import Batch, DataError, DataOptions, Loader, Shape, mix
 from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, parameter_count, stretch, token_count, train_flops
 from rushes.model.flow import PROCESSES
@@ -26,6 +27,7 @@ from rushes.model.inflate import inflate
 from rushes.model.latents import encodings, loader_class, require_encoded, videos_only
 from rushes.model.loop import Flops, Say, Session, Trained, TrainingError, stop_on_signal
 from rushes.model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
+from rushes.model.open_weights import PREFIX, OpenTAE, load_open_tae
 from rushes.model.parallel import (
     Place,
     attention_order,
@@ -34,6 +36,7 @@ from rushes.model.parallel import (
     mean_over_ranks,
     parallelize,
     peak_flops,
+    prepare_blocks,
     ranks_of,
 )
 from rushes.model.stages import take_over
@@ -44,15 +47,17 @@ from rushes.model.steps import (
     dit_validation,
     inputs_from_latents,
     inputs_from_videos,
+    precision,
     preparation,
     tae_backward,
     to_video,
 )
-from rushes.model.tae import TAE, TAE_SIZES, TAEConfig
+from rushes.model.tae import TAE, TAE_SIZES, TAEConfig, heavy_parts
 from rushes.model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
 from rushes.model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
 
 Cost = Callable[[Shape], float]
+FIT_BATCHES = 16  # of the first stage, that the transform of a TAE of blocks is fitted to
 STAGE_SEED = 103  # keeps the stages' batches apart
 
 
@@ -203,11 +208,11 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
             _introduce(session, stage, loader)
-            trained = _tae_models(session, config, weights)
+            trained = _tae_models(session, config, weights, loader)
             model, rival = trained["tae"].model, trained["rival"].model if "rival" in trained else None
             backward = tae_backward(recipe, stage, model, weights, perceptual, rival)
             validation = Validation(roots, recipe, stage, session)
-            check = partial(_reconstruction_error, model)
+            check = partial(_reconstruction_error, recipe, model)
             with stop_on_signal(session), closing(loader):
                 prepare = preparation(recipe, stage, config.latent_channels, place.device)
                 if not session.run_stage(stage, loader, trained, backward, partial(validation.mean, check), prepare):
@@ -216,9 +221,10 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
     return True
 
 
-def _reconstruction_error(model: TAE, batch: Batch) -> Tensor:
+def _reconstruction_error(recipe: TrainRecipe, model: TAE, batch: Batch) -> Tensor:
     video = to_video(batch.frames, model.latent_mean.device)
-    return l1_loss(video, model(video)[0])
+    with precision(recipe, video.device):
+        return l1_loss(video, model(video)[0])
 
 
 def _perceptual(recipe: TrainRecipe, place: Place) -> nn.Module | None:
@@ -238,7 +244,7 @@ def _introduce(session: Session, stage: Stage, loader: Loader) -> None:
     session.say(loader.description)
 
 
-def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig) -> dict[str, Trained]:
+def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig, loader: Loader) -> dict[str, Trained]:
     """The autoencoder, and the discriminator where the adversarial term is on: fresh, or as they were."""
     recipe, place = session.recipe, session.place
     torch.manual_seed(recipe.seed)
@@ -254,7 +260,11 @@ def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig) -> 
         start = checkpoints.open_checkpoint(recipe.init_from)
         checkpoints.require(start, "tae", asdict(config))
         checkpoints.load_weights(start, model)
-    trained = {"tae": Trained(model.to(place.device), recipe.optimizer)}
+    model.to(place.device)
+    if session.resumed is None and not recipe.init_from and config.blocks:
+        fit(model.blocks, (to_video(batch.frames, place.device) for batch in loader.batches(range(FIT_BATCHES))))
+    prepare_blocks(heavy_parts(model), recipe.checkpointing, recipe.compile)
+    trained = {"tae": Trained(model, recipe.optimizer)}
     if weights.adversarial:
         trained["rival"] = Trained(Discriminator().to(place.device), recipe.optimizer)
     if session.resumed is not None:
@@ -265,8 +275,14 @@ def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig) -> 
 # ---- the transformer -----------------------------------------------------------------------------------------------
 
 
-def load_tae(where: str, device: torch.device | str = "cpu") -> tuple[TAE, str]:
-    """A frozen autoencoder (averaged weights) and its fingerprint. Raises CheckpointError."""
+def load_tae(where: str, device: torch.device | str = "cpu") -> tuple[TAE | OpenTAE, str]:
+    """A frozen autoencoder (averaged weights) and its fingerprint. Raises CheckpointError.
+
+    where: a training's output, one of its checkpoints, or `diffusers:PATH` (model/open_weights.py).
+    """
+    if where.startswith(PREFIX):
+        theirs = load_open_tae(where.removeprefix(PREFIX), device)
+        return theirs, checkpoints.fingerprint(theirs)
     found = checkpoints.open_checkpoint(where)
     checkpoints.require(found, "tae")
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in found.meta["config"].items()}
@@ -297,6 +313,10 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
     resumed run belongs to another autoencoder, TextEncoderError where an encoder's weights are missing, DataError
     where encoded runs are of another autoencoder, other text encoders or other shapes.
     """
+    if recipe.open_transformer:
+        from rushes.model.train_open import train_lora
+
+        return train_lora(recipe, roots, output, tae, say)
     with joined(recipe.parallel) as place, _held(output, place):
         frozen, mark = load_tae(tae)
         inputs, text_widths = _inputs(recipe, roots, frozen, mark, place.device)
@@ -336,10 +356,13 @@ def _inputs(
     """What makes the transformer's inputs, and the widths of the text features."""
     if encodings(roots):
         widths = require_encoded(roots, recipe, mark)
-        del frozen.encoder, frozen.decoder  # the latents' statistics are all that is needed
+        if recipe.options.get("first_frame"):
+            raise DataError("Encoded runs hold no first frames by themselves: train from the runs of videos instead.")
+        frozen.forget_network()  # the latents' statistics are all that is needed
         return inputs_from_latents(frozen.to(device)), widths
     encoders = text_encoders(recipe.text, device)
-    return inputs_from_videos(frozen.to(device), encoders), encoders.widths
+    first_frame = bool(recipe.options.get("first_frame"))
+    return inputs_from_videos(frozen.to(device), encoders, first_frame), encoders.widths
 
 
 def _dit_config(recipe: TrainRecipe, frozen: TAE, text_widths: dict[str, int]) -> DiTConfig:

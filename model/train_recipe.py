@@ -150,6 +150,13 @@ class Parallel(Section):
     )
 
 
+class Lora(Section):
+    """Low-rank adapters (Hu 2021) in the attention of an open transformer: what is trained of it."""
+
+    rank: int = Field(16, ge=1, description="of each adapter")
+    alpha: float = Field(16.0, gt=0, description="its answer is scaled by alpha / rank")
+
+
 class TAELoss(Section):
     """Weights of the TAE's loss (model/losses.py); 0 switches a term off."""
 
@@ -180,6 +187,13 @@ class TrainRecipe(Section):
     )
     compile: bool = Field(False, description="torch.compile, block by block (DiT)")
     keep: int = Field(3, ge=1, description="checkpoints kept on disk")
+    first_frame: float = Field(
+        0.9, ge=0, le=1, description="DiT with options.first_frame: share of clips whose first frame is told"
+    )
+    open_transformer: str | None = Field(
+        None, description="DiT: a diffusers transformer, a folder or a hub id, that is fine-tuned by LoRA"
+    )
+    lora: Lora = Lora()
     init_from: str | None = Field(None, description="a checkpoint whose weights are started from")
     image_autoencoder: str | None = Field(
         None, description="TAE: a diffusers AutoencoderKL in safetensors that it is inflated from"

@@ -39,6 +39,7 @@ from rushes.pipelines.engine import pool as engine
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.cluster import Kind, RayCluster
 from rushes.pipelines.engine.events import Bus, EventLog, log_folder
+from rushes.pipelines.engine.observe import announce, observers
 from rushes.pipelines.stages.captioning import caption_all
 from rushes.pipelines.stages.records import WorkStore, record_versions
 from rushes.pipelines.stages.worker import Worker, stop_reason
@@ -81,7 +82,7 @@ def curate(
     with manifest.lock(root), Terminal(console) as terminal:
         sweep(root)
         log = EventLog(root)
-        bus = Bus([terminal, log])
+        bus = Bus([terminal, log, *observers(root)])
         cpus = ray_start.start(recipe.engine)
         missing = check_models(recipe, ray_start.gpus())
         if missing is not None:
@@ -123,6 +124,7 @@ class _Curation:
         record = commit_record(self.recipe, tables, self.warnings)
         record["times_s"] = {**self.bus.times_s, "total": round(time.monotonic() - self.began, 3)}
         run = publish(self.root, tables, record, self.recipe)
+        announce(run, uris)
         return _outcome(run, self.recipe)
 
     def _probe(self, uris: list[str]) -> list[Source]:

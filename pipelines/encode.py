@@ -41,7 +41,8 @@ from rushes.model.latents import (
     text_widths,
     videos_only,
 )
-from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
+from rushes.model.open_weights import PREFIX
+from rushes.model.tae import TAE
 from rushes.model.text import TextEncoderError
 from rushes.model.train import load_tae, text_encoders
 from rushes.model.train_recipe import Text, TrainRecipe
@@ -61,11 +62,12 @@ FAILURES = pa.schema([("set", pa.string()), ("clip_id", pa.string()), ("error", 
 
 @dataclass(frozen=True)
 class Options:
-    """How it is stored and run; none of the second line changes what is stored."""
+    """How it is stored and run; the first four decide what is stored."""
 
     precision: str = "float16"
     parts: int = 1
     stills: int = 4
+    compute: str = "float32"
     gpus: float = 0.0  # of a worker; 0: CPUs alone
     clips_per_file: int = CLIPS_PER_FILE
     retry_failed: bool = False
@@ -179,8 +181,9 @@ def encode(
     roots, root = [_address(each) for each in roots], _address(root)
     frozen, mark = load_tae(tae)
     channels = frozen.config.latent_channels
-    where = _address(checkpoints.open_checkpoint(tae).path)  # a training may go on meanwhile
-    settings = settings_of(recipe, mark, options)
+    # A training may go on meanwhile: its newest checkpoint is named once.
+    where = tae if tae.startswith(PREFIX) else _address(checkpoints.open_checkpoint(tae).path)
+    settings = settings_of(recipe, frozen, mark, options)
     plans = plan_sets(recipe, roots, names)
     with manifest.lock(root):
         _own_folder(root)
@@ -207,9 +210,10 @@ def encode(
         return run, notes(run, frozen)
 
 
-def settings_of(recipe: TrainRecipe, mark: str, options: Options) -> Settings:
+def settings_of(recipe: TrainRecipe, frozen: TAE, mark: str, options: Options) -> Settings:
     text = [encoder.model_dump(mode="json") for encoder in recipe.text.encoders]
-    return Settings(mark, text, options.precision, options.parts, options.stills)
+    return Settings(mark, text, options.precision, options.parts, options.stills, options.compute,
+                    frozen.time_factor, frozen.space_factor, frozen.own_tiles)  # fmt: skip
 
 
 def _place(cpus: int, gpus: float) -> tuple[int, int]:
@@ -312,7 +316,7 @@ class _Encoding:
 
 def latent_bytes(clip: Shape, shapes: Sequence[Shape], settings: Settings, channels: int) -> int:
     """Size of one clip's latents at these shapes, without text features."""
-    sides = {s: latent_frames(s.frames) * (s.height // SPACE_FACTOR) * (s.width // SPACE_FACTOR) for s in shapes}
+    sides = {s: math.prod(settings.latent_sides(s)) for s in shapes}
     numbers = sum(settings.count(clip.frames, s) * size for s, size in sides.items())
     return channels * numbers * PRECISIONS[settings.precision].itemsize
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from rushes.curation.manifest import is_local, resolve
+from rushes.curation.video.colour import to_bgr
 from rushes.curation.video.containers import ContainerError, open_media
 
 JPEG_QUALITY = 88  # as the stills: artefacts stay below what a vision model's patches see
@@ -64,10 +66,10 @@ def _decoded(container: av.container.InputContainer, wanted: int, side: int) -> 
         stream.codec_context.skip_frame = "NONKEY"
     count = keys if keys >= wanted else stream.frames
     chosen = set(spread(count, wanted)) if count else set()
-    frames: list[bytes] = []
+    frames, reformatter = [], VideoReformatter()
     for index, frame in enumerate(container.decode(stream)):
         if index in chosen:
-            frames.append(encode(frame.to_ndarray(format="bgr24"), side))
+            frames.append(encode(to_bgr(frame, reformatter, frame.width, frame.height, "BILINEAR"), side))
     if not frames:
         raise FrameError("the cut clip holds no frame that can be decoded")
     return frames

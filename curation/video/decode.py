@@ -24,6 +24,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
+from rushes.curation.video.colour import to_bgr
 from rushes.curation.video.containers import ContainerError, open_media
 from rushes.curation.video.source import Source, open_bytes
 
@@ -202,8 +203,7 @@ class Frame:
         width, height = round(self.info.width * self.info.sar), self.info.height
         scale = min(1.0, side / max(width, height))
         size = (max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2))
-        convert = self.info.reformatter.reformat
-        small = convert(self.picture, size[0], size[1], "bgr24", interpolation="AREA").to_ndarray()
+        small = to_bgr(self.picture, self.info.reformatter, size[0], size[1], "AREA")
         turn = ROTATE.get(self.info.rotation)
         return small if turn is None else cv2.rotate(small, turn)
 

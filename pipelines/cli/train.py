@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rushes.pipelines.cli.ablate import ablate
 from rushes.pipelines.cli.terminal import console, fail
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def register(commands: typer.Typer) -> None:
     commands.command()(sample)
     commands.command()(average)
     commands.command()(evaluate)
+    commands.command()(ablate)
+    commands.command()(preview)
+    commands.command("export-weights")(export_weights)
 
 
 @contextmanager
@@ -57,11 +61,21 @@ def sentences() -> Iterator[None]:
     from rushes.model.checkpoint import CheckpointError
     from rushes.model.data import DataError
     from rushes.model.features import FeaturesError
+    from rushes.model.frames import ClipError
     from rushes.model.loop import TrainingError
     from rushes.model.text import TextEncoderError
     from rushes.model.train_recipe import TrainRecipeError
 
-    known = CheckpointError, DataError, FeaturesError, ManifestError, TextEncoderError, TrainingError, TrainRecipeError
+    known = (
+        CheckpointError,
+        ClipError,
+        DataError,
+        FeaturesError,
+        ManifestError,
+        TextEncoderError,
+        TrainingError,
+        TrainRecipeError,
+    )
     try:
         yield
     except known as error:
@@ -101,9 +115,11 @@ def tae(
         chosen = _of(load(recipe, set_ or []), "tae")
         if dry_run:
             _say(describe(chosen, runs, ranks=_ranks(ray, workers)))
+            _preview(chosen, runs)
         elif ray:
             _on_ray(ray, workers, gpus_per_worker, ["tae", *runs, "--output", output], chosen)
         else:
+            _page(chosen, runs, output)
             _end(train_tae(chosen, runs, output, _say), output)
 
 
@@ -133,10 +149,36 @@ def dit(
         chosen = _of(load(recipe, set_ or []), "dit")
         if dry_run:
             _say(describe(chosen, runs, tae, _ranks(ray, workers)))
+            _preview(chosen, runs)
         elif ray:
             _on_ray(ray, workers, gpus_per_worker, ["dit", *runs, "--output", output, "--tae", tae], chosen)
         else:
+            _page(chosen, runs, output)
             _end(train_dit(chosen, runs, output, tae, _say), output)
+
+
+def _preview(recipe: TrainRecipe, runs: list[str]) -> None:
+    """The first clip of each stage and bucket, in words. Runs of latents have no pictures to look at."""
+    from rushes.model.latents import encodings
+    from rushes.pipelines.train.preview import lines, preview
+
+    for shown in () if encodings(runs) else preview(recipe, runs, each=1):
+        _say("\n".join(lines(shown)))
+
+
+def _page(recipe: TrainRecipe, runs: list[str], output: str) -> None:
+    """OUTPUT/preview.html before the first step, by one rank; a training that goes on has it already."""
+    import os
+
+    from rushes.model.latents import encodings
+    from rushes.pipelines.train.preview import write_page
+
+    page = Path(output) / "preview.html"
+    if os.environ.get("RANK", "0") == "0" and not page.exists() and not encodings(runs):
+        try:
+            _say(f"What the network will get: {write_page(recipe, runs, page, each=1)} clips in {page}")
+        except OSError as error:
+            fail(f"{page} cannot be written: {error}.")
 
 
 def _ranks(ray: str | None, workers: int) -> int:
@@ -159,6 +201,25 @@ def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:
     return recipe
 
 
+def preview(
+    runs: Runs,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A training recipe's name, or a YAML file.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The page.")] = "preview.html",
+    set_: Overrides = None,
+    each: Annotated[int, typer.Option(help="Clips of each bucket of each stage.", min=1)] = 2,
+) -> None:
+    """A page of what the network will get: of each stage and bucket crops, frames, rate, and the text after the cut.
+
+    Example:  rushes preview runs/demo --recipe dit-tiny -o preview.html
+    """
+    with sentences():
+        from rushes.model.train_recipe import load
+        from rushes.pipelines.train.preview import write_page
+
+        count = write_page(load(recipe, set_ or []), runs, Path(output), each)
+        _say(f"{count} clips: {output}")
+
+
 def encode(
     runs: Runs,
     output: Annotated[
@@ -175,6 +236,9 @@ def encode(
     precision: Annotated[str, typer.Option(help="float16, bfloat16 or float32: of what is stored.")] = "float16",
     parts: Annotated[int, typer.Option(help="Places from which longer clips are taken; 1: the middle.", min=1)] = 1,
     stills: Annotated[int, typer.Option(help="Single frames of a clip for image batches.", min=1)] = 4,
+    compute: Annotated[
+        str, typer.Option(help="float32 or bfloat16: what the autoencoder computes in; the latter on GPUs.")
+    ] = "float32",
     gpus: Annotated[float, typer.Option(help="GPUs of a worker, 0.5 for two on one; 0: CPUs.", min=0)] = 0,
     cpus: Annotated[int | None, typer.Option(help="CPUs to use; default: all.", min=1)] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster (auto, ray://host:10001); default: here.")] = None,
@@ -194,13 +258,15 @@ def encode(
 
         if precision not in job.PRECISIONS:
             fail(f"--precision is one of {', '.join(job.PRECISIONS)}, not '{precision}'.")
+        if compute not in ("float32", "bfloat16"):
+            fail(f"--compute is float32 or bfloat16, not '{compute}'.")
         resolved = _of(load(recipe, set_ or []), "dit")
         engine = Engine(address=address, num_cpus=cpus)
-        options = job.Options(precision, parts, stills, gpus, clips_per_file, retry_failed, engine)
+        options = job.Options(precision, parts, stills, compute, gpus, clips_per_file, retry_failed, engine)
         if dry_run:
             frozen, mark = load_tae(tae)
             plans = job.plan_sets(resolved, runs, set_name or [])
-            settings = job.settings_of(resolved, mark, options)
+            settings = job.settings_of(resolved, frozen, mark, options)
             console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
             return
         run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
@@ -221,30 +287,44 @@ def sample(
     guidance: Annotated[float, typer.Option(help="Weight of the text; the paper's 7.5. 1: none.")] = 7.5,
     seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
     fps: Annotated[float, typer.Option(help="Frames per second, said to the model and written.", min=1)] = 16,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16: half the memory, on GPUs faster.")] = "float32",
+    image: Annotated[
+        str | None, typer.Option(help="An image the videos begin with; a DiT trained with options.first_frame.")
+    ] = None,
 ) -> None:
     """Videos for prompts, as mp4.
 
     Example:  rushes sample --dit runs/dit --tae runs/tae -p "A slow pan over a forest." --size 128x80 --frames 16
+
+    A model that no GPU holds, over several:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli sample ...
     """
+    if precision not in ("float32", "bfloat16"):
+        fail(f"--precision is float32 or bfloat16, not '{precision}'.")
     wide, _, high = size.partition("x")
     if not (wide.isdigit() and high.isdigit()) or int(wide) % 16 or int(high) % 16 or not int(wide) * int(high):
         fail(f"--size wants WIDTHxHEIGHT, multiples of 16, for example 128x80, not '{size}'.")
     with sentences():
         from rushes.model.flow import PROCESSES
+        from rushes.model.frames import read_image
+        from rushes.model.parallel import joined
         from rushes.model.sample import load_dit, sample_video, write_mp4
         from rushes.model.train import load_tae, text_encoders
-        from rushes.model.train_recipe import Text
+        from rushes.model.train_recipe import Parallel, Text
 
-        device = _device()
-        decoder, mark = load_tae(tae, device)
-        model, meta = load_dit(dit, mark)
-        encoders, process = text_encoders(Text(**meta["text"]), device), PROCESSES[meta["process"]]()
-        for number, text in enumerate(prompt):
-            video = sample_video(
-                model.to(device), decoder, encoders, text, frames, int(high), int(wide), steps, guidance, seed,
-                process, fps if frames > 1 else None,
-            )  # fmt: skip
-            _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
+        with joined(Parallel()) as place:
+            decoder, mark = load_tae(tae, place.device)
+            model, meta = load_dit(dit, mark, place, precision == "bfloat16")
+            encoders, process = text_encoders(Text(**meta["text"]), place.device), PROCESSES[meta["process"]]()
+            if image and not model.config.first_frame:
+                fail(f"{dit} was not trained on first frames: train it with --set options.first_frame=true.")
+            first = read_image(image, int(high), int(wide)) if image else None
+            for number, text in enumerate(prompt):
+                video = sample_video(
+                    model, decoder, encoders, text, frames, int(high), int(wide), steps, guidance, seed,
+                    process, fps if frames > 1 else None, first=first,
+                )  # fmt: skip
+                if place.leads:
+                    _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
 
 
 def average(
@@ -262,6 +342,24 @@ def average(
         _say(f"Averaged {len(checkpoints)} checkpoints: {run_average(checkpoints, output, weight)}")
 
 
+def export_weights(
+    checkpoint: Annotated[str, typer.Argument(help="A training's output, or one of its checkpoints.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for config.json and safetensors.")],
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    raw: Annotated[bool, typer.Option("--raw", help="The weights themselves instead of their moving average.")] = False,
+    part_gb: Annotated[float, typer.Option(help="Size of a file at most, GB.", min=0.001)] = 5.0,
+) -> None:
+    """Weights as safetensors with a config.json, for other programs. An adapter (LoRA) goes out as peft writes it.
+
+    Example:  rushes export-weights runs/dit -o weights/dit --precision bfloat16
+    """
+    with sentences():
+        from rushes.model.export import export
+
+        for path in export(checkpoint, output, precision, not raw, part_gb):
+            _say(str(path))
+
+
 def evaluate(
     runs: Runs,
     tae: Annotated[list[str], typer.Option("--tae", help="A trained TAE; several are rows side by side.")],
@@ -277,12 +375,15 @@ def evaluate(
     features: Annotated[
         str, typer.Option(help="FID's extractor: a TorchScript file, open_clip:NAME/TAG, or random-conv.")
     ] = "random-conv",
+    video_features: Annotated[
+        str, typer.Option(help="FVD's extractor: a TorchScript file (I3D), or random-conv.")
+    ] = "random-conv",
     steps: Annotated[int, typer.Option(help="DiT: sampling steps.", min=2)] = 50,
     guidance: Annotated[float, typer.Option(help="DiT: weight of the text.")] = 7.5,
     seed: Annotated[int, typer.Option(help="DiT: of the first clip's noise.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Autoencoders by PSNR, SSIM and FID of what they reproduce; transformers by the FID of their samples.
+    """Autoencoders by PSNR, SSIM, FID and FVD of what they reproduce; transformers by FID and FVD of their samples.
 
     Example:  rushes evaluate runs/demo --tae runs/tae-2.5d --tae runs/tae-3d --resolution 96 --frames-max 16
     """
@@ -297,7 +398,7 @@ def evaluate(
 
         videos_only(runs)
         options = DataOptions(set_name, 1, 0, frames_max, resolution)
-        setting = evaluation.Setting(runs, options, clips, features, _device())
+        setting = evaluation.Setting(runs, options, clips, features, video_features, _device())
         if dit:
             report = evaluation.compare_dits(setting, tae[0], dit, steps, guidance, seed)
         else:

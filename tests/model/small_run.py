@@ -74,7 +74,7 @@ def two_views() -> TrainRecipe:
 
 def tae_recipe(*overrides: str, **stage: Any) -> TrainRecipe:
     """The smallest autoencoder."""
-    options = {"block_channels": [4, 4, 8, 8], "norm_groups": 4, "linear": False}
+    options = {"block_channels": [4, 4, 8, 8], "norm_groups": 4, "blocks": False}
     data = {"model": "tae", "options": options, "loss": {"opl": 1.0}, "data": {"workers": 0}}
     return build({**data, "stages": [{**STAGE, "batch": 2, "micro_batch": 2, **stage}]}, overrides)
 

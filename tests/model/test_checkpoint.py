@@ -249,3 +249,25 @@ def test_models_of_different_sizes_are_not_averaged(tmp_path):
     checkpoints.save(tmp_path / "b", state(), meta(1, config={"width": 3}), keep=1)
     with pytest.raises(CheckpointError, match="of another size: its width is 3"):
         average([str(tmp_path / "a"), str(tmp_path / "b")], str(tmp_path / "mean"))
+
+
+@pytest.mark.parametrize("part_gb", [5.0, 0.00005])
+def test_exported_weights_are_the_averaged_ones_in_one_file_or_several(small_tae, tmp_path, part_gb):
+    import json
+
+    from safetensors.torch import load_file
+
+    from rushes.model.checkpoint import open_checkpoint, read_weights
+    from rushes.model.export import export
+
+    written = export(small_tae, str(tmp_path), "bfloat16", part_gb=part_gb)
+    found = {key: value for path in written if path.suffix == ".safetensors" for key, value in load_file(path).items()}
+    expected = read_weights(open_checkpoint(small_tae))
+    assert found.keys() == expected.keys() and len(written) == (2 if part_gb > 1 else len(written))
+    for name, value in expected.items():
+        kind = torch.float32 if name in ("latent_mean", "latent_std") else torch.bfloat16
+        assert torch.equal(found[name], value.to(kind)), name
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["latent_channels"] == 16
+    if part_gb < 1:
+        index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+        assert len(set(index.values())) > 1 and index.keys() == expected.keys()

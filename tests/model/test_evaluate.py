@@ -16,8 +16,8 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rushes.model import train  # noqa: E402
 from rushes.model.data import DataOptions  # noqa: E402
-from rushes.model.evaluate import Clips, evaluate_tae, psnr, ssim, survey  # noqa: E402
-from rushes.model.features import FeaturesError, Moments, frechet_distance, load_extractor  # noqa: E402
+from rushes.model.evaluate import Clips, Extractors, evaluate_tae, psnr, ssim, survey  # noqa: E402
+from rushes.model.features import FeaturesError, Moments, frechet_distance, load_extractor, load_video_extractor  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
 from tests.model.small_run import dit_recipe, film_run, make_run, row, tae_recipe  # noqa: E402
 
@@ -28,6 +28,10 @@ SHAPE = ["--resolution", "32", "--frames-max", "8"]
 
 def quiet(_: str) -> None:
     pass
+
+
+def both() -> Extractors:
+    return Extractors(load_extractor(), load_video_extractor())
 
 
 def moments(features: np.ndarray) -> Moments:
@@ -106,6 +110,16 @@ def test_the_offline_features_are_the_same_everywhere_and_tell_more_blur_from_le
     assert "comparable only with itself" in load_extractor().name
 
 
+def test_features_of_videos_see_flicker_that_features_of_frames_do_not():
+    still = np.repeat(gaussian_filter(noise(1).astype(float), (0, 1, 1, 0)), 32, 0).astype(np.uint8)
+    frames = np.random.default_rng(1).permutation(noise(32))
+    shuffled = frames[::-1]
+    assert frechet_distance(moments(load_extractor()(frames)), moments(load_extractor()(shuffled))) < 1e-6
+    videos = load_video_extractor()
+    assert videos(frames).shape == (2, 112) and not np.allclose(videos(frames), videos(shuffled))
+    assert videos(still[:5]).shape == (1, 112), "a short video is one piece"
+
+
 class MeanColour(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.mean((2, 3))
@@ -146,7 +160,7 @@ def test_an_extractor_that_cannot_be_used_is_a_sentence(tmp_path):
 
 def test_the_baselines_are_the_best_answers_without_a_model(small_run):
     clips = Clips([small_run], OPTIONS, limit=5)
-    truth = survey(clips, load_extractor())
+    truth = survey(clips, both())
     videos = np.stack([batch.frames[0] for batch in clips]).astype(float)  # two clips of one shape
 
     def decibels(stills):
@@ -160,12 +174,12 @@ def test_the_baselines_are_the_best_answers_without_a_model(small_run):
 
 def test_a_trained_autoencoder_is_nearer_to_the_clips_than_an_untrained_one(small_run, small_tae, tmp_path):
     assert train.train_tae(tae_recipe(steps=10, lr=5e-3, validate_every=10), [small_run], str(tmp_path), quiet)
-    clips, extractor = Clips([small_run], OPTIONS, limit=2), load_extractor()
-    truth = survey(clips, extractor)
+    clips, extractors = Clips([small_run], OPTIONS, limit=2), both()
+    truth = survey(clips, extractors)
     some, more = (
-        evaluate_tae(train.load_tae(where)[0], clips, truth, extractor) for where in (small_tae, str(tmp_path))
+        evaluate_tae(train.load_tae(where)[0], clips, truth, extractors) for where in (small_tae, str(tmp_path))
     )
-    assert 5 < some.psnr < more.psnr < 60 and more.fid < some.fid and -1 <= more.ssim <= 1
+    assert 5 < some.psnr < more.psnr < 60 and more.fid < some.fid and more.fvd < some.fvd and -1 <= more.ssim <= 1
     assert more.encode_pace > 0 and more.decode_pace > 0
 
 
@@ -182,11 +196,15 @@ def test_autoencoders_stand_side_by_side_labelled_by_what_differs(small_run, sma
     flat, full, again = report["rows"]
     assert [row["variant"] for row in report["rows"]] == ["2.5D", "3D", "2.5D"]
     assert full["parameters"] > flat["parameters"] and (flat["steps"], full["steps"]) == (2, 1)
+    linear = report["baselines"]["linear_psnr"]["16"]
+    assert flat["above_linear"] == pytest.approx(flat["psnr"] - linear) and flat["psnr"] < linear, "two steps"
     assert flat["psnr"] != full["psnr"] and all(flat[key] == again[key] for key in ("psnr", "ssim", "fid"))
     assert report["clips"] == 2 and report["frames"] == 16 and "fewer than" in report["note"]
-    result = CliRunner().invoke(app, ["evaluate", small_run, "--tae", small_tae, *SHAPE])
-    for words in ("2.5D", "each clip's own mean frame", "the set's mean frame", "comparable only with itself"):
-        assert words in " ".join(result.stdout.split())
+    result = CliRunner().invoke(app, ["evaluate", small_run, "--tae", small_tae, *SHAPE], env={"COLUMNS": "250"})
+    cells = "".join(result.stdout.split())  # a narrow table breaks words anywhere
+    for words in ("2.5D", "comparable only with itself", "mean frames, and a linear transform"):
+        assert "".join(words.split()) in cells
+    assert "".join(("+" if flat["above_linear"] > 0 else "-", f"{abs(flat['above_linear']):.2f}")) in cells
 
 
 def test_transformers_stand_side_by_side_at_the_same_noise(small_run, small_tae, tmp_path):

@@ -139,3 +139,21 @@ def test_a_broken_image_is_a_sentence(tmp_path):
     for name in ("half.jpg", "text.png", "gone.jpg"):
         with pytest.raises(ClipError, match=name):
             read_image(str(tmp_path / name), 64, 64)
+
+
+@pytest.mark.parametrize("size, space", [((1280, 96), "bt709"), ((96, 720), "bt709"), ((320, 180), "bt601")])
+def test_a_video_that_names_no_matrix_is_read_as_players_read_its_size(tmp_path, size, space):
+    path = make_video(
+        tmp_path / "a.mp4", size=size, seconds=0.1, source=PATTERN, filters=[f"scale=out_color_matrix={space}"]
+    )
+    truth = by_ffmpeg_as(path, space)
+    found = read_clip(str(path), np.array([0.0]), size[1], size[0])[0]
+    other = by_ffmpeg_as(path, {"bt709": "bt601", "bt601": "bt709"}[space])
+    assert np.abs(found.astype(int) - truth).mean() < MOST_OFF < np.abs(found.astype(int) - other).mean()
+
+
+def by_ffmpeg_as(path, space: str) -> np.ndarray:
+    """The first frame as FFmpeg turns it into RGB when it is told the matrix: int [H, W, 3]."""
+    raw = path.with_suffix(f".{space}.png")
+    ffmpeg("-i", path, "-vf", f"scale=in_color_matrix={space}", "-pix_fmt", "rgb24", "-frames:v", "1", raw)
+    return np.array(Image.open(raw)).astype(int)

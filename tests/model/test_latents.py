@@ -71,7 +71,7 @@ def test_training_from_latents_has_the_losses_of_training_from_videos(small_run,
 def test_stored_in_half_precision_a_latent_differs_by_its_rounding(frozen, clips, tmp_path):
     for precision, error in (("float32", 0.0), ("float16", 2**-11), ("bfloat16", 2**-8)):
         job = written(tmp_path / precision, frozen, clips, precision=precision)
-        read = read_encoded(stored(job, 1, clips[1]), VIDEO, 0, ENCODERS.widths, getattr(torch, precision)).latent
+        read = read_encoded(stored(job, 1, clips[1]), VIDEO, 0, ENCODERS.widths, Settings("", [], precision)).latent
         truth = latent_of(frozen, read_clip(clips[1].uri, sample_times(clips[1], 16, 0.5), 32, 48))[0]
         assert read.dtype == getattr(torch, precision) and read.shape == (16, 2, 4, 6)
         assert ((read.float() - truth).abs() <= error * truth.abs() + 1e-6 * bool(error)).all()
@@ -85,7 +85,7 @@ def test_what_the_transformer_is_given_is_what_videos_and_encoders_give(frozen, 
         Sample(read_clip(clip.uri, at, 32, 48), clip.caption, clip.rate, clip.clip_id) for clip, at in zip(clips, times)
     ]
     read = [
-        read_encoded(stored(job, group, clip), shape, 0, ENCODERS.widths, torch.float32)
+        read_encoded(stored(job, group, clip), shape, 0, ENCODERS.widths, Settings("", [], "float32"))
         for group, clip in enumerate(clips)
     ]
     image = shape.frames == 1
@@ -133,13 +133,13 @@ def test_a_clip_is_read_without_its_neighbours(frozen, clips, tmp_path):
     shape = Shape(8, 256, 256)
     job = written(tmp_path, frozen, [clips[n % 3] for n in range(8)], [shape])
     size = Path(job.uri).stat().st_size
-    read_encoded(stored(job, 0, clips[0]), shape, 0, ENCODERS.widths, torch.float32)  # the footer, once
+    read_encoded(stored(job, 0, clips[0]), shape, 0, ENCODERS.widths, Settings("", [], "float32"))  # the footer, once
 
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
 
     before = bytes_read()
-    sample = read_encoded(stored(job, 5, clips[2]), shape, 0, ENCODERS.widths, torch.float32)
+    sample = read_encoded(stored(job, 5, clips[2]), shape, 0, ENCODERS.widths, Settings("", [], "float32"))
     took, own = bytes_read() - before, sample.latent.numel() * 4
     assert size > 7 * own and own <= took < 1.2 * own
 
@@ -152,7 +152,7 @@ def test_a_clip_that_cannot_be_decoded_keeps_its_row_with_the_reason(frozen, cli
     assert "gone.mp4" in record[1]["error"] and record[0]["error"] is None
     assert record[1]["moments"] is None and record[2]["moments"][0] == 2 * 4 * 6  # two stills
     with pytest.raises(ClipError, match="cannot be read"):
-        read_encoded(stored(job, 1, gone), STILL, 0, ENCODERS.widths, torch.float32)
+        read_encoded(stored(job, 1, gone), STILL, 0, ENCODERS.widths, Settings("", [], "float32"))
 
 
 def test_latents_that_the_precision_cannot_hold_are_an_error_of_their_clip(frozen, clips, tmp_path):
@@ -167,7 +167,8 @@ def test_latents_that_the_precision_cannot_hold_are_an_error_of_their_clip(froze
 def test_the_statistics_are_those_of_all_latents(frozen, clips, tmp_path):
     job = written(tmp_path, frozen, clips, [VIDEO])
     read = [
-        read_encoded(stored(job, n, clip), VIDEO, 0, ENCODERS.widths, torch.float32) for n, clip in enumerate(clips)
+        read_encoded(stored(job, n, clip), VIDEO, 0, ENCODERS.widths, Settings("", [], "float32"))
+        for n, clip in enumerate(clips)
     ]
     values = torch.stack([sample.latent for sample in read]).transpose(0, 1).flatten(1).double()
     mean, deviation = statistics(sum(np.array(row["moments"]) for row in job.record().to_pylist()))
@@ -230,7 +231,7 @@ def test_a_set_of_images_is_stored_in_place_of_stills_of_clips_and_each_image_on
     Image.fromarray(read_clip(clips[0].uri, np.array([0.5]), 32, 64)[0]).save(picture)
     one = Clip("picture", str(picture), 0.0, 1.0, 1, "A picture.")
     job = written(tmp_path / "out", frozen, [one], [image])
-    read = read_encoded(stored(job, 0, one), image, 0, ENCODERS.widths, torch.float32)
+    read = read_encoded(stored(job, 0, one), image, 0, ENCODERS.widths, Settings("", [], "float32"))
     assert torch.equal(read.latent, latent_of(frozen, frames_of(one, image, 0.5))[0])
 
 

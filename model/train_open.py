@@ -1,0 +1,88 @@
+"""`rushes train dit` with `open_transformer`: LoRA fine-tuning of an open transformer on our sets.
+
+The same straight line as `train_dit`, with an adapter in place of the model: what is saved, averaged and resumed is the
+adapter alone. The weights it belongs to stay where they are, and every rank reads all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+
+from torch import Tensor
+
+from rushes.model import checkpoint as checkpoints
+from rushes.model.data import Batch
+from rushes.model.flow import PROCESSES
+from rushes.model.loop import Say, Session, Trained, stop_on_signal
+from rushes.model.open_weights import OpenDiT, load_open_dit
+from rushes.model.parallel import Place, average_gradients, joined
+from rushes.model.stages import take_over
+from rushes.model.steps import Backward, dit_backward, dit_validation, preparation
+from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, load_tae, loader_of
+from rushes.model.train_recipe import Parallel, TrainRecipe, TrainRecipeError
+
+
+def train_lora(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, say: Say = print) -> bool:
+    """As `train_dit`, whose errors it raises. True when it is finished."""
+    _check(recipe)
+    with joined() as place, _held(output, place):
+        frozen, mark = load_tae(tae)
+        inputs, widths = _inputs(recipe, roots, frozen, mark, place.device)
+        session = Session(recipe, output, place, say)
+        facts = {
+            "model": "dit", "tae": mark, "text": recipe.text.model_dump(mode="json"), "process": recipe.process,
+            "open_transformer": recipe.open_transformer, "lora": recipe.lora.model_dump(mode="json"),
+        }  # fmt: skip
+        _begin(session, roots, facts, {"open_transformer": recipe.open_transformer, **facts["lora"]})
+        model = _model(recipe, place, widths)
+        process = PROCESSES[recipe.process]()
+        while (index := session.progress.next_stage(recipe)) is not None:
+            stage = recipe.stages[index]
+            loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
+            _introduce(session, stage, loader)
+            trained = {"dit": Trained(model, recipe.optimizer)}
+            if session.resumed is not None:
+                take_over(session.resumed, session.progress, trained)
+            backward = _averaged(dit_backward(recipe, stage, model, inputs, process), model)
+            validation = Validation(roots, recipe, stage, session)
+            check = partial(validation.mean, dit_validation(recipe, model, inputs, process))
+            prepare = preparation(recipe, stage, frozen.config.latent_channels, place.device, process)
+            with stop_on_signal(session), closing(loader):
+                if not session.run_stage(stage, loader, trained, backward, check, prepare):
+                    return False
+            session.resumed = checkpoints.open_checkpoint(session.output)
+    return True
+
+
+def _check(recipe: TrainRecipe) -> None:
+    if recipe.parallel != Parallel():
+        raise TrainRecipeError("Every rank holds a whole open transformer: leave the section 'parallel' out.")
+    if recipe.process != "flow":
+        raise TrainRecipeError("Open transformers are trained by flow matching: set process to flow.")
+    if len(recipe.text.encoders) != 1:
+        raise TrainRecipeError("An open transformer reads one text encoder: name the one it was trained with.")
+
+
+def _model(recipe: TrainRecipe, place: Place, widths: dict[str, int]) -> OpenDiT:
+    """The transformer with fresh adapters. Raises TrainRecipeError where the text features do not fit it."""
+    model = load_open_dit(recipe.open_transformer, recipe.lora.rank, recipe.lora.alpha, place.device)
+    (name, width), wanted = next(iter(widths.items())), model.source.get("text_dim")
+    if wanted not in (None, width):
+        raise TrainRecipeError(
+            f"{recipe.open_transformer} reads text features of width {wanted}, and '{name}' makes {width}: name the "
+            "encoder it was trained with."
+        )
+    return model
+
+
+def _averaged(backward: Backward, model: OpenDiT) -> Backward:
+    """Gradients are averaged over the ranks after each step: the adapter is small."""
+
+    def step(batch: Batch, number: int) -> dict[str, Tensor]:
+        told = backward(batch, number)
+        average_gradients(model)
+        return told
+
+    return step

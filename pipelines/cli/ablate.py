@@ -1,0 +1,85 @@
+"""`rushes ablate`: what a rule is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rushes.pipelines.cli.terminal import console, fail
+
+if TYPE_CHECKING:
+    from rushes.pipelines.ablate.learners import Learner
+
+
+def ablate(
+    run: Annotated[str, typer.Argument(help="A curated run whose sources are where they were.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Results; the same folder again goes on.")],
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", help="A rule that turned clips away; may be repeated. Default: all.")
+    ] = None,
+    set_name: Annotated[
+        list[str] | None, typer.Option("--set-name", help="A stricter set, against the base set; may be repeated.")
+    ] = None,
+    base: Annotated[str, typer.Option(help="The set whose clips are trained on with every rule.")] = "pretrain-256",
+    clean: Annotated[
+        str | None, typer.Option(help="RUN or RUN#SET: validated on as well, whatever the rules do.")
+    ] = None,
+    learner: Annotated[
+        str, typer.Option(help="predict (closed form, seconds) or tae (the tiny autoencoder).")
+    ] = "predict",
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="With --learner tae: its recipe.")] = "tae-tiny",
+    steps: Annotated[int, typer.Option(help="With --learner tae: steps of a training.", min=1)] = 100,
+    seeds: Annotated[int, typer.Option(help="Trainings of each arm, each on clips of its own.", min=3)] = 5,
+    clips: Annotated[int | None, typer.Option(help="Clips of a training at most.", min=4)] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster that shares the output's folder.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained and what it costs, and stop.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="The changes as JSON instead of a table.")] = False,
+) -> None:
+    """What is a rule worth? Small models trained with it and without it, on as many clips, and what changes.
+
+    Example:  rushes ablate runs/demo -o runs/ablation --rule visual.text_max --seeds 5
+
+    `ablation.json` and `ablation.svg` in the output say the same as the table.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rushes.curation.manifest import ManifestError
+    from rushes.model.frames import ClipError
+    from rushes.pipelines.ablate import run as job
+    from rushes.pipelines.ablate.learners import Predictor
+    from rushes.pipelines.ablate.plan import AblationError
+
+    asked = job.Asked(run, base, tuple(rule or ()), tuple(set_name or ()), clean, seeds, clips)
+    if learner not in ("predict", "tae"):
+        fail(f"--learner is predict or tae, not '{learner}'.")
+    try:
+        chosen = Predictor(Path(output).absolute() / "clips") if learner == "predict" else _tae(recipe, steps)
+        if dry_run:
+            print(job.describe(asked, learner, job.seconds_of_one(chosen, output)))
+            return
+        quiet = (lambda _: None) if json_ else print
+        changes = job.ablate(asked, chosen, output, quiet, address)
+    except (AblationError, ClipError, ManifestError) as error:
+        fail(str(error))
+    (Path(output) / "ablation.svg").write_text(job.picture(changes), encoding="utf-8")
+    if json_:
+        print(json.dumps([{**asdict(one), "verdict": one.verdict} for one in changes], indent=1))
+    else:
+        console.print(job.table(changes))
+
+
+def _tae(recipe: str, steps: int) -> Learner:
+    from rushes.pipelines.cli.train import sentences
+
+    with sentences():
+        from rushes.model.train_recipe import load
+        from rushes.pipelines.ablate.learners import TinyTAE
+
+        settings = [f"stages.all.steps={steps}", f"stages.all.validate_every={steps}", f"stages.all.save_every={steps}",
+                    "stages.all.schedule=cosine", "data.workers=1"]  # fmt: skip
+        return TinyTAE(load(recipe, settings))
