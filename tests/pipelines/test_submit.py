@@ -60,16 +60,10 @@ def cluster(tmp_path_factory):
     )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        from ray.job_submission import JobSubmissionClient
-
-        until = time.monotonic() + 120
-        while True:
-            try:
-                JobSubmissionClient(address).list_jobs()
-                break
-            except Exception:
-                assert time.monotonic() < until and head.poll() is None, "the head did not come up"
-                time.sleep(1)
+        until = time.monotonic() + 200
+        while rushes("jobs", "--address", address).returncode != 0:
+            assert time.monotonic() < until and head.poll() is None, "the head did not come up"
+            time.sleep(1)
         yield address
     finally:
         _end(head, folder)
@@ -118,6 +112,7 @@ def test_a_run_is_sent_with_its_meter_and_followed_to_its_exit_code(cluster, foo
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(600)
 def test_a_request_that_is_wrong_ends_with_its_own_exit_code(cluster, tmp_path):
     sent = rushes("submit", "--address", cluster, "-i", tmp_path / "nowhere", "-o", tmp_path / "run")
     assert sent.returncode == 2 and "no such file or folder" in sent.stdout
