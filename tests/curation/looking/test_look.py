@@ -66,3 +66,19 @@ def test_a_clip_without_a_still_and_one_of_one_colour_say_why(looker, pictures):
     assert flat["copy"] is None and "copy: the picture is one flat colour" in flat["look_notes"]
     assert none["aesthetic"] is None and none["look_models"] == []
     assert any("aesthetic" in note and "too short for a still" in note for note in none["look_notes"])
+
+
+def test_faces_are_found_by_the_detector_that_a_wheel_carries(pictures):
+    import av
+
+    from rushes.curation.looking import Clip
+    from rushes.curation.looking.faces import FaceLooker
+    from rushes.pipelines.demo.film import clip_path
+
+    def still(name: str) -> np.ndarray:
+        with av.open(str(clip_path(name))) as container:
+            return next(container.decode(video=0)).to_ndarray(format="bgr24")
+
+    shown = [still("carphone"), still("bunny"), pictures[0]]
+    scores = [row["human_score"] for row in FaceLooker()([Clip("c", [0.0], [picture]) for picture in shown])]
+    assert scores[0] > 0.6 and max(scores[1:]) < 0.5
