@@ -162,10 +162,13 @@ class Content(Section):
 
 
 class Cut(Section):
-    """The clips that trainers read: H.264, short GOPs, square pixels, upright, no sound."""
+    """The clips that trainers read: H.264 unless told, short GOPs, square pixels, upright, no sound."""
 
-    crf: int = knob(18, "cut", "x264 constant rate factor", ge=0, le=51)
-    preset: str = knob("veryfast", "cut", "x264 preset")
+    encoder: Literal["libx264", "libopenh264", "libvpx-vp9", "libsvtav1"] = knob(
+        "libx264", "cut", "FFmpeg's encoder; x264 is GPL, the others are not (docs/licences.md)"
+    )
+    crf: int = knob(18, "cut", "constant quality, in the encoder's own scale: of x264 the rate factor", ge=0, le=51)
+    preset: str = knob("veryfast", "cut", "x264 preset; the other encoders have a speed of their own")
     gop_s: float = knob(0.5, "cut", "seconds between key frames: a trainer reads a short range", gt=0)
     side_max: int | None = knob(None, "cut", "longer side at most this, pixels", ge=64)
 

@@ -156,7 +156,6 @@ class BlendDetector:
     def __init__(self, fps: float) -> None:
         self._step = max(1, round(BLEND_STEP_S * fps))  # frames; everything below counts in steps
         self._halves = [max(2, round(half * fps / self._step)) for half in BLEND_HALF_S]
-        self._keep = 2 * self._halves[-1]
         self._ring: _Pictures | None = None
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
@@ -165,120 +164,109 @@ class BlendDetector:
         places = np.flatnonzero(batch.every(self._step))
         if not len(places):
             return found
-        fresh = _Pictures(shrink_stack(batch.tiny_luma[places], BLEND_SHRINK))
+        fresh = _Pictures.of(shrink_stack(batch.tiny_luma[places], BLEND_SHRINK))
         old = len(self._ring) if self._ring is not None else 0
         ring = fresh if self._ring is None else self._ring.joined(fresh)
         for column, half in enumerate(self._halves):
             if half in self._halves[:column]:
                 continue
             ends = np.arange(max(old, 2 * half), len(ring))
-            for end in ends[ring.may_blend(ends - 2 * half, ends)]:
-                transition = self._transition(ring, int(end), half)
-                if transition is not None:
-                    place = places[end - old]
-                    for name, value in zip(("first", "stop", "strength"), transition, strict=True):
-                        found[f"blend_{name}"][place, column] = value
-        self._ring = ring.last(self._keep)
+            strengths = blend_strengths(ring, ends - 2 * half, ends - half, ends, BLEND_WEIGHT)
+            for number in np.flatnonzero(strengths > 0):
+                span = self._extent(ring, int(ends[number]), half)
+                if span is not None:
+                    values = (*span, strengths[number])
+                    for name, value in zip(("first", "stop", "strength"), values, strict=True):
+                        found[f"blend_{name}"][places[ends[number] - old], column] = value
+        self._ring = ring[max(0, len(ring) - 2 * self._halves[-1]) :]
         return found
 
-    def _transition(self, ring: _Pictures, end: int, half: int) -> tuple[int, int, float] | None:
-        """(first, stop, strength) with frames counted from the one at `end`, None where there is no transition."""
-        before, middle, after = ring[end - 2 * half], ring[end - half], ring[end]
-        strength = blend_strength(before, middle, after, BLEND_WEIGHT)
-        if strength <= 0:
+    def _extent(self, ring: _Pictures, end: int, half: int) -> tuple[int, int] | None:
+        """Frames (first, stop) of a transition, counted from the one at `end`; None where a second look denies it."""
+        begin, early = end - 2 * half, end - half - max(1, half // 2)  # a quarter before the middle
+        one = (np.array([place]) for place in (begin, early, end))
+        if blend_strengths(ring, *one, BLEND_WEIGHT_EDGE)[0] <= 0:
             return None
-        early = ring[end - half - max(1, half // 2)]  # a second look, a quarter before the middle
-        if blend_strength(before, early, after, BLEND_WEIGHT_EDGE) <= 0:
-            return None
-        first, last = _extent([ring[i] for i in range(end - 2 * half, end + 1)])
-        return (first - 2 * half) * self._step, (last - 2 * half) * self._step + 1, strength
+        window = ring[begin : end + 1]
+        ends = ring[[begin] * len(window)], ring[[end] * len(window)]
+        weights = _weights(ends[0], window, ends[1])
+        mixed = np.flatnonzero((weights > BLEND_MIXED[0]) & (weights < BLEND_MIXED[1]))
+        first, last = max(0, int(mixed[0]) - 1), min(2 * half, int(mixed[-1]) + 1)
+        return (first - 2 * half) * self._step, (last - 2 * half) * self._step + 1
 
 
+@dataclass(frozen=True)
 class _Pictures:
-    """Tiny luma pictures: uint8 [n, h, w], and each as a vector without its mean, float32 [n, h * w]."""
+    """Tiny luma pictures, each a vector: uint8 [n, p]; without its mean, float32 [n, p]; its mean and length [n]."""
 
-    def __init__(self, luma: np.ndarray, values: np.ndarray | None = None, means: np.ndarray | None = None) -> None:
-        self.luma = luma
-        if values is None or means is None:
-            values = luma.reshape(len(luma), -1).astype(np.float32)
-            means = values.mean(axis=1)
-            values = values - means[:, None]
-        self.values, self.means = values, means
-        self.norms = np.sqrt(np.einsum("ij,ij->i", values, values))
+    luma: np.ndarray
+    values: np.ndarray
+    means: np.ndarray
+    norms: np.ndarray
+
+    @classmethod
+    def of(cls, stack: np.ndarray) -> _Pictures:
+        luma = stack.reshape(len(stack), -1)
+        values = luma.astype(np.float32)
+        means = values.mean(axis=1)
+        values -= means[:, None]
+        return cls(luma, values, means, np.sqrt(np.einsum("ij,ij->i", values, values)))
 
     def __len__(self) -> int:
         return len(self.luma)
 
-    def __getitem__(self, place: int) -> _Picture:
-        return _Picture(self.luma[place], self.values[place], float(self.means[place]), float(self.norms[place]))
+    def __getitem__(self, places: Any) -> _Pictures:
+        return _Pictures(*(array[places] for array in (self.luma, self.values, self.means, self.norms)))
 
     def joined(self, other: _Pictures) -> _Pictures:
-        pairs = ((self.luma, other.luma), (self.values, other.values), (self.means, other.means))
-        return _Pictures(*(np.concatenate(pair) for pair in pairs))
-
-    def last(self, count: int) -> _Pictures:
-        return _Pictures(*(array[-count:] for array in (self.luma, self.values, self.means)))
-
-    def may_blend(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """bool [n]: pairs that differ enough, and are not alike but for a shift, to be the ends of a transition."""
-        a, b = self.values[before], self.values[after]
-        shift = self.means[after] - self.means[before]
-        change = np.abs(b - a + shift[:, None]).mean(axis=1)
-        plain = self.norms < BLACK_STD * np.sqrt(self.values.shape[1])
-        either, both = plain[before] | plain[after], plain[before] & plain[after]
-        alike = np.einsum("ij,ij->i", a, b) / np.maximum(self.norms[before] * self.norms[after], 1e-9)
-        return (change >= BLEND_CHANGE_MIN) & ~both & (either | (alike <= BLEND_ALIKE_MAX))
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A tiny luma picture, also as a vector without its mean, with its length."""
-
-    luma: np.ndarray
-    values: np.ndarray
-    mean: float
-    norm: float
+        return _Pictures(*(np.concatenate(pair) for pair in zip(self._arrays, other._arrays, strict=True)))
 
     @property
-    def plain(self) -> bool:
-        return self.norm < BLACK_STD * np.sqrt(self.values.size)
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.luma, self.values, self.means, self.norms
+
+    @property
+    def plain(self) -> np.ndarray:
+        return self.norms < BLACK_STD * np.sqrt(self.values.shape[1])
 
 
-def _extent(window: list[_Picture]) -> tuple[int, int]:
-    """First and last step of the pictures that are mixed of the window's first and last, with one step around them."""
-    weights = [_weight(window[0], picture, window[-1]) for picture in window]
-    mixed = [i for i, weight in enumerate(weights) if BLEND_MIXED[0] < weight < BLEND_MIXED[1]]
-    return max(0, mixed[0] - 1), min(len(window) - 1, mixed[-1] + 1)
+def blend_strengths(
+    ring: _Pictures, before: np.ndarray, middle: np.ndarray, after: np.ndarray, weights: tuple[float, float]
+) -> np.ndarray:
+    """How well pictures `middle` are weighted sums of `before` and `after`: 0 (not) to 1 (nothing is left over).
 
-
-def _weight(before: _Picture, picture: _Picture, after: _Picture) -> float:
-    """Least-squares weight of `after` in `picture` = (1 - w) before + w after."""
-    direction, moved = after.values - before.values, picture.values - before.values
-    rise, risen, size = after.mean - before.mean, picture.mean - before.mean, direction.size
-    length = float(direction @ direction) + size * rise * rise
-    return (float(direction @ moved) + size * rise * risen) / max(length, 1e-6)
-
-
-def blend_strength(before: _Picture, middle: _Picture, after: _Picture, weights: tuple[float, float]) -> float:
-    """How well `middle` is a weighted sum of `before` and `after`: 0 (it is not) to 1 (nothing is left over).
-
-    weights: least and largest weight of the later picture.
+    before, middle, after: places in the ring, int [n]. weights: least and largest weight of the later picture. Tests
+    that are cheap, and that most pictures of a shot fail, come first. Returns float64 [n].
     """
-    change = cv2.norm(before.luma, after.luma, cv2.NORM_L1) / before.luma.size
-    if change < BLEND_CHANGE_MIN or (before.plain and after.plain):
-        return 0.0
-    most = BLEND_RESIDUAL_MAX
-    if not (before.plain or after.plain):
-        alike = float(before.values @ after.values) / (before.norm * after.norm)
-        if alike > BLEND_ALIKE_MAX:
-            return 0.0
-        most = BLEND_RESIDUAL_APART if alike < BLEND_APART else BLEND_RESIDUAL_MAX
-    weight = _weight(before, middle, after)
-    if not weights[0] <= weight <= weights[1]:
-        return 0.0
-    mixed = (1.0 - weight) * (before.values + before.mean) + weight * (after.values + after.mean)
-    residual = cv2.norm(middle.values + middle.mean, mixed, cv2.NORM_L1) / mixed.size / change
-    return max(0.0, 1.0 - residual / most)
+    strengths = np.zeros(len(after))
+    plain = ring.plain
+    either, both = plain[before] | plain[after], plain[before] & plain[after]
+    lengths = np.maximum(ring.norms[before] * ring.norms[after], 1e-9)
+    alike = np.einsum("ij,ij->i", ring.values[before], ring.values[after]) / lengths
+    open_ = np.flatnonzero(~both & (either | (alike <= BLEND_ALIKE_MAX)))
+    if not len(open_):
+        return strengths
+    a, m, b = ring[before[open_]], ring[middle[open_]], ring[after[open_]]
+    change = np.abs(b.luma.astype(np.int16) - a.luma).mean(axis=1)
+    weight = _weights(a, m, b)
+    good = (change >= BLEND_CHANGE_MIN) & (weights[0] <= weight) & (weight <= weights[1])
+    if not good.any():
+        return strengths
+    open_, a, m, b, change, weight = open_[good], a[good], m[good], b[good], change[good], weight[good]
+    later = weight[:, None].astype(np.float32)
+    residual = np.abs(m.luma - ((1 - later) * a.luma + later * b.luma)).mean(axis=1) / change
+    apart = ~either[open_] & (alike[open_] < BLEND_APART)
+    most = np.where(apart, BLEND_RESIDUAL_APART, BLEND_RESIDUAL_MAX)
+    strengths[open_] = np.maximum(0.0, 1.0 - residual / most)
+    return strengths
+
+
+def _weights(before: _Pictures, pictures: _Pictures, after: _Pictures) -> np.ndarray:
+    """Least-squares weight of `after` in `pictures` = (1 - w) before + w after, for each of n: float [n]."""
+    direction, moved = after.values - before.values, pictures.values - before.values
+    rise, risen, size = after.means - before.means, pictures.means - before.means, direction.shape[1]
+    length = np.einsum("ij,ij->i", direction, direction) + size * rise * rise
+    return (np.einsum("ij,ij->i", direction, moved) + size * rise * risen) / np.maximum(length, 1e-6)
 
 
 @dataclass(frozen=True)

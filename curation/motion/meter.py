@@ -17,7 +17,7 @@ from rushes.curation.motion.vectors import (
     Flow,
     field_of,
     fit_camera,
-    mean_length,
+    mean_lengths,
 )
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
@@ -68,13 +68,14 @@ class MotionMeter:
             "from_flow": np.zeros(count, np.uint8),
             "camera": np.full((count, len(CAMERA)), np.nan, np.float32),
         }
+        lengths = mean_lengths(batch.vectors) * self._to_reference
         fitted, flowing = batch.every(self._camera_every), batch.every(self._flow_every)
         for place, vectors in enumerate(batch.vectors):
             time_s = batch.time_s[place]
             if vectors is not None and len(vectors):
                 self._vectors_s = time_s
                 reach = self._since_anchor
-                found["vector_length"][place] = mean_length(vectors) * self._to_reference / reach
+                found["vector_length"][place] = lengths[place] / reach
                 if fitted[place]:
                     self._fit(found, place, field_of(vectors, self._info.width, self._info.height, reach))
             elif flowing[place] and time_s - self._vectors_s > FLOW_AFTER_S:

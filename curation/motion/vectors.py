@@ -6,6 +6,7 @@ flow on small luma is measured on a few frames a second instead, and the clip's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,8 @@ import numpy as np
 REFERENCE_SIDE = 720  # vectors are given in pixels of a picture whose shorter side is this
 FIT_VECTORS_MAX = 300  # vectors used for a fit of the camera; more change nothing
 FIT_VECTORS_MIN = 12
+#: Words of 32 bits of an AVMotionVector record, and where its fields stand in them.
+WORDS, SOURCE, SIZE, MOTION_X, MOTION_Y, SCALE = 10, 0, 1, 6, 7, 8
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,27 @@ class Field:
     dy: np.ndarray
 
 
-def mean_length(vectors: np.ndarray) -> float:
-    """Mean length of AVMotionVector records that point to the past, pixels, weighted by the blocks' areas; else NaN.
+def mean_lengths(vectors: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Mean length of each frame's vectors that point to the past, pixels, weighted by the blocks' areas; else NaN.
 
-    The vectors of a frame reach as far back as its reference lies: divide by that distance for pixels per frame.
+    vectors: per frame an array of decode.VECTOR, or None. Returns float64 [frames]. The vectors of a frame reach as
+    far back as its reference lies: divide by that distance for pixels per frame.
     """
-    past = vectors["source"] < 0
-    if not past.any():
-        return float("nan")
-    x, y = (vectors[name][past].astype(np.float32) for name in ("motion_x", "motion_y"))
-    length = np.sqrt(x * x + y * y) / vectors["motion_scale"][past]
-    area = vectors["w"][past].astype(np.float32) * vectors["h"][past]
-    return float(length @ area) / max(float(area.sum()), 1.0)
+    means = np.full(len(vectors), np.nan)
+    places = [place for place, found in enumerate(vectors) if found is not None and len(found)]
+    if not places:
+        return means
+    words = np.concatenate([vectors[place].view(np.int32).reshape(-1, WORDS) for place in places])
+    ends = np.cumsum([len(vectors[place]) for place in places])
+    starts = np.concatenate([[0], ends[:-1]])
+    x, y = words[:, MOTION_X].astype(np.float32), words[:, MOTION_Y].astype(np.float32)
+    area = ((words[:, SIZE] & 0xFF) * (words[:, SIZE] >> 8 & 0xFF)).astype(np.float32)
+    area *= words[:, SOURCE] < 0
+    length = np.sqrt(x * x + y * y) / np.maximum(words[:, SCALE] & 0xFFFF, 1) * area
+    areas = np.add.reduceat(area, starts, dtype=np.float64)
+    sums = np.add.reduceat(length, starts, dtype=np.float64)
+    means[places] = np.where(areas > 0, sums / np.maximum(areas, 1.0), np.nan)
+    return means
 
 
 def field_of(vectors: np.ndarray, width: int, height: int, reach: int = 1) -> Field | None:
@@ -88,22 +100,26 @@ CAMERA = ("shift_x", "shift_y", "growth", "turn", "moved", "explained")
 
 def fit_camera(field: Field) -> tuple[float, ...]:
     """CAMERA: least-squares similarity (shift, zoom, turn) of a field, once refitted without the outliers."""
-    x, y, dx, dy = field.x, field.y, field.dx, field.dy
-    keep = np.ones(len(x), bool)
+    points = np.stack([field.x, field.y, field.dx, field.dy]).astype(np.float64)
+    kept = points
     for _ in range(2):
-        shift_x, shift_y, growth, turn = _similarity(x[keep], y[keep], dx[keep], dy[keep])
-        left = np.hypot(dx - (shift_x + growth * x - turn * y), dy - (shift_y + turn * x + growth * y))
-        keep = left <= 2.0 * np.median(left) + 1e-6
-    moved = float(np.hypot(dx, dy).mean())
-    explained = 1.0 - float(np.median(left)) / moved if moved > 1e-6 else 0.0
+        shift_x, shift_y, growth, turn = _similarity(kept)
+        moved_by = np.array([[growth, -turn], [turn, growth]]) @ points[:2] + np.array([[shift_x], [shift_y]])
+        left = np.hypot(*(points[2:] - moved_by))
+        median = float(np.median(left))
+        kept = points[:, left <= 2.0 * median + 1e-6]
+    moved = float(np.hypot(points[2], points[3]).mean())
+    explained = 1.0 - median / moved if moved > 1e-6 else 0.0
     return shift_x, shift_y, growth, turn, moved, min(max(explained, 0.0), 1.0)
 
 
-def _similarity(x: np.ndarray, y: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> tuple[float, float, float, float]:
-    """Shift, growth and turn of dx = sx + g x - t y, dy = sy + t x + g y: normal equations in closed form."""
-    mx, my, mdx, mdy = (float(a.mean()) for a in (x, y, dx, dy))
-    cx, cy = x - mx, y - my
-    spread = float((cx * cx + cy * cy).sum()) + 1e-9
-    growth = float((cx * dx + cy * dy).sum()) / spread
-    turn = float((cx * dy - cy * dx).sum()) / spread
+def _similarity(points: np.ndarray) -> tuple[float, float, float, float]:
+    """Shift, growth and turn of dx = sx + g x - t y, dy = sy + t x + g y, from rows x, y, dx, dy: in closed form."""
+    mean = points.mean(axis=1)
+    centred = points - mean[:, None]
+    products = centred @ centred.T
+    spread = float(products[0, 0] + products[1, 1]) + 1e-9
+    growth = float(products[0, 2] + products[1, 3]) / spread
+    turn = float(products[0, 3] - products[1, 2]) / spread
+    mx, my, mdx, mdy = (float(value) for value in mean)
     return mdx - (growth * mx - turn * my), mdy - (turn * mx + growth * my), growth, turn

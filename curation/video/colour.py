@@ -22,4 +22,4 @@ def colour_space(frame: av.VideoFrame) -> Any:
 def to_bgr(frame: av.VideoFrame, reformatter: VideoReformatter, width: int, height: int, way: str) -> np.ndarray:
     """uint8 BGR [height, width, 3] of a frame, scaled in the given way ("AREA", "BILINEAR")."""
     space = colour_space(frame)
-    return reformatter.reformat(frame, width, height, "bgr24", space, space, interpolation=way).to_ndarray()
+    return reformatter.reformat(frame, width, height, "bgr24", space, space, way, threads=1).to_ndarray()

@@ -166,7 +166,7 @@ class Cutter:
     def _run(self, stream: Any, clip: dict[str, Any], temporary: str) -> None:
         command = (
             ffmpeg.output(
-                stream, temporary, f="mp4", vcodec="libx264", preset=self._recipe.preset, crf=self._recipe.crf,
+                stream, temporary, f="mp4", vcodec=self._recipe.encoder, **_quality(self._recipe),
                 pix_fmt="yuv420p", g=max(1, round(self._recipe.gop_s * clip["fps"])), threads=1, movflags="+faststart",
                 **{"frames:v": clip["frames"], "fps_mode": "passthrough", "enc_time_base": "filter",
                    "flags": "+bitexact+cgop", "fflags": "+bitexact", "map_metadata": -1},
@@ -191,6 +191,16 @@ class Cutter:
                     f"No space is left while writing {temporary}; free some and start the same command again."
                 )
             raise CutError(f"FFmpeg could not cut it: {said or f'exit code {result.returncode}'}")
+
+
+def _quality(recipe: Cut) -> dict[str, Any]:
+    """FFmpeg's options for a constant quality: every encoder has its own."""
+    return {
+        "libx264": {"preset": recipe.preset, "crf": recipe.crf},
+        "libopenh264": {"rc_mode": "off", "qmin": recipe.crf, "qmax": recipe.crf},
+        "libvpx-vp9": {"crf": recipe.crf, "b:v": 0, "deadline": "good", "cpu-used": 4},
+        "libsvtav1": {"crf": recipe.crf, "preset": 8},
+    }[recipe.encoder]
 
 
 def _frames(path: str) -> int:

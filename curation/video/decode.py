@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,27 @@ QUARTER_FROM = 8  # factor from which the first step looks at the middle four of
 PLANAR_8BIT = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "yuv440p"))
 BAD_PACKETS_MAX = 500  # a file with more undecodable packets in a row is given up
 VECTORS_MAX = 1000  # motion vectors kept of a frame: more change the third digit of a mean
+#: FFmpeg's AVMotionVector.
+VECTOR = np.dtype(
+    {
+        "names": [
+            "source",
+            "w",
+            "h",
+            "src_x",
+            "src_y",
+            "dst_x",
+            "dst_y",
+            "flags",
+            "motion_x",
+            "motion_y",
+            "motion_scale",
+        ],
+        "formats": ["i4", "u1", "u1", "i2", "i2", "i2", "i2", "u8", "i4", "i4", "u2"],
+        "offsets": [0, 4, 5, 6, 8, 10, 12, 16, 24, 28, 32],
+        "itemsize": 40,
+    }
+)
 GAP_MAX_S = 300.0  # a longer gap between two frames is taken for damaged timestamps, seconds
 SEEK_EPS = 1e-3  # seconds
 LONGER_THAN_FRAMES = 20.0  # a stated duration this many times that of the frames is not believed ...
@@ -118,6 +140,11 @@ def shrink_stack(stack: np.ndarray, factor: int) -> np.ndarray:
     return small.reshape(count, rows, columns)
 
 
+@functools.cache
+def _factor_within(ratio: int) -> int:
+    return max(factor for factor in FACTORS if factor <= ratio)
+
+
 def _quarter(plane: np.ndarray, factor: int, interpolation: int = cv2.INTER_LINEAR) -> tuple[np.ndarray, int]:
     """A first step of 4 for large pictures: the mean of the middle 2 x 2 of every 4 x 4 pixels."""
     if factor < QUARTER_FROM or factor % 4:
@@ -140,7 +167,7 @@ class Frame:
         """8-bit planes; anything else (10-bit, packed, RGB) is converted once, at the small size's multiple."""
         picture = self.picture
         if picture.format.name not in PLANAR_8BIT:
-            picture = self.info.reformatter.reformat(picture, format="yuv420p")
+            picture = self.info.reformatter.reformat(picture, format="yuv420p", threads=1)
         planes = []
         for plane in picture.planes:
             whole = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
@@ -176,8 +203,7 @@ class Frame:
         """Write U and V into uint8 [2, h, w], half the size of the small luma."""
         size = (into.shape[2], into.shape[1])
         for place, plane in enumerate(self._planes[1:3]):
-            ratio = max(1, round(plane.shape[1] / size[0]))
-            factor = max(f for f in FACTORS if f <= ratio)
+            factor = _factor_within(max(1, round(plane.shape[1] / size[0])))
             # Chroma is smooth, and a large picture's is worth no more than one pixel in sixteen.
             plane = shrink(*_quarter(plane, factor, cv2.INTER_NEAREST))
             if plane.shape == into.shape[1:]:
@@ -195,8 +221,9 @@ class Frame:
         side = SideDataContainer(self.picture).get("MOTION_VECTORS")
         if side is None:
             return None
-        found = side.to_ndarray()
-        return found[:: max(1, len(found) // VECTORS_MAX)].copy() if len(found) >= 2 * VECTORS_MAX else found
+        # A view of the decoder's memory, copied as plain words: records would be copied field by field.
+        words = np.frombuffer(side, np.int32).reshape(-1, VECTOR.itemsize // 4)
+        return words[:: max(1, len(words) // VECTORS_MAX)].copy().view(VECTOR).reshape(-1)
 
     def still(self, side: int) -> np.ndarray:
         """uint8 BGR [h, w, 3], upright, square pixels, longer side at most `side`."""

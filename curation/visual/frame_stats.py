@@ -31,11 +31,7 @@ def frame_stats(bgr: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: not a uint8 array [H, W, 3].
     """
-    if bgr.ndim != 3 or bgr.shape[2] != 3 or bgr.dtype != np.uint8:
-        raise ValueError(f"a still must be uint8 BGR [H, W, 3], not {bgr.dtype} {bgr.shape}")
-    small = shrink(bgr, WORK_SIDE)
-    luma = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
-    mean, std = (float(v[0, 0]) for v in cv2.meanStdDev(luma))
+    small, luma, mean, std = _prepared(bgr)
     return {
         "luma_mean": mean,
         "saturation": _saturation(small),
@@ -43,6 +39,22 @@ def frame_stats(bgr: np.ndarray) -> dict[str, float]:
         "contrast": std / (FULL_SCALE / 2),
         "colourfulness": _colourfulness(small),
     }
+
+
+def light_stats(bgr: np.ndarray) -> dict[str, float]:
+    """luma_mean, saturation and sharpness of `frame_stats` alone: what the decode measures on its stills."""
+    small, luma, mean, std = _prepared(bgr)
+    return {"luma_mean": mean, "saturation": _saturation(small), "sharpness": _sharpness(luma, std)}
+
+
+def _prepared(bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """A small copy, its luma, and the luma's mean and standard deviation."""
+    if bgr.ndim != 3 or bgr.shape[2] != 3 or bgr.dtype != np.uint8:
+        raise ValueError(f"a still must be uint8 BGR [H, W, 3], not {bgr.dtype} {bgr.shape}")
+    small = shrink(bgr, WORK_SIDE)
+    luma = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+    mean, std = (float(v[0, 0]) for v in cv2.meanStdDev(luma))
+    return small, luma, mean, std
 
 
 def shrink(image: np.ndarray, side: int) -> np.ndarray:

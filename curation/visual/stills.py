@@ -16,7 +16,7 @@ from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
 from rushes.curation.visual.borders import static_border_frac
-from rushes.curation.visual.frame_stats import frame_stats
+from rushes.curation.visual.frame_stats import light_stats
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 JPEG_QUALITY = 88
 BORDER_SIDE_MIN = 16  # pixels: a smaller picture has no border to speak of
 BORDER_STILLS = 4  # stills of a clip in which a border must stand to be one
-MEASURED = ("luma_mean", "saturation", "sharpness")  # of each still (frame_stats)
+MEASURED = ("luma_mean", "saturation", "sharpness")  # of each still (light_stats)
 
 STILLS = pa.schema([("clip_id", pa.string()), ("t_s", pa.float64()), ("jpeg", pa.binary())])
 
@@ -59,7 +59,7 @@ class StillMeter:
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
         found = {name: np.full(len(batch), np.nan, np.float32) for name in MEASURED}
         for place, still in batch.stills:
-            stats = frame_stats(still)
+            stats = light_stats(still)
             for name in MEASURED:
                 found[name][place] = stats[name]
         return {"corrupt": batch.corrupt.astype(np.uint8), **found}

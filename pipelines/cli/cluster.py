@@ -46,6 +46,7 @@ def submit(
 
     Example:  rushes submit --address http://head:8265 -i s3://raw/2026 -o s3://sets/first
     """
+    import shutil
     import tempfile
 
     from rushes.curation import recipe as recipes
@@ -65,21 +66,18 @@ def submit(
         cluster = Cluster(address)
         with tempfile.TemporaryDirectory() as folder:  # of the working directory, only the resolved recipe is sent
             Path(folder, "recipe.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
-            command = [
-                "rushes",
-                "curate",
-                "--recipe",
-                "recipe.yaml",
-                "--output",
-                output,
-                "--set",
-                "engine.address=auto",
-            ]
+            command = ["rushes", "curate", "--recipe", "recipe.yaml", "--output", output]
+            packages = []
+            for path in map(Path, module or []):
+                if path.is_dir():
+                    packages.append(str(path))
+                elif path.suffix == ".py" and path.is_file():
+                    shutil.copy(path, folder)  # the job stands in this folder, and imports from it
+                else:
+                    fail(f"--module {path}: there is no such Python file or package folder.")
             for one in input:
                 command += ["--input", one]
-            name = cluster.submit(
-                command, job_id or f"rushes-{uuid.uuid4().hex[:8]}", environment, module or (), folder
-            )
+            name = cluster.submit(command, job_id or f"rushes-{uuid.uuid4().hex[:8]}", environment, packages, folder)
         console.print(f"Job {name} at {address}", highlight=False)
         if wait:
             _follow(cluster, name)

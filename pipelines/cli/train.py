@@ -11,6 +11,7 @@ import typer
 
 from rushes.pipelines.cli.ablate import ablate
 from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.engine import signals
 
 if TYPE_CHECKING:
     from rushes.model.train_recipe import TrainRecipe
@@ -87,7 +88,10 @@ def _say(text: str) -> None:
 
 
 def _end(finished: bool, output: str) -> None:
-    _say(f"Finished: {output}/checkpoints" if finished else "Stopped and saved; the same command goes on from here.")
+    if not finished:
+        _say("Stopped and saved; the same command goes on from here.")
+        raise typer.Exit(signals.exit_code())
+    _say(f"Finished: {output}/checkpoints")
 
 
 @app.command()
@@ -190,7 +194,8 @@ def _ranks(ray: str | None, workers: int) -> int:
 def _on_ray(address: str, workers: int, gpus: float | None, words: list[str], recipe: TrainRecipe) -> None:
     from rushes.pipelines.train.on_ray import Workers, train_on_ray
 
-    train_on_ray(Workers(address, workers, gpus), words, recipe.to_yaml(), _say)
+    if not train_on_ray(Workers(address, workers, gpus), words, recipe.to_yaml(), _say):
+        raise typer.Exit(signals.exit_code())  # rank 0 has said it
 
 
 def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:

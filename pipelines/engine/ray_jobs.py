@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,9 @@ from typing import Any
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 1.0
+PATIENCE_S = 60.0  # a head that does not answer for so long is given up; a job runs on
+TOKEN_FILE = Path.home() / ".ray" / "auth_token"
+TOKEN = ", and where it asks for a token, the token's file in RAY_AUTH_TOKEN_PATH"
 #: Environment variables of whoever submits that a job is given, where they are set.
 PASSED_ON = ("AWS_REGION", "AWS_ENDPOINT_URL", "RUSHES_LOG_JSON", "OTEL_EXPORTER_OTLP_ENDPOINT", "OPENLINEAGE_URL")
 
@@ -36,17 +40,19 @@ class Cluster:
     """A Ray cluster by the address of its dashboard, http://head:8265."""
 
     def __init__(self, address: str) -> None:
+        if TOKEN_FILE.exists() or {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster that asks for none ignores it
         try:
             from ray.job_submission import JobSubmissionClient
 
             self._client = JobSubmissionClient(address)
+            self._client.get_version()
         except ImportError as error:
             raise ClusterError("Submitting needs the extra `cluster`: pip install 'rushes[cluster]'.") from error
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            first = str(error).splitlines()[0]
-            raise ClusterError(
-                f"No Ray cluster answers at {address} ({first}); give its dashboard's address."
-            ) from error
+        except Exception as error:  # requests', Ray's and the client's own: all mean that nobody answers us
+            first = str(error).splitlines()[0].rstrip(".")
+            sentence = f"No Ray cluster answers at {address} ({first}); give its dashboard's address{TOKEN}."
+            raise ClusterError(sentence) from error
 
     def submit(
         self, command: Sequence[str], job_id: str, environment: Mapping[str, str], modules: Sequence[str] = (),
@@ -59,13 +65,18 @@ class Cluster:
             runtime["working_dir"] = folder
         if modules:
             runtime["py_modules"] = [str(Path(module).absolute()) for module in modules]
-        try:
-            return self._client.submit_job(
-                entrypoint=shlex.join(command), submission_id=job_id, runtime_env=runtime,
-                entrypoint_num_cpus=cpus or None, metadata={"program": "rushes"},
-            )  # fmt: skip
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ClusterError(f"The cluster did not take the job: {str(error).splitlines()[0]}") from error
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._client.submit_job(
+                    entrypoint=shlex.join(command), submission_id=job_id, runtime_env=runtime,
+                    entrypoint_num_cpus=cpus or None, metadata={"program": "rushes"},
+                )  # fmt: skip
+            except (RuntimeError, ValueError, OSError) as error:
+                first = str(error).splitlines()[0]
+                if "try again later" not in first or time.monotonic() > until:  # a young head has no agent yet
+                    raise ClusterError(f"The cluster did not take the job: {first}") from error
+            time.sleep(POLL_S)
 
     def job(self, job_id: str) -> Job:
         try:
@@ -108,9 +119,6 @@ class Cluster:
             if ended:
                 return
             time.sleep(poll_s)
-
-
-PATIENCE_S = 60.0  # a head that does not answer for so long ends the following, not the job
 
 
 def exit_code(job: Job) -> int:

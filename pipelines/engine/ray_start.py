@@ -36,6 +36,8 @@ def start(engine: Engine) -> int:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # when a run stops, other tasks' errors add nothing
+    if os.environ.get("PYTHONOPTIMIZE", "") not in ("", "0", "1"):
+        os.environ["PYTHONOPTIMIZE"] = "1"  # Ray's own processes need their docstrings
     name = "engine.address" if engine.address else "RAY_ADDRESS"
     address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
     try:

@@ -14,15 +14,26 @@ from collections.abc import Iterator
 from typing import Any
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NOTED_BYTES = 4096
 SHELL_CODE = 128  # a command that a signal ended has this exit code and the signal's number: 130, 143, 129
 
 _asked: int | None = None  # the signal that came last
 _held = False
+_wakeup = -1  # where Python writes the number of every signal that it handles
 
 
 def exit_code() -> int:
-    """That of a command which a signal ended."""
-    return SHELL_CODE + (_asked or signal.SIGINT)
+    """That of a command which a signal ended, whoever has handled it."""
+    noted = [number for number in _noted() if number in ASKING]
+    return SHELL_CODE + (_asked or (noted or [signal.SIGTERM])[-1])
+
+
+def _noted() -> bytes:
+    """Numbers of the signals that came within `heeded`: also those that a training's own handler has taken."""
+    try:
+        return os.read(_wakeup, NOTED_BYTES) if _wakeup >= 0 else b""
+    except BlockingIOError:
+        return b""
 
 
 def _ask(number: int, _: Any) -> None:
@@ -35,18 +46,26 @@ def _ask(number: int, _: Any) -> None:
 @contextlib.contextmanager
 def heeded() -> Iterator[None]:
     """Within, the three signals raise KeyboardInterrupt in the main thread; those that were ignored stay ignored."""
-    global _asked
+    global _asked, _wakeup
     _asked = None
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     old = {number: signal.getsignal(number) for number in ASKING}
+    _wakeup, writing = os.pipe()
+    os.set_blocking(_wakeup, False)
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     _listen(old)
     try:
         yield
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(_wakeup)
+        os.close(writing)
+        _wakeup = -1
 
 
 @contextlib.contextmanager

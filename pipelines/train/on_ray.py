@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rushes.curation.recipe import Engine
+from rushes.pipelines.engine import signals
 from rushes.pipelines.engine.pool import StopRun
 from rushes.pipelines.engine.ray_start import start
 
@@ -35,6 +36,7 @@ OTHERS_S = 5.0  # the others' time to say why they ended, once one has failed, s
 PR_SET_PDEATHSIG = 1  # prctl(2): the kernel ends a rank when its actor dies, however it dies
 SENTENCE = "rushes: "  # what the command line puts in front of a sentence
 WRONG = 2  # exit code of a sentence
+STOPPED = tuple(signals.SHELL_CODE + number for number in signals.ASKING)  # ... of a training that a signal ended
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ class Heard:
     code: int | None
 
 
-def train_on_ray(workers: Workers, words: list[str], recipe: str, say: Callable[[str], None]) -> None:
-    """Run `rushes train WORDS --recipe RECIPE` on every rank; returns when all have ended well.
+def train_on_ray(workers: Workers, words: list[str], recipe: str, say: Callable[[str], None]) -> bool:
+    """Run `rushes train WORDS --recipe RECIPE` on every rank; returns when all have ended, True where they finished.
 
     words: the command's other arguments, of this folder; recipe: a training recipe's YAML. What rank 0 says is said
-    here. A signal to this process is passed on: the ranks save and end. Raises StopRun with one sentence: a rank's
-    own, or that a rank died.
+    here. A signal to this process is passed on: the ranks save and end, and False is returned. Raises StopRun with one
+    sentence: a rank's own, or that a rank died.
     """
     import ray
 
@@ -78,7 +80,7 @@ def train_on_ray(workers: Workers, words: list[str], recipe: str, say: Callable[
                 environment["CUDA_VISIBLE_DEVICES"] = ""
             ray.get(rank.start.remote(words, recipe, environment, os.getcwd()))
         with _signals_passed_on(ranks):
-            _follow(ranks, say)
+            return _follow(ranks, say)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, StopRun) else StopRun(f"A worker failed: {error}") from error
     except ray.exceptions.RayActorError as error:
@@ -137,8 +139,8 @@ def _placed(workers: Workers, group: Any) -> list[Any]:
     return [actor for _, actor in sorted(zip(nodes, actors), key=lambda pair: pair[0])]
 
 
-def _follow(ranks: list[Any], say: Callable[[str], None]) -> None:
-    """Say what rank 0 says until all have ended. Raises StopRun where one ended badly."""
+def _follow(ranks: list[Any], say: Callable[[str], None]) -> bool:
+    """Say what rank 0 says until all have ended; False where signals did. Raises StopRun where one ended badly."""
     import ray
 
     errors, codes, deadline = [""] * len(ranks), [None] * len(ranks), None
@@ -149,11 +151,11 @@ def _follow(ranks: list[Any], say: Callable[[str], None]) -> None:
             codes[number] = heard.code
             if number == 0 and heard.out:
                 say(heard.out.rstrip("\n"))
-        if deadline is None and any(codes):
-            deadline = time.monotonic() + OTHERS_S
-            died = next(number for number, code in enumerate(codes) if code)
+        bad = [number for number, code in enumerate(codes) if code and code not in STOPPED]
+        if deadline is None and bad:
+            deadline, died = time.monotonic() + OTHERS_S, bad[0]
     if deadline is None:
-        return
+        return not any(codes)
     for code, error in zip(codes, errors):
         if code == WRONG and SENTENCE in error:
             raise StopRun(error.partition(SENTENCE)[2].strip())

@@ -144,13 +144,21 @@ def accuracy(uris: list[str], files: list[str], work: Path) -> dict:
                 truth.add((min(i, j), max(i, j)))
         start += len(rows)
     near = np.concatenate([np.load(path) for path in work.glob("content/near-*.npy")])
-    near = near[np.isin(near["a"], names[chosen]) | np.isin(near["b"], names[chosen])]
+    same = np.concatenate([np.load(path) for kind in ("same", "drawn") for path in work.glob(f"content/{kind}-*.npy")])
+    stands = dict(zip(same["b"].tolist(), same["a"].tolist()))  # rows drawn together share one's pairs
     found = set(zip(near["a"].tolist(), near["b"].tolist()))
+    hit = {pair for pair in truth if _is_found(*(stands.get(end, end) for end in pair), found)}
+    mine = set(names[chosen].tolist())
+    told = {pair for pair in found if mine & set(pair)}
     concept = np.concatenate([pq.read_table(uri, columns=["concept"])["concept"].to_numpy() for uri in uris])
     cluster = np.concatenate([pq.read_table(file)["cluster_id"].to_numpy() for file in files])
-    return {"pairs of the sample": len(truth), "recall": len(found & truth) / max(len(truth), 1),
-            "precision": len(found & truth) / max(len(found), 1), "nmi": normalized_mutual_info_score(concept, cluster),
+    return {"pairs of the sample": len(truth), "recall": len(hit) / max(len(truth), 1),
+            "precision": len(told & truth) / max(len(told), 1), "nmi": normalized_mutual_info_score(concept, cluster),
             "concepts": len(np.unique(cluster))}  # fmt: skip
+
+
+def _is_found(one: int, other: int, pairs: set[tuple[int, int]]) -> bool:
+    return one == other or (min(one, other), max(one, other)) in pairs
 
 
 if __name__ == "__main__":

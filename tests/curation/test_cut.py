@@ -95,6 +95,21 @@ def test_clips_are_upright_progressive_eight_bit_and_have_square_pixels_and_even
         assert stream.sample_aspect_ratio in (None, 0, 1) and len(container.streams) == 1
 
 
+@pytest.mark.parametrize(("encoder", "codec"), [("libopenh264", "h264"), ("libvpx-vp9", "vp9"), ("libsvtav1", "av1")])
+def test_encoders_of_another_licence_cut_the_same_frames(tmp_path, encoder, codec):
+    path = make_video(tmp_path / "a.mp4", size=(320, 180), seconds=2)
+    pictures, times, end_s = source_pictures(path)
+    row = clip_row(times, end_s, 8, 40, 24.0)
+    cut = Cutter(Cut(encoder=encoder), "hash", str(tmp_path))(probe(str(path)), [row])[row["clip_id"]]
+    assert isinstance(cut, CutClip), cut
+    mine, _ = pictures_of(tmp_path / cut.media)
+    assert len(mine) == 32 and psnr(mine[0], pictures[8]) > GOOD_DB and psnr(mine[-1], pictures[39]) > GOOD_DB
+    with av.open(str(tmp_path / cut.media)) as container:
+        assert container.streams.video[0].codec_context.name.removeprefix("lib").startswith((codec, "dav1d"))
+        keys = [i for i, p in enumerate(container.demux(video=0)) if p.is_keyframe and p.pts is not None]
+    assert max(np.diff([*keys, 32])) <= 12
+
+
 def test_key_frames_come_as_often_as_the_recipe_says_and_the_longer_side_is_limited(tmp_path):
     path = make_video(tmp_path / "a.mp4", size=(640, 360), seconds=2)
     source = probe(str(path))

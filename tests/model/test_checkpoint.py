@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rushes.curation import manifest  # noqa: E402
+from rushes.curation import manifest, storage  # noqa: E402
 from rushes.model import checkpoint as checkpoints  # noqa: E402
 from rushes.model import store  # noqa: E402
 from rushes.model.average import average  # noqa: E402
@@ -221,7 +221,7 @@ def test_a_training_writes_to_and_goes_on_from_an_object_store(small_run, small_
         (folder / path).parent.mkdir(parents=True, exist_ok=True)  # an object needs no folder
         return remote, path
 
-    for module in (manifest, store):
+    for module in (storage, manifest, store):
         monkeypatch.setattr(module, "resolve", resolve)
     output = "s3://bucket/dit"
     recipe = dit_recipe(steps=4)

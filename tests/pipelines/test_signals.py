@@ -64,3 +64,17 @@ def test_handlers_are_as_they_were_after_a_command():
     with signals.heeded():
         assert signal.getsignal(signal.SIGTERM) is not before[1]
     assert [signal.getsignal(number) for number in signals.ASKING] == before
+
+
+def test_a_signal_that_a_trainings_own_handler_has_taken_gives_its_exit_code_too():
+    code = (
+        "import os, signal\n"
+        "from rushes.pipelines.engine import signals\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    with signals.heeded():\n"
+        "        signal.signal(number, lambda *_: None)\n"
+        "        os.kill(os.getpid(), number)\n"
+        "        print(signals.exit_code())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["130", "143"], done.stderr

@@ -21,15 +21,16 @@ METER = """
 import pyarrow as pa
 
 class Constant:
+    tracks = ()
     columns = (pa.field("constant", pa.float32()),)
 
     def __init__(self, info):
         pass
 
-    def observe(self, *frames):
-        pass
+    def observe(self, batch):
+        return {}
 
-    def measure(self, span):
+    def measure(self, tracks, span):
         return {"constant": 7.0}
 """
 
@@ -50,26 +51,21 @@ def cluster(tmp_path_factory):
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets' paths are short
-    port, dashboard, client = free_ports(3)
+    port, dashboard, client, agent, metrics = free_ports(5)
     head = subprocess.Popen(
         [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}",
-         f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=3",
-         "--include-dashboard=true", "--disable-usage-stats"],
+         f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+         f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", f"--temp-dir={folder}",
+         "--num-cpus=3", "--include-dashboard=true", "--disable-usage-stats"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
     try:
-        from ray.job_submission import JobSubmissionClient
-
-        until = time.monotonic() + 120
-        while True:
-            try:
-                JobSubmissionClient(address).list_jobs()
-                break
-            except Exception:
-                assert time.monotonic() < until and head.poll() is None, "the head did not come up"
-                time.sleep(1)
+        until = time.monotonic() + 200
+        while rushes("jobs", "--address", address).returncode != 0:
+            assert time.monotonic() < until and head.poll() is None, "the head did not come up"
+            time.sleep(1)
         yield address
     finally:
         _end(head, folder)
@@ -118,6 +114,7 @@ def test_a_run_is_sent_with_its_meter_and_followed_to_its_exit_code(cluster, foo
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(600)
 def test_a_request_that_is_wrong_ends_with_its_own_exit_code(cluster, tmp_path):
     sent = rushes("submit", "--address", cluster, "-i", tmp_path / "nowhere", "-o", tmp_path / "run")
     assert sent.returncode == 2 and "no such file or folder" in sent.stdout

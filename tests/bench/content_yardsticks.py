@@ -1,0 +1,97 @@
+"""Yardsticks of content: scikit-learn on the same vectors, and a small new run against a large published one.
+
+`python -m tests.bench.content_yardsticks sklearn CLIPS FOLDER`, `... against NEW OLD FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tests.bench import vectors
+from tests.bench.content import RULES_OFF, SHARD_ROWS, cpu_s, one_thread
+
+QUERIES = 2_000  # rows whose neighbours scikit-learn looks for; its time grows with their number
+
+
+def sklearn(clips: int, folder: Path) -> dict:
+    """CPU seconds and inertia (mean 1 - cosine to the centre) of both, with the same number of centres."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.neighbors import NearestNeighbors
+
+    from rushes.curation.content import measure
+    from rushes.curation.content.grid import vectors_of
+    from rushes.curation.manifest import read_table
+    from rushes.curation.recipe import build
+
+    one_thread()
+    uris = vectors.write(folder / f"shards-{clips}", clips, max(2, -(-clips // SHARD_ROWS)))
+    work = folder / f"work-{clips}"
+    shutil.rmtree(work, ignore_errors=True)
+    began = cpu_s()
+    measure(uris, str(work), build(RULES_OFF))
+    ours = cpu_s() - began
+    cosines = np.concatenate([np.load(path) for path in _newest(work, "cosines")])
+    k = len(read_table(str(work / "concepts.parquet")))
+    table = pa.concat_tables([pq.read_table(uri, columns=["semantic", "copy"]) for uri in uris])
+    semantic, copy = vectors_of(table["semantic"]), vectors_of(table["copy"])
+    began = cpu_s()
+    model = MiniBatchKMeans(k, random_state=0, n_init=1, batch_size=4096).fit(semantic)
+    label = model.predict(semantic)
+    clustered = cpu_s() - began
+    centre = model.cluster_centers_ / np.linalg.norm(model.cluster_centers_, axis=1, keepdims=True)
+    theirs = 1 - float(np.mean(np.einsum("ij,ij->i", semantic, centre[label])))
+    began = cpu_s()
+    index = NearestNeighbors(radius=np.sqrt(2 - 2 * 0.9), algorithm="brute").fit(copy)
+    index.radius_neighbors(copy[:: max(1, clips // QUERIES)][:QUERIES], return_distance=False)
+    searched = (cpu_s() - began) * clips / QUERIES
+    return {"clips": clips, "centres": k, "ours_cpu_s": ours, "minibatch_cpu_s": clustered, "neighbours_cpu_s": searched,
+            "times": (clustered + searched) / ours, "inertia": float(1 - cosines.mean()), "sklearn_inertia": theirs}  # fmt: skip
+
+
+def _newest(work: Path, kind: str) -> list[Path]:
+    """Files of the last round over all rows: those with the key of the last labels."""
+    files = sorted(work.glob(f"content/{kind}-*.npy"), key=lambda path: path.stat().st_mtime_ns)
+    last = files[-1].stem.rsplit("-", 1)[1]
+    return [path for path in files if path.stem.endswith(last)]
+
+
+def against(new: int, old: int, folder: Path) -> dict:
+    """CPU and wall seconds of finding copies of `new` clips in a published run of `old`, one process, one thread."""
+    from rushes.curation.content.published import matched, open_published
+    from rushes.curation.content.shards import opened, parts_of, prepare
+
+    one_thread()
+    shards = folder / f"shards-{old}"
+    uris = vectors.write(shards, old, max(2, -(-old // SHARD_ROWS)))
+    ids = pa.concat_tables([pq.read_table(uri, columns=["clip_id"]) for uri in uris])
+    pq.write_table(ids.append_column("kept", pa.array(np.ones(len(ids), bool))), shards / "clips.parquet.all")
+    tables = {"embeddings": {"files": [Path(uri).name for uri in uris], "rows": old},
+              "clips": {"files": ["clips.parquet.all"], "rows": old}}  # fmt: skip
+    (shards / "run.json").write_text(json.dumps({"schema_version": 1, "snapshot": "000001-bench", "tables": tables}))
+    some = pq.read_table(uris[0]).slice(0, new)
+    some = some.set_column(0, "clip_id", pc.binary_join_element_wise("new", some["clip_id"], "-"))
+    pq.write_table(some, folder / "new.parquet")
+    began, wall = cpu_s(), time.perf_counter()
+    published = [open_published(str(shards), 256)]
+    parts = parts_of([opened(str(folder / "new.parquet"))], str(folder / "against"), 131_072, "bench")
+    for part in parts:
+        prepare(part, {"copy": 256, "semantic": 168}, 0)
+    clips, names = matched(parts, published, 0.9, 512 << 20, map)
+    same = len(clips)
+    return {"new": new, "old": old, "found": same, "named": len(names.drop_null()), "cpu_s": cpu_s() - began,
+            "wall_s": time.perf_counter() - wall}  # fmt: skip
+
+
+if __name__ == "__main__":
+    what, *numbers, place = sys.argv[1:]
+    found = {"sklearn": sklearn, "against": against}[what](*map(int, numbers), Path(place))
+    print(json.dumps({key: round(value, 4) for key, value in found.items()}), flush=True)
