@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 from rushes.curation import manifest, rules
@@ -17,7 +17,7 @@ from rushes.pipelines.stages.captioning import check as check_captioning
 def check(
     recipe: Recipe, inputs: list[str], root: str, column: str | None = None, limit: int | None = None
 ) -> list[str]:
-    """The inputs' addresses, once nothing stands in the way of a run. Nothing is written.
+    """The inputs' addresses, once nothing stands in the way of a run. Nothing is left behind.
 
     Raises InputError, RecipeError or ManifestError: one sentence each.
     """
@@ -35,6 +35,8 @@ def check(
 def check_output(root: str) -> None:
     """Raises ManifestError where a run cannot be written at `root`."""
     fs, path = manifest.resolve(root)
+    if root.startswith(("http://", "https://")):
+        raise ManifestError(f"{root} can be read from, not written to; choose a folder or an object store.")
     if not manifest.is_local(fs):
         return
     folder = Path(path)
@@ -45,5 +47,7 @@ def check_output(root: str) -> None:
         there = there.parent
     if not there.is_dir():
         raise ManifestError(f"{root} cannot be written: {there} is no folder.")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ManifestError(f"{root} cannot be written: {there} is not writable for this user.")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ManifestError(f"{root} cannot be written: {error.strerror} in {there}.") from error

@@ -16,8 +16,10 @@ from rich.console import Console
 
 from rushes.curation import manifest, storage
 from rushes.curation.content.concepts import CONCEPTS
+from rushes.curation.looking import check as check_models
+from rushes.curation.looking import gpu_share
 from rushes.curation.manifest import Run, Snapshot
-from rushes.curation.recipe import Recipe
+from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.storage import join
 from rushes.curation.video.cut import sweep
 from rushes.pipelines.checks import check
@@ -26,7 +28,7 @@ from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.cluster import Kind, RayCluster
 from rushes.pipelines.engine.events import Bus, Event, EventLog, log_folder
 from rushes.pipelines.engine.observe import announce, observers
-from rushes.pipelines.engine.pool import CPU, Pool
+from rushes.pipelines.engine.pool import CPU, LOOK, Pool
 from rushes.pipelines.stages.captioning import caption
 from rushes.pipelines.stages.deciding import decide_all, gather, measure_content
 from rushes.pipelines.stages.job import Inputs, Job
@@ -110,13 +112,13 @@ def curate(
         bus = Bus([terminal, log, *observers(root)])
         bus.emit(Event("begin", text=root, total=len(uris), unit="sources", data={"recipe": recipe.name}))
         ray_start.start(recipe.engine)
+        missing = check_models(recipe, ray_start.gpus())
+        if missing is not None:
+            raise RecipeError(missing)
         token = join(root, "work", f"seen-{uuid.uuid4().hex[:8]}")
         manifest.write_bytes(token, b"")
         cluster = RayCluster(token, log_folder(root))
-        pool = Pool(
-            cluster, [Kind(CPU, lambda: Worker(recipe, root))], recipe.engine.attempts, stop_reason,
-            recipe.engine.num_cpus,
-        )  # fmt: skip
+        pool = Pool(cluster, _kinds(recipe, root), recipe.engine.attempts, stop_reason, recipe.engine.num_cpus)
         job = Job(recipe, root, pool, bus, Inputs(uris), Keys.of(recipe))
         try:
             run = next(found for found in (stage(job) for stage in stages) if isinstance(found, Run))
@@ -128,6 +130,16 @@ def curate(
             pool.close()
             log.close()
             storage.delete(token)
+
+
+def _kinds(recipe: Recipe, root: str) -> list[Kind]:
+    """One process per core hosts every stage; where models on stills want a GPU, looking has workers of its own."""
+
+    def build() -> Worker:
+        return Worker(recipe, root)
+
+    share = gpu_share(recipe)
+    return [Kind(CPU, build), *([Kind(LOOK, build, gpus=share)] if share else [])]
 
 
 def _outcome(run: Run, recipe: Recipe) -> Outcome:

@@ -22,6 +22,7 @@ from rushes.pipelines.engine.cluster import APPLY, Cluster, Ended, Event, Gone, 
 from rushes.pipelines.engine.events import LOG_FOLDER
 
 CPU = "cpu"  # the kind of worker that most stages run on
+LOOK = "look"  # workers with GPUs, where the models of looking want them
 POLL_S = 1.0  # how often, while nothing ends, hanging leases and dead nodes are looked for, seconds
 LOOK_EVERY_S = 5.0  # how often the cluster is asked for its nodes, seconds
 IDLE_S = 60.0  # a worker without work for so long is given back, seconds
@@ -144,6 +145,10 @@ class Pool:
             while told in done:
                 yield done.pop(told)
                 told += 1
+
+    def kind(self, wanted: str) -> str:
+        """The kind `wanted`, or CPU where the pool has none of it."""
+        return wanted if wanted in self._kinds else CPU
 
     @property
     def waiting(self) -> int:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from rushes.curation import storage
 from rushes.curation.video.source import Source
 from rushes.pipelines.engine.cluster import Place
+from rushes.pipelines.engine.pool import LOOK as LOOK_KIND
 from rushes.pipelines.engine.pool import Failure, Task
 from rushes.pipelines.stages.items import PROBED, Item, Looked, Probed, Seen, ToLook, parts_of
 from rushes.pipelines.stages.job import LEASE_S, LEASE_SOURCES, LEASES_PER_WORKER, Inputs, Job
@@ -230,7 +231,7 @@ class _Reading:
             todo.append(ToLook(item, observed, self.before.records(item.key), unlooked))
         seconds = sum(item.length_s for item in items)
         limit = self.job.timeout_s(seconds, len(items))
-        self.pool.submit("look", items[0].key, todo, order=(0, -seconds), timeout_s=limit,
+        self.pool.submit("look", items[0].key, todo, order=(0, -seconds), timeout_s=limit, kind=self.pool.kind(LOOK_KIND),
                          attempts=1 if len(items) > 1 else None)  # fmt: skip
 
     def _looked(self, task: Task, result: list[Looked] | Failure) -> None:

@@ -19,6 +19,7 @@ from rushes.curation.analyze import measure
 from rushes.curation.analyze import schema as analyzed_schema
 from rushes.curation.captioning import Servers, ServersDown
 from rushes.curation.look import Looker
+from rushes.curation.looking import ModelError
 from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import LOOK_FAILED
@@ -242,6 +243,6 @@ def stop_reason(error: BaseException) -> str | None:
         return f"No space is left on a disk this run needs ({error}); free some and start the same command again."
     if isinstance(error, DamagedFile):
         return None
-    if isinstance(error, StorageError | ImportError | ServersDown):
+    if isinstance(error, StorageError | ImportError | ModelError | ServersDown):
         return str(error)
     return None

@@ -85,13 +85,19 @@ def test_inputs_that_name_nothing_are_refused(refused, tmp_path):
         ("motion.vmaf_min", "--set wants key=value"),
         ("meters=[nowhere:Meter]", "'nowhere:Meter' cannot be imported"),
         ("meters=[os:nothing]", "'os:nothing' cannot be imported"),
+        ("meters=[os:system]", "'os:system' is no meter"),
+        ("formats=[hlss]", "did you mean 'hls'?"),
+        ("curriculum.sets={../../x: {}}", "the name '../../x' of a set"),
+        ("curriculum.sets={validation: {}}", "is the set of what is held out"),
         ("curriculum.sets.pretrain-256.rules={motion.vmaf: 2}", "has no rule 'motion.vmaf'"),
         ("rules={rednes: {min: 1}}", "'rednes', which no meter writes"),
         ("visual.text_max=0.95", "raise both"),
     ],
 )
 def test_a_wrong_recipe_key_is_refused_before_any_work(refused, bunny_video, tmp_path, wrong, answer):
-    assert answer in refused("curate", "-r", "demo", "-i", bunny_video, "-o", tmp_path / "run", "--set", wrong)
+    words = ("curate", "-r", "demo", "-i", bunny_video, "-o", tmp_path / "run", "--set", wrong)
+    assert answer in refused(*words)
+    assert answer in refused(*words, "--dry-run"), "a dry run refuses the same"
     assert not (tmp_path / "run").exists()
 
 
@@ -109,6 +115,31 @@ def test_an_output_that_cannot_be_written_is_refused(refused, bunny_video, tmp_p
         assert "cannot be written" in refused("curate", "-r", "demo", "-i", bunny_video, "-o", out)
     assert "is a file, not a folder" in refused("curate", "-r", "demo", "-i", bunny_video, "-o", tmp_path / "file")
     assert "pyarrow.fs" in refused("curate", "-r", "demo", "-i", bunny_video, "-o", "nosuch://bucket/run")
+
+
+def test_a_dry_run_refuses_the_outputs_that_a_run_refuses(refused, bunny_video, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for out in ("/proc/run", tmp_path / "file" / "below", tmp_path / "file", "nosuch://bucket/run", "https://a/b"):
+        words = ("curate", "-r", "demo", "-i", bunny_video, "-o", out)
+        assert refused(*words) and refused(*words, "--dry-run")
+
+
+def test_a_set_of_images_has_a_name_that_stays_inside_the_run(refused, tmp_path):
+    for name in ("../x", "/x", "validation", "a/b"):
+        assert "--name" in refused("images", "-i", tmp_path, "-o", tmp_path / "run", "--name", name)
+
+
+def test_the_version_is_printed(rushes):
+    from importlib.metadata import version
+
+    assert rushes("--version")[:2] == (0, f"rushes {version('rushes')}\n")
+
+
+def test_the_demo_without_its_footage_says_what_to_install(refused, tmp_path, monkeypatch):
+    from rushes.pipelines.demo import film
+
+    monkeypatch.setattr(film.importlib.util, "find_spec", lambda _: None)
+    assert "pip install 'rushes[demo]'" in refused("demo", tmp_path / "run")
 
 
 def test_a_folder_without_a_run_is_answered_by_every_command_that_reads_one(refused, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rushes.curation.manifest import open_run
 from rushes.curation.recipe import Engine
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.pool import StopRun
@@ -130,3 +131,18 @@ def test_the_clusters_address_of_a_submitted_job_is_used(alone, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
     with pytest.raises(StopRun, match="could not be started on this machine"):
         ray_start.start(Engine())
+
+
+@pytest.mark.heavy
+def test_a_whole_run_in_odd_surroundings_ends_well(tmp_path, bunny_video):
+    """No home, users' own packages first on the path, no docstrings, an ASCII locale, odd names: all at once."""
+    for name in ("pipelines", "curation", "model"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    shutil.copy(bunny_video, tmp_path / "fünf ✓.mp4")
+    odd = {"HOME": "/nonexistent", "PYTHONPATH": ".", "PYTHONOPTIMIZE": "2", "LC_ALL": "C", "PYTHONUTF8": "0",
+           "PYTHONCOERCECLOCALE": "0"}  # fmt: skip
+    ((code, said),) = say("$RUSHES curate -r demo -i 'fünf ✓.mp4' -o rün --set visual.text=false", tmp_path, **odd)
+    assert code == 0, said
+    (source,) = open_run(str(tmp_path / "rün")).table("sources").to_pylist()
+    assert source["status"] == "ok" and source["uri"].endswith("fünf ✓.mp4")
