@@ -231,7 +231,8 @@ class _Reading:
             todo.append(ToLook(item, observed, self.before.records(item.key), unlooked))
         seconds = sum(item.length_s for item in items)
         limit = self.job.timeout_s(seconds, len(items))
-        self.pool.submit("look", items[0].key, todo, order=(0, -seconds), timeout_s=limit, kind=self.pool.kind(LOOK_KIND),
+        kind = self.pool.kind(LOOK_KIND)
+        self.pool.submit("look", items[0].key, todo, order=(0, -seconds), timeout_s=limit, kind=kind,
                          attempts=1 if len(items) > 1 else None)  # fmt: skip
 
     def _looked(self, task: Task, result: list[Looked] | Failure) -> None:
