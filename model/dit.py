@@ -135,12 +135,13 @@ class Block(nn.Module):
         self.ffn_norm = nn.RMSNorm(config.dim, eps=NORM_EPS, elementwise_affine=False)
         self.ffn = SwiGLU(config)
         self.modulation = nn.Parameter(torch.empty(MODULATIONS, config.dim))
+        self.for_tokens = nn.Identity()  # where tokens are split over ranks, it sums the modulation's gradient
 
     def forward(
         self, x: Tensor, positions: Tensor, time: Tensor, text: Tensor, text_mask: Tensor | None = None
     ) -> Tensor:
         """x [B, N, dim]; positions [1, N, dim]; time [B, 6, dim]; text [B, L, dim]; text_mask [B, 1, 1, L] bool."""
-        changes = (self.modulation + time).to(x.dtype).unsqueeze(2).unbind(1)  # six of [B, 1, dim]
+        changes = self.for_tokens(self.modulation + time).to(x.dtype).unsqueeze(2).unbind(1)  # six of [B, 1, dim]
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = changes
         x = x + positions
         # Norms answer in float32 under CUDA's autocast: back to half precision once, not once in each projection.

@@ -6,7 +6,8 @@ its gradients are averaged. All of it gives the loss and the gradients of one pr
 
     rank = ((replica * shard + shard_rank) * context + context_rank) * tensor + tensor_rank
 
-- tensor: heads and feed-forward widths are split (Megatron's columns and rows, by torch's parallelize_module).
+- tensor: heads and feed-forward widths are split (Megatron's columns and rows, by torch's parallelize_module), and
+  the tokens wherever none looks at another (sequence parallelism): norms, modulation, what a block is recomputed from.
 - context: tokens are split; keys and values are gathered for self-attention. Any number of heads will do.
 - shard, replicate: FSDP2, and HSDP where there are several replicas. Weights are sharded over shard x context ranks:
   ranks of one context group hold gradients of their own tokens, which must be summed in any case.
@@ -128,10 +129,10 @@ def parallelize(
     dtype: of the gathered parameters; parameters at rest, gradients and their reduction stay float32. Make the
     optimizer afterwards: the parameters are new objects. Raises TrainRecipeError where the model does not divide.
     """
-    if place.mesh is not None and place.mesh["tensor"].size() > 1:
-        split_weights(model, place.mesh["tensor"])
     if place.context is not None:
         split_tokens(model, place.context)
+    if place.mesh is not None and place.mesh["tensor"].size() > 1:
+        split_weights(model, place.mesh["tensor"])
     prepare_blocks(model.blocks, checkpointing, compiled)
     if place.mesh is not None:
         replicas = place.mesh["replicate"].size()
@@ -219,13 +220,16 @@ def _flash_3() -> bool:
 
 
 def split_weights(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Tensor parallelism in place: each rank has some heads of every attention and a part of every feed-forward.
+    """Tensor and sequence parallelism in place: each rank has some heads of every attention and a part of every
+    feed-forward, and between them 1 / ranks of the tokens. Context parallelism comes before it.
 
-    What is left (patches, positions, text, time, modulation) is computed by every rank alike. Raises TrainRecipeError
-    where heads or feed-forward width do not divide.
+    What is left (patches, positions, text, time) is computed by every rank alike. Raises TrainRecipeError where heads
+    or feed-forward width do not divide.
     """
+    from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.parallel import (
         ColwiseParallel,
+        PrepareModuleInput,
         RowwiseParallel,
         SequenceParallel,
         parallelize_module,
@@ -237,15 +241,82 @@ def split_weights(model: nn.Module, mesh: DeviceMesh) -> None:
             f"parallel.tensor: {config.heads} heads and a feed-forward width of {config.ffn} do not divide among "
             f"{ranks} ranks; take a divisor of both."
         )
-    plan = {"ffn.gate": ColwiseParallel(), "ffn.up": ColwiseParallel(), "ffn.down": RowwiseParallel()}
+    mine, all_of_them = Shard(1), Replicate()  # of [B, N, dim]
+    gathered = PrepareModuleInput(input_layouts=(mine,), desired_input_layouts=(all_of_them,))
+    beside_text = PrepareModuleInput(
+        input_layouts=(mine, all_of_them, None), desired_input_layouts=(all_of_them, all_of_them, None)
+    )
+    plan = {"ffn": gathered, "self_attention": gathered, "cross_attention": beside_text}
+    plan |= {"ffn.gate": ColwiseParallel(), "ffn.up": ColwiseParallel()}
+    plan |= {"ffn.down": RowwiseParallel(output_layouts=mine), "cross_norm": SequenceParallel(use_local_output=True)}
     for attention in ("self_attention", "cross_attention"):
         plan |= {f"{attention}.{name}": ColwiseParallel() for name in "qkv"}
-        plan[f"{attention}.o"] = RowwiseParallel()
+        plan[f"{attention}.o"] = RowwiseParallel(output_layouts=mine)
         if config.qk_norm:  # one weight for all heads, dimension 1 of [B, heads, N, d]: its gradient is summed
             for name in ("q_norm", "k_norm"):
                 plan[f"{attention}.{name}"] = SequenceParallel(sequence_dim=1, use_local_output=True)
+    share = SequenceShare(mesh)
+    model.shard_tokens = nn.Sequential(model.shard_tokens, share)
+    model.gather_tokens = nn.Sequential(GatherSequence(share), model.gather_tokens)
     for block in model.blocks:
         parallelize_module(block, mesh, plan)
+        block.for_tokens = SumOfGradients(mesh)
+        block.self_attention.attend = UnpaddedAttention(block.self_attention.attend, share)
+
+
+class SequenceShare(nn.Module):
+    """[B, N, dim], the same at all ranks -> this rank's ceil(N / ranks) tokens; what is filled up is zero."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        self.mesh, self.tokens = mesh, 0  # of the forward pass that is on its way: N
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor, Replicate, Shard
+
+        self.tokens = x.shape[1]
+        x = F.pad(x, (0, 0, 0, -self.tokens % self.mesh.size()))
+        whole = DTensor.from_local(x, self.mesh, [Replicate()], run_check=False)
+        return whole.redistribute(placements=[Shard(1)]).to_local()
+
+
+class GatherSequence(nn.Module):
+    """The inverse of SequenceShare. What follows is computed by every rank alike, so its gradients are whole."""
+
+    def __init__(self, share: SequenceShare) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor, Replicate, Shard
+
+        parts = DTensor.from_local(x, self.share.mesh, [Shard(1)], run_check=False)
+        return parts.full_tensor(grad_placements=[Replicate()]).narrow(1, 0, self.share.tokens)
+
+
+class SumOfGradients(nn.Module):
+    """What every rank applies to its own tokens: passed on as it is; its gradient is the sum over the ranks."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        super().__init__()
+        self.mesh = mesh
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor, Partial, Replicate
+
+        return DTensor.from_local(x, self.mesh, [Replicate()], run_check=False).to_local(grad_placements=[Partial()])
+
+
+class UnpaddedAttention(nn.Module):
+    """Attention of [B, heads, N, d] without the tokens that only fill up."""
+
+    def __init__(self, attend: nn.Module, share: SequenceShare) -> None:
+        super().__init__()
+        self.attend, self.share = attend, share
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        out = self.attend(*(x.narrow(2, 0, self.share.tokens) for x in (q, k, v)), mask)
+        return F.pad(out, (0, 0, 0, q.shape[2] - self.share.tokens))
 
 
 def split_tokens(model: nn.Module, mesh: DeviceMesh) -> None:

@@ -82,8 +82,13 @@ def buckets_of(table: ClipTable, options: DataOptions) -> tuple[list[Bucket], st
         one = min(small, key=lambda bucket: len(bucket.rows))
         raise DataError(
             f"{text}\nThe bucket {one.shape} has {len(one.rows)} clips, fewer than one batch of {one.batch}: "
-            f"make the batch smaller, curate more"
-            + ("." if len(small) == len(everything) else ", or set small_buckets to leave_out.")
+            f"make the batch smaller (--set stages.all.batch={max(1, len(one.rows))}, and micro_batch no larger), "
+            f"curate more"
+            + (
+                "."
+                if len(small) == len(everything)
+                else ", or leave it out (--set stages.all.small_buckets=leave_out)."
+            )
         )
     return [bucket for bucket in everything if len(bucket.rows) >= bucket.batch], text
 
@@ -105,7 +110,7 @@ def batch_sizes(clips: dict[Shape, int], options: DataOptions) -> dict[Shape, in
 def imbalance(buckets: Sequence[Bucket], cost: Callable[[Shape], float]) -> float:
     """Cost of the costliest step over that of the mean step of an epoch; 1 where all cost alike."""
     steps = np.array([len(bucket.rows) // bucket.batch for bucket in buckets])
-    costs = np.array([bucket.batch * cost(bucket.shape) for bucket in buckets])
+    costs = np.array([bucket.batch * cost(bucket.shape) for bucket in buckets], np.float64)
     return float(costs.max() * steps.sum() / (costs * steps).sum())
 
 

@@ -14,7 +14,7 @@ from rushes.pipelines.view.tables import records
 class Concept:
     """clips: that passed the rules and are no copies (the size the sampling weighs by); sampled: those kept of them.
 
-    example: the kept clip with the smallest id.
+    example: the kept clip with the smallest id, of the source source_id.
     """
 
     cluster_id: int
@@ -23,6 +23,7 @@ class Concept:
     clips: int
     sampled: int
     example: str | None
+    source_id: str | None
 
     @property
     def dropped(self) -> int:
@@ -39,6 +40,7 @@ def concepts(run: Run, most: int | None = None) -> list[Concept]:
         f"""
         SELECT cluster_id, count(*) AS measured, coalesce(max(cluster_size), 0) AS clips,
                count(*) FILTER (kept) AS sampled, min(clip_id) FILTER (kept) AS example,
+               arg_min(source_id, clip_id) FILTER (kept) AS source_id,
                (list(caption ORDER BY clip_id) FILTER (caption IS NOT NULL))[1:{CAPTIONS_PER_CONCEPT}] AS captions
         FROM {{clips}} WHERE cluster_id IS NOT NULL
         GROUP BY cluster_id ORDER BY clips DESC, measured DESC, cluster_id

@@ -24,6 +24,7 @@ from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.pipelines.view import charts, words
 from rushes.pipelines.view.advice import advise, sentences
+from rushes.pipelines.view.concept_section import concept_section
 from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.story import deciding_value
@@ -65,6 +66,7 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = (), folder: str | Non
 
     recipe = recipe_of(run)
     found = funnel(run)
+    further = [section for section in (*sections, concept_section(run, recipe)) if section is not None]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"),
         autoescape=True,
@@ -85,7 +87,7 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = (), folder: str | Non
         sortable=charts.sortable(run),
         advice=sentences(advise(run, recipe), run.root),
         matrices=charts.bucket_matrices(found["sets"]),
-        sections=[(title, f"extra-{index}", html) for index, (title, html) in enumerate(sections)],
+        sections=[(title, f"extra-{index}", html) for index, (title, html) in enumerate(further)],
         times=times(run.record.get("times_s") or {}),
         versions=run.record.get("versions") or {},
         warnings=run.record.get("warnings") or [],

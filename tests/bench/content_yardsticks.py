@@ -53,8 +53,16 @@ def sklearn(clips: int, folder: Path) -> dict:
     index = NearestNeighbors(radius=np.sqrt(2 - 2 * 0.9), algorithm="brute").fit(copy)
     index.radius_neighbors(copy[:: max(1, clips // QUERIES)][:QUERIES], return_distance=False)
     searched = (cpu_s() - began) * clips / QUERIES
-    return {"clips": clips, "centres": k, "ours_cpu_s": ours, "minibatch_cpu_s": clustered, "neighbours_cpu_s": searched,
-            "times": (clustered + searched) / ours, "inertia": float(1 - cosines.mean()), "sklearn_inertia": theirs}  # fmt: skip
+    return {
+        "clips": clips,
+        "centres": k,
+        "ours_cpu_s": ours,
+        "minibatch_cpu_s": clustered,
+        "neighbours_cpu_s": searched,
+        "times": (clustered + searched) / ours,
+        "inertia": float(1 - cosines.mean()),
+        "sklearn_inertia": theirs,
+    }
 
 
 def _newest(work: Path, kind: str) -> list[Path]:

@@ -90,7 +90,8 @@ def layouts(file: str) -> None:
             model = small_dit()
             parallelize(model, place)
             trained = Trained(model, CLIPPED)
-            held = 0
+            held, seen = 0, []
+            model.blocks[0].register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].shape[1]))
             for last in (False, True):  # the same clips twice, half of the loss each time
                 reduce_gradients(model, last)
                 loss = loss_of(model, batch_of(place.data_rank, place.data_world))
@@ -101,6 +102,7 @@ def layouts(file: str) -> None:
             fresh = fresh_dit(place)
             found[name] = {
                 "loss": mean_over_ranks(loss.detach()), "norm": norm, "gradients": gradients, "held": held,
+                "tokens": seen[0],
                 "weights": {name: p.full_tensor() for name, p in model.state_dict().items()},
                 "fresh": {name: p.full_tensor() for name, p in fresh.state_dict().items()},
             }  # fmt: skip

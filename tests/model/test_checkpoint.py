@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rushes.curation import manifest  # noqa: E402
+from rushes.curation import manifest, storage  # noqa: E402
 from rushes.model import checkpoint as checkpoints  # noqa: E402
 from rushes.model import store  # noqa: E402
 from rushes.model.average import average  # noqa: E402
@@ -221,7 +221,7 @@ def test_a_training_writes_to_and_goes_on_from_an_object_store(small_run, small_
         (folder / path).parent.mkdir(parents=True, exist_ok=True)  # an object needs no folder
         return remote, path
 
-    for module in (manifest, store):
+    for module in (storage, manifest, store):
         monkeypatch.setattr(module, "resolve", resolve)
     output = "s3://bucket/dit"
     recipe = dit_recipe(steps=4)
@@ -271,3 +271,11 @@ def test_exported_weights_are_the_averaged_ones_in_one_file_or_several(small_tae
     if part_gb < 1:
         index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
         assert len(set(index.values())) > 1 and index.keys() == expected.keys()
+
+
+def test_the_fingerprint_of_a_model_with_a_single_number_changes_with_it():
+    model = torch.nn.Module()
+    model.register_buffer("scale", torch.tensor(1.0))
+    before = checkpoints.fingerprint(model)
+    model.scale += 1
+    assert checkpoints.fingerprint(model) != before

@@ -33,17 +33,35 @@ def number(cell: str) -> float:
     return float(cell.replace(",", ""))
 
 
-def test_every_row_is_measured(app):
-    result = CliRunner().invoke(app, ["--device", "cpu", "--smoke"])
+def rows_of(app, *parts: str) -> list[list[str]]:
+    """The cells of the tables that these parts print."""
+    options = [word for part in parts for word in ("--part", part)]
+    result = CliRunner().invoke(app, ["--device", "cpu", "--smoke", *options])
     assert result.exit_code == 0, result.exception
-    cells = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
-    rows = [row for row in cells if row[0] in ("yes", "no", "TAE tiny")]
-    assert [row[0] for row in rows] == ["yes", "no"] * 6 + ["TAE tiny"] * 2
-    assert [row[1] for row in rows[:12:2]] == ["no", "selective", "yes"] * 2
-    assert all(row[2] == "2" and number(row[4]) > 0 for row in rows[:12])
-    assert all(number(row[3]) > 0 and number(row[4]) > 0 for row in rows[12:])
-    trained = [row for row in cells if row[0].startswith("train ")]
-    assert len(trained) == 2 and all(number(row[1]) > 0 for row in trained)
+    return [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
+
+
+@pytest.mark.parametrize("part", ["dit", pytest.param("stack", marks=pytest.mark.heavy)])
+def test_every_row_of_the_transformer_is_measured(app, part):
+    rows = [row for row in rows_of(app, part) if row[0] in ("yes", "no")]
+    assert [row[:2] for row in rows] == [[c, r] for r in ("no", "selective", "yes") for c in ("yes", "no")]
+    assert all(row[2] == "2" and number(row[4]) > 0 for row in rows)
+
+
+def test_every_row_of_the_autoencoder_is_measured(app):
+    rows = [row for row in rows_of(app, "tae") if row[0] == "TAE tiny"]
+    assert len(rows) == 2 and all(number(row[3]) > 0 and number(row[4]) > 0 for row in rows)
+
+
+@pytest.mark.heavy
+def test_both_trainings_run_to_their_end(app):
+    rows = [row for row in rows_of(app, "train") if row[0].startswith("train ")]
+    assert len(rows) == 2 and all(number(row[1]) > 0 for row in rows)
+
+
+def test_an_unknown_part_is_a_sentence(app):
+    result = CliRunner().invoke(app, ["--device", "cpu", "--smoke", "--part", "dut"])
+    assert result.exit_code == 2 and "parts: dit, stack, tae, train" in result.stderr
 
 
 def test_what_fails_is_a_row_and_ends_nothing():

@@ -94,6 +94,11 @@ def test_four_ranks_have_the_loss_and_the_gradients_of_one_process(four_ranks, l
     close(four_ranks[layout]["gradients"], gradients)
 
 
+def test_tensor_and_context_ranks_share_the_tokens_between_attentions(four_ranks):
+    shares = [four_ranks[layout]["tokens"] for layout in LAYOUTS]
+    assert shares == [9, 5, 5, 3]  # of 9 tokens; what does not divide is filled up
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_between_micro_batches_no_rank_holds_a_whole_gradient(four_ranks, layout):
     assert four_ranks[layout]["held"] == 0

@@ -62,7 +62,8 @@ def run(tmp_path_factory):
     ids = [f"clip-{i:02d}" for i in place]
     words = ("a surfer on a wave", "a chef with onions", "a train at night")
     clips = {
-        "clip_id": ids, "uri": ["/films/one.mp4"] * CLIPS, "start_s": 4.0 * place, "end_s": 4.0 * place + 4,
+        "clip_id": ids, "source_id": ["s"] * CLIPS,
+        "uri": ["/films/one.mp4"] * CLIPS, "start_s": 4.0 * place, "end_s": 4.0 * place + 4,
         "kept": kept & seen, "rejected_by": [None if k else "motion.vmaf_min" for k in kept & seen],
         "media": [f"media/{i}.mp4" for i in ids], "caption": [words[i // 8] if k else None for i, k in enumerate(kept)],
         "cluster_id": pa.array(place // 8, pa.int64(), mask=~seen),
@@ -87,6 +88,19 @@ def test_concepts_of_a_run_count_every_clip_that_was_measured(run):
     told = json.loads(said("concepts", run.root, "--json"))
     assert [row["cluster_id"] for row in told] == [0, 1, 2]
     assert "surfer" in said("concepts", run.root, "--limit", "1")
+
+
+def test_the_report_draws_the_sizes_of_concepts_before_and_after(run, monkeypatch):
+    import cv2
+
+    from rushes.curation.recipe import build
+    from rushes.pipelines.view import concept_section
+
+    jpeg = cv2.imencode(".jpg", np.zeros((360, 640, 3), np.uint8))[1].tobytes()
+    monkeypatch.setattr(concept_section, "stills_of", lambda *_: {"clip-00": [jpeg] * 3})
+    title, html = concept_section.concept_section(run, build({}))
+    assert title == "Concepts" and html.count("data:image/jpeg") == 1 and html.count('class="kept"') == 3
+    assert "surfer" in html and "5 clips, 6 kept" in html
 
 
 def test_the_clips_near_a_clip_are_the_nearest_of_all(run):

@@ -21,15 +21,16 @@ METER = """
 import pyarrow as pa
 
 class Constant:
+    tracks = ()
     columns = (pa.field("constant", pa.float32()),)
 
     def __init__(self, info):
         pass
 
-    def observe(self, *frames):
-        pass
+    def observe(self, batch):
+        return {}
 
-    def measure(self, span):
+    def measure(self, tracks, span):
         return {"constant": 7.0}
 """
 
@@ -50,11 +51,12 @@ def cluster(tmp_path_factory):
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets' paths are short
-    port, dashboard, client = free_ports(3)
+    port, dashboard, client, agent, metrics = free_ports(5)
     head = subprocess.Popen(
         [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}",
-         f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", f"--temp-dir={folder}", "--num-cpus=3",
-         "--include-dashboard=true", "--disable-usage-stats"],
+         f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+         f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}", f"--temp-dir={folder}",
+         "--num-cpus=3", "--include-dashboard=true", "--disable-usage-stats"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
