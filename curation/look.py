@@ -1,74 +1,126 @@
-"""LOOK: models on a few stills of the clips that passed the decode's rules: text, people, aesthetics, embeddings."""
+"""LOOK: models on a few stills of the clips that passed the decode's rules, some clips at a time (curation/looking)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from rushes.curation import signals
-from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
+from rushes.curation.looking.base import Clip
+from rushes.curation.looking.base import Looker as OneLooker
+from rushes.curation.looking.registry import chosen, gpu_share
+from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import Recipe
-from rushes.curation.visual.aesthetics import MeasuredAesthetics
-from rushes.curation.visual.people import PeopleDetector
 from rushes.curation.visual.stills import decode
-from rushes.curation.visual.text import TextMeter
+
+CLIPS_AT_ONCE = 8  # whose pictures are decoded at a time; 16 stills of 640 x 360 each are 88 MB
+VECTORS = ("semantic", "copy")
+NO_STILL = "the clip is too short for a still"
+OFF = {
+    "visual.text is off": ("text_score",),
+    "visual.people is off": ("human_score",),
+    "no model measures it in this recipe": (
+        "quality",
+        "human_action",
+        "nsfw_score",
+        "watermark_score",
+        "rendered_score",
+    ),
+}
 
 
 class Looker:
-    """`Looker(recipe)(clip_ids, stills)`: one row per clip; models are loaded when it is built.
+    """All lookers of a recipe: `Looker(recipe)(clip_ids, stills)` answers one row per clip, of many sources at once.
 
-    Raises ImportError with what to install where a model's package is missing.
+    Models are loaded when it is built. At most CLIPS_AT_ONCE clips' pictures are decoded at a time, however many clips
+    are given; on a GPU the next ones are decoded meanwhile. A clip's row depends on its own stills alone.
+    Raises ModelError or ImportError with what is missing, in a sentence.
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        visual = recipe.visual
-        self._text = (
-            TextMeter(side=visual.text_side, max_frames=visual.text_frames, stop_at=visual.text_stop)
-            if visual.text
-            else None
-        )
-        self._people = PeopleDetector() if visual.people else None
-        self._aesthetics = MeasuredAesthetics()
-        self._copy, self._semantic = MeasuredCopyEmbedder(), MeasuredSemanticEmbedder()
+        device = "cuda" if gpu_share(recipe) else "cpu"
+        self._ahead = device != "cpu"
+        self._lookers: list[OneLooker] = [entry.build(recipe, device) for entry in chosen(recipe)]
+        self.made_by = {column: _made_by(looker, column) for looker in self._lookers for column in looker.columns}
+        widths = {column: _width(self._lookers, column) for column in VECTORS}
         self.schema = pa.schema(
             [
                 ("clip_id", pa.string()),
                 *signals.schema("look"),
                 ("look_notes", pa.list_(pa.string())),
-                ("semantic", pa.list_(pa.float32(), self._semantic.dim)),
-                ("copy", pa.list_(pa.float32(), self._copy.dim)),
+                *((column, pa.list_(pa.float32(), width)) for column, width in widths.items()),
             ]
         )
+        self._models = [f"{column}: {name}" for column, name in sorted(self.made_by.items())]
+        missing = {why: [name for name in names if name not in self.made_by] for why, names in OFF.items()}
+        self._off = [f"{', '.join(names)}: {why}" for why, names in missing.items() if names]
 
-    def __call__(self, clip_ids: list[str], stills: pa.Table) -> pa.Table:
+    def __call__(self, clip_ids: Sequence[str], stills: pa.Table) -> pa.Table:
         """stills: the STILLS rows of these clips (others are passed over). Rows come in the order of clip_ids."""
-        by_clip: dict[str, list[tuple[float, bytes]]] = {clip_id: [] for clip_id in clip_ids}
-        for row in stills.to_pylist():
-            if row["clip_id"] in by_clip:
-                by_clip[row["clip_id"]].append((row["t_s"], row["jpeg"]))
-        rows = [self._look(clip_id, sorted(by_clip[clip_id])) for clip_id in clip_ids]
+        by_clip: dict[str, list[tuple[float, int]]] = {clip_id: [] for clip_id in clip_ids}
+        for number, (clip_id, time_s) in enumerate(zip(stills["clip_id"].to_pylist(), stills["t_s"].to_pylist())):
+            if clip_id in by_clip:
+                by_clip[clip_id].append((time_s, number))
+        rows: list[dict[str, Any]] = []
+        for clips in self._decoded(by_clip, stills["jpeg"]):
+            rows += self._look(clips)
         return pa.Table.from_pylist(rows, self.schema)
 
-    def _look(self, clip_id: str, stills: list[tuple[float, bytes]]) -> dict[str, Any]:
-        row: dict[str, Any] = {"clip_id": clip_id, "look_notes": ["quality: no model measures it in this recipe"]}
-        if not stills:
-            row["look_notes"].append("text_score, aesthetic, human_score: the clip is too short for a still")
-            return row
-        times, pictures = [t for t, _ in stills], [decode(jpeg) for _, jpeg in stills]
-        if self._text is not None:
-            result = self._text.measure(pictures, times)
-            row["text_score"], row["text"] = result.score, result.text or None
-        else:
-            row["look_notes"].append("text_score: visual.text is off")
-        if self._people is not None:
-            row["human_score"] = self._people.measure(pictures)
-        else:
-            row["look_notes"].append("human_score: visual.people is off")
-        row["aesthetic"] = self._aesthetics.measure(pictures)
-        row["semantic"], row["copy"] = self._semantic([pictures])[0], self._copy([pictures])[0]
-        return row
+    def _decoded(self, by_clip: dict[str, list[tuple[float, int]]], jpegs: pa.ChunkedArray) -> Iterator[list[Clip]]:
+        """Clips with their pictures, some at a time; the next ones are decoded ahead where a GPU would wait."""
+
+        def one(clip_id: str) -> Clip:
+            found = sorted(by_clip[clip_id])
+            return Clip(clip_id, [t for t, _ in found], [decode(jpegs[number].as_py()) for _, number in found])
+
+        step = CLIPS_AT_ONCE // 2 if self._ahead else CLIPS_AT_ONCE
+        names = list(by_clip)
+        groups = [names[i : i + step] for i in range(0, len(names), step)]
+        if not self._ahead:
+            yield from ([one(name) for name in group] for group in groups)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for group in [*groups, []]:
+                ready, coming = coming, pool.submit(lambda names: [one(name) for name in names], group)
+                if ready is not None:
+                    yield ready.result()
+
+    def _look(self, clips: list[Clip]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [
+            {"clip_id": clip.clip_id, "look_models": self._models, "look_notes": list(self._off)} for clip in clips
+        ]
+        seen = [(clip, row) for clip, row in zip(clips, rows) if clip.pictures]
+        for clip, row in zip(clips, rows):
+            if not clip.pictures:
+                row["look_models"] = []
+                row["look_notes"].append(f"{', '.join(sorted(self.made_by))}: {NO_STILL}")
+        if not seen:
+            return rows
+        for looker in self._lookers:
+            for (_, row), answer in zip(seen, looker([clip for clip, _ in seen]), strict=True):
+                for column, value in answer.items():
+                    if isinstance(value, Unmeasured):
+                        row["look_notes"].append(f"{column}: {value.reason}")
+                    else:
+                        row[column] = value
+        for clip, row in seen:
+            row["look_notes"] += clip.notes
+        return rows
+
+
+def _made_by(looker: OneLooker, column: str) -> str:
+    told = getattr(looker, "made_by", None)
+    return told(column) if told else looker.name
+
+
+def _width(lookers: Sequence[OneLooker], column: str) -> int:
+    looker = next(looker for looker in lookers if column in looker.columns)
+    return looker.dim if hasattr(looker, "dim") else looker.tower.dim
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:

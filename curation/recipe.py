@@ -25,7 +25,7 @@ from rushes.curation.names import wrong_name
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 1, "measure": 1, "look": 1, "content": 2, "cut": 2, "caption": 2}
+PART_VERSIONS = {"observe": 1, "measure": 1, "look": 2, "content": 2, "cut": 2, "caption": 2}
 
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
@@ -86,8 +86,7 @@ class Visual(_thresholds("visual")):
     text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
     text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
-    people: bool = knob(True, "look", "look for people (OpenCV's detectors)")
-    aesthetics: Literal["measured"] = knob("measured", "look", "aesthetic model")
+    people: bool = knob(True, "look", "look for people (models.people says with what)")
 
     @model_validator(mode="after")
     def _text_is_measured_far_enough(self) -> Visual:
@@ -159,6 +158,24 @@ class Content(Section):
     def _target(cls, keep: float | str) -> float | str:
         keep_target(keep)
         return keep
+
+
+class Models(Section):
+    """Who looks at the stills: measured by hand, or learned models by name and weights (docs/models.md)."""
+
+    clip: str | None = knob(None, "look", "an open_clip model, such as ViT-H-14-quickgelu")
+    clip_weights: str | None = knob(None, "look", "its weights: a tag of open_clip, a file, or hf-hub:OWNER/NAME")
+    clip_precision: Literal["fp32", "bf16", "fp16"] = knob("fp32", "look", "numbers in which the CLIP runs")
+    semantic: Literal["measured", "clip"] = knob("measured", "look", "concept embedding")
+    copies: str = knob("measured", "look", "copy embedding: measured, or SSCD's TorchScript file")
+    aesthetics: str = knob("measured", "look", "measured, or a file with a head on the CLIP (LAION's form)")
+    people: str = knob("opencv", "look", "opencv, centerface, clip (zero-shot, names actions too), or an ONNX file")
+    person_class: int = knob(0, "look", "number of the class person of models.people (DETR: 1)", ge=0)
+    nsfw: str | None = knob(None, "look", "clip (zero-shot) or a file with a head on the CLIP; none: not asked")
+    watermark: str | None = knob(None, "look", "as nsfw")
+    rendered: str | None = knob(None, "look", "as nsfw: games, animation, computer graphics")
+    batch: int = knob(64, "engine", "pictures per pass; halved where memory runs out", ge=1)
+    gpus: float = knob(0.0, "engine", "share of a GPU for a worker with learned models; 0: CPU", ge=0)
 
 
 class Cut(Section):
@@ -333,11 +350,25 @@ class Recipe(Section):
     scenes: Scenes = Scenes()
     visual: Visual = Visual()
     motion: Motion = Motion()
+    models: Models = Models()
     content: Content = Content()
     cut: Cut = Cut()
     captioning: Captioning = Captioning()
     curriculum: Curriculum = Curriculum()
     engine: Engine = Engine()
+
+    def needs_clip(self) -> bool:
+        """Whether anything that is asked is answered by the CLIP."""
+        models = self.models
+        people = self.visual.people and models.people == "clip"
+        flags = (models.nsfw, models.watermark, models.rendered)
+        return models.semantic == "clip" or models.aesthetics != "measured" or people or any(flags)
+
+    @model_validator(mode="after")
+    def _models_are_named(self) -> Recipe:
+        if self.needs_clip() and self.models.clip is None:
+            raise ValueError("models.clip names no model, and a key of models asks for one, such as ViT-H-14-quickgelu")
+        return self
 
     def part_hash(self, part: Part) -> str:
         """Hash of what changes `part` (fields, version, code of own meters): 12 hexadecimal digits.

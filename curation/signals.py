@@ -102,8 +102,8 @@ DRAW = LateRule("content.keep", "drawn: {value} kept")
 CUT_FAILED = LateRule("cut.failed", "can be encoded", "media")
 CAPTION_FAILED = LateRule("captioning.failed", "can be captioned", "caption")
 LATE_RULES = (CLIPS_PER_SOURCE, PUBLISHED, COPIES, ALIKE, DRAW, CUT_FAILED, CAPTION_FAILED)
-#: Cosine of two copy embeddings from which the clips are copies; measured in content/embed.py (SSCD's is 0.99).
-COPY_THRESHOLD = 0.9
+#: Cosine of two copy embeddings from which clips are copies, of content/copies.py (docs/accuracy.md; SSCD: 0.99).
+COPY_THRESHOLD = 0.72
 #: human_score from which a clip counts as one with people.
 PEOPLE_MIN = 0.6
 
@@ -246,6 +246,34 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "human_score", REAL, "sureness that there are people", "0-1", NOT_LOOKED_AT + ", or visual.people is off",
         stage="visual", part="look", meter="visual.people:PeopleDetector", chart="range",
+    ),
+    Signal(
+        "human_action", TEXT, "the nearest of 600 human verbs and expressions (looking/verbs.yaml)",
+        null="models.people is not clip, or no people are seen", stage="visual", part="look",
+        meter="looking.clip:ClipLooker",
+    ),
+    Signal(
+        "nsfw_score", REAL, "sureness that the picture is not safe for work", "0-1",
+        "models.nsfw is off, or not looked at", stage="visual", part="look",
+        meter="looking.clip:ClipLooker", chart="range",
+        rules=(Rule("visual.nsfw_max", "<", None, "largest score of unsafe pictures, 0-1", SHARE,
+                    switch="models.nsfw"),),
+    ),
+    Signal(
+        "watermark_score", REAL, "sureness that there is a watermark or a logo", "0-1",
+        "models.watermark is off, or not looked at", stage="visual", part="look", meter="looking.clip:ClipLooker",
+        chart="range", rules=(Rule("visual.watermark_max", "<", None, "largest score of watermarks, 0-1", SHARE,
+                                   switch="models.watermark"),),
+    ),
+    Signal(
+        "rendered_score", REAL, "sureness that the picture is rendered: game, animation, computer graphics", "0-1",
+        "models.rendered is off, or not looked at", stage="visual", part="look", meter="looking.clip:ClipLooker",
+        chart="range", rules=(Rule("visual.rendered_max", "<", None, "largest score of rendered pictures, 0-1", SHARE,
+                                   switch="models.rendered"),),
+    ),
+    Signal(
+        "look_models", LIST, "which model wrote which column, as 'column: model'; measured ones are named as such",
+        null="the clip was not looked at", part="look",
     ),
     Signal("copy_group", TEXT, "the clip that stands for this one and its near copies",
            null="it has no copies, or was not compared", part="content"),

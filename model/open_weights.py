@@ -5,7 +5,7 @@
 
 PATH is a local folder in diffusers' layout or a hub id; `PATH/vae` and `PATH/transformer` are found by themselves.
 What is unusual:
-- These autoencoders are causal: the first frame has a latent of its own, and T frames make 1 + ceil((T - 1) / f). A
+- Their convolutions are causal: the first frame has a latent of its own, and T frames make 1 + ceil((T - 1) / f). A
   video of another length is filled up with its last frame; what was filled up is dropped after decoding.
 - They tile and cut long videos themselves; ours (model/tiling.py) would break what they carry from frame to frame.
 - Latents are given to the transformer as it was trained on them: normalised by the published statistics.
@@ -166,8 +166,8 @@ def _statistics(vae: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
     config = vae.config
     if config.get("latents_mean") is not None:
         mean, std = (torch.tensor(config[f"latents_{what}"], dtype=torch.float32) for what in ("mean", "std"))
-    elif isinstance(getattr(vae, "latents_mean", None), Tensor):  # LTX: buffers of its weights
-        mean, std = vae.latents_mean.float().cpu(), vae.latents_std.float().cpu()
+    elif "latents_mean" in (buffers := dict(vae.named_buffers())):  # LTX
+        mean, std = (buffers[f"latents_{what}"].float().cpu() for what in ("mean", "std"))
     else:
         mean, std = torch.zeros(channels), torch.ones(channels)
         mean += config.get("shift_factor") or 0.0

@@ -25,6 +25,8 @@ from rushes.curation.captioning import Caption
 from rushes.curation.content import RESULT, measure_table
 from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.decide import Decisions, decide_all, set_table
+from rushes.curation.looking import check as check_models
+from rushes.curation.looking import gpu_share
 from rushes.curation.manifest import Run, join
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.sets import curriculum
@@ -82,11 +84,14 @@ def curate(
         log = EventLog(root)
         bus = Bus([terminal, log, *observers(root)])
         cpus = ray_start.start(recipe.engine)
+        missing = check_models(recipe, ray_start.gpus())
+        if missing is not None:
+            raise RecipeError(missing)
         workers = max(1, min(cpus, len(uris)))
         token = join(root, ".seen")
         manifest.write_bytes(token, b"")
         cluster = RayCluster(token, log_folder(root))
-        kind = Kind(engine.CPU, lambda: Worker(recipe, root), most=workers)
+        kind = Kind(engine.CPU, lambda: Worker(recipe, root), gpus=gpu_share(recipe), most=workers)
         pool = engine.Pool(cluster, [kind], recipe.engine.attempts, stop_reason)
         try:
             return _Curation(recipe, root, pool, workers, bus).run(uris)

@@ -10,14 +10,12 @@ Movie Gen 3.2.1 and B.1, in the order of the stage:
 The result depends on the clips and the seed, never on the order of the rows, the shards or the workers.
 """
 
+from rushes.curation.content.copies import COPY_DIM, COPY_THRESHOLD, copy_embedding
 from rushes.curation.content.embed import (
-    COPY_DIM,
-    COPY_THRESHOLD,
     SEMANTIC_DIM,
     SEMANTIC_MERGE_THRESHOLD,
     MeasuredCopyEmbedder,
     MeasuredSemanticEmbedder,
-    copy_embedding,
     semantic_embedding,
 )
 from rushes.curation.content.groups import RESULT, measure, measure_table

@@ -1,7 +1,7 @@
-"""Two measured embeddings of a clip's stills: one to find copies, one to group concepts.
+"""Two measured embeddings of a clip's stills: one to find copies (copies.py), one to group concepts.
 
-Both need no model and no download. They answer in the shape of the models that replace them: SSCD for
-copies (Movie Gen 3.2.1), a video-text model for concepts; only ``name``, ``dim`` and the thresholds differ.
+Both need no model and no download. They answer in the shape of the models that replace them (`looking/`): SSCD for
+copies (Movie Gen 3.2.1), a CLIP for concepts; only ``name``, ``dim`` and the thresholds differ.
 
 A row that cannot be measured is not a direction: a clip without stills is a row of NaN, a clip without a
 picture in it (all black, one flat colour) is a row of zeros in the copy embedding. ``find_duplicates`` calls
@@ -15,27 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rushes.curation import signals
-
-# --- copy embedding --------------------------------------------------------------------------------------
-COPY_SIDE = 32  # px: luma is shrunk to a square of this side, so size and aspect of the encode drop out
-COPY_BAND = 12  # DCT frequencies with 0 < hypot(u, v) < 12: above, a 5 % crop turns the phase by a radian
-COPY_FLATTEN = 0.5  # coefficients times frequency**0.5: half way from natural images' 1/f to a white spectrum
-COPY_POSITIONS = 8  # the stills are resampled to this many instants, so the length of the vector is fixed
-COPY_CHANGE_GAIN = 4.0  # what changes over the clip counts four times what stays: two windows of one static
-# talk share all that stays. At gain 1 the closest distinct windows reach cosine 0.98, at gain 4 0.88.
-COPY_FLAT_ENERGY = 0.35  # grey levels, RMS within the band: below it there is no picture to recognise
-
-COPY_THRESHOLD = signals.COPY_THRESHOLD
-"""Default of ``content.copy_threshold`` for this embedding (SSCD's is 0.99, Movie Gen B.1).
-
-Measured on 51 windows of 4 and 12 s of 11 files, single shots and static talks among them: re-encodes at
-crf 35, at half size, brighter by 8 levels or with a gamma of 1.15 reach at least 0.99, crops of 5 % at least
-0.906; windows of one take that do not overlap reach at most 0.882, clips of different footage 0.21. Two
-kinds of copies escape: with stills 3 frames later (one in four; fast motion is not the same picture after
-1/8 s), and a bright logo over a nearly black clip (2 of 51). A clip of a single still has no change to tell
-it by: there, two moments of one static take are copies.
-"""
+from rushes.curation.content.copies import COPY_DIM, check_stills, copy_embedding
 
 # --- semantic embedding ----------------------------------------------------------------------------------
 SEMANTIC_SIDE = 64  # px: histograms need no more, and the cost no longer depends on the size of the stills
@@ -53,65 +33,11 @@ SEMANTIC_DIM = HUE_BINS + VALUE_BINS + SATURATION_BINS + GRID * GRID * (ORIENTAT
 Stills = Sequence[np.ndarray]
 
 
-def _band() -> tuple[np.ndarray, np.ndarray]:
-    """Mask [BAND, BAND] of the DCT coefficients used, and their weight [K]."""
-    u, v = np.meshgrid(np.arange(COPY_BAND), np.arange(COPY_BAND), indexing="ij")
-    frequency = np.hypot(u, v)
-    mask = (frequency > 0) & (frequency < COPY_BAND)
-    return mask, frequency[mask] ** COPY_FLATTEN
-
-
-COPY_DIM = COPY_POSITIONS * int(_band()[0].sum())
-
-
-def _check(stills: Stills) -> None:
-    if len(stills) == 0:
-        raise ValueError("a clip needs at least one still to be embedded, got none")
-    for i, still in enumerate(stills):
-        if still.dtype != np.uint8 or still.ndim != 3 or still.shape[2] != 3 or 0 in still.shape:
-            raise ValueError(f"still {i} must be uint8 [H, W, 3] BGR, got {still.dtype} {list(still.shape)}")
-
-
 def _luma(still: np.ndarray, side: int) -> np.ndarray:
     import cv2
 
     gray = cv2.cvtColor(still, cv2.COLOR_BGR2GRAY)
     return cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA).astype(np.float64)
-
-
-def _at_positions(rows: np.ndarray, positions: int) -> np.ndarray:
-    """Rows [n, K] at the centres of n equal parts of a clip -> [positions, K], linear between centres."""
-    n = len(rows)
-    if n == 1:
-        return np.repeat(rows, positions, axis=0)
-    at = np.clip((np.arange(positions) + 0.5) / positions * n - 0.5, 0, n - 1)
-    left = np.minimum(at.astype(np.int64), n - 2)
-    weight = (at - left)[:, None]
-    return rows[left] * (1 - weight) + rows[left + 1] * weight
-
-
-def copy_embedding(stills: Stills) -> np.ndarray:
-    """Fingerprint of a clip that survives a re-encode: float32 [COPY_DIM], of length 1.
-
-    ``stills``: 1 to 16 BGR uint8 [H, W, 3], evenly spaced over the clip (one per second). Luma of each is
-    shrunk to 32 x 32; the low DCT frequencies without the mean are flattened by their frequency, resampled
-    to 8 instants, and the change over time is amplified: ``mean + 4 (value - mean)``. Gain, contrast and
-    brightness drop out of the cosine, and two clips are compared instant by instant.
-
-    A clip without a picture in it (flat colour throughout) gives zeros. Raises ValueError where there is no
-    still or a still is not uint8 [H, W, 3].
-    """
-    from scipy.fft import dctn
-
-    _check(stills)
-    mask, weight = _band()
-    rows = np.stack([dctn(_luma(s, COPY_SIDE), norm="ortho")[:COPY_BAND, :COPY_BAND][mask] for s in stills])
-    rows /= COPY_SIDE  # orthonormal DCT: the squares now sum to the variance of the picture, in grey levels
-    if np.sqrt((rows**2).sum(axis=1).mean()) < COPY_FLAT_ENERGY:
-        return np.zeros(COPY_DIM, dtype=np.float32)
-    instants = _at_positions(rows * weight, COPY_POSITIONS)
-    mean = instants.mean(axis=0)
-    return _unit((mean + COPY_CHANGE_GAIN * (instants - mean)).ravel())
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -171,7 +97,7 @@ def semantic_embedding(stills: Stills) -> np.ndarray:
     """
     import cv2
 
-    _check(stills)
+    check_stills(stills)
     size = (SEMANTIC_SIDE, SEMANTIC_SIDE)
     colour = np.mean([_colour(cv2.resize(s, size, interpolation=cv2.INTER_AREA)) for s in stills], axis=0)
     lumas = [_luma(s, SEMANTIC_SIDE) for s in stills]
@@ -196,7 +122,7 @@ def _embed_all(clips: Sequence[Stills], embed, dim: int) -> np.ndarray:
 class MeasuredCopyEmbedder:
     """Copy embeddings of many clips without a model; SSCD takes its place behind the same call."""
 
-    name = "phash-multiframe"
+    name = "measured-edges-moments"
     dim = COPY_DIM
 
     def __call__(self, clips: Sequence[Stills]) -> np.ndarray:

@@ -134,7 +134,9 @@ def curate(
 
 def _print_warnings(run: Run) -> None:
     for sentence in run.record["warnings"]:
-        console.print(f"\nNote: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"\nNote: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=not console.is_terminal
+        )
 
 
 @app.command()

@@ -33,8 +33,10 @@ class Terminal:
         columns: list[ProgressColumn] = [TextColumn("{task.description}", table_column=Column(no_wrap=True))]
         if not narrow:
             columns.append(BarColumn(bar_width=min(30, max(8, console.width - 62))))
-        columns.append(TextColumn("{task.completed:,.0f}/{task.total:,.0f}", justify="right"))
-        columns.append(_Rate(table_column=Column(ratio=1, no_wrap=True)))
+        counts = Column(no_wrap=True, justify="right")
+        columns.append(TextColumn("{task.completed:,.0f}/{task.total:,.0f}", table_column=counts))
+        if not narrow:
+            columns.append(_Rate(table_column=Column(ratio=1, no_wrap=True)))
         self._bars = Progress(*columns, console=console, disable=not self._live, expand=not narrow)
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()

@@ -81,7 +81,7 @@ def _funnel_table(found: dict[str, Any], width: int) -> Table:
     wide = {name: max(map(len, [name, *cells])) + GAP for name, cells in shown.items()}
     room = width - sum(wide[name] for name in ("rule", lost, left))
     for name in ("%", "needs"):
-        if room < wide[name]:
+        if room < wide[name] or not any(shown[name]):
             del shown[name]
         else:
             room -= wide[name]

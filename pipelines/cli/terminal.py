@@ -27,7 +27,9 @@ stderr = Screen(stderr=True)
 
 
 def fail(sentence: str, code: int = 2) -> NoReturn:
-    stderr.print(f"rushes: {sentence}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    stderr.print(
+        f"rushes: {sentence}", style="bold red", highlight=False, markup=False, soft_wrap=not stderr.is_terminal
+    )
     raise typer.Exit(code)
 
 

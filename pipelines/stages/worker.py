@@ -13,6 +13,7 @@ from rushes.curation import manifest
 from rushes.curation.analyze import Analyzer
 from rushes.curation.captioning import Caption, Servers, ServersDown
 from rushes.curation.look import Looker
+from rushes.curation.looking import ModelError
 from rushes.curation.recipe import Recipe
 from rushes.curation.video import containers, decode
 from rushes.curation.video.cut import CutClip, Cutter
@@ -95,6 +96,6 @@ def stop_reason(error: BaseException) -> str | None:
     """The sentence with which the whole run must stop, None where the error concerns one input only."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"No space is left on a disk this run needs ({error}); free some and start the same command again."
-    if isinstance(error, manifest.ManifestError | ImportError | ServersDown):
+    if isinstance(error, manifest.ManifestError | ImportError | ModelError | ServersDown):
         return str(error)
     return None

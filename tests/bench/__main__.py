@@ -66,6 +66,14 @@ def bench_analysis_360p() -> str:
     return analysis_ratio(footage.film(120, "640:360"))
 
 
+def bench_analysis_240p() -> str:
+    return analysis_ratio(footage.film(60, "426:240"))
+
+
+def bench_analysis_180p() -> str:
+    return analysis_ratio(footage.film(60, "320:180"))
+
+
 def bench_analysis_1080p_light() -> str:
     """A file with few bits: the harder case, since its decode is cheaper and the meters cost the same."""
     return analysis_ratio(footage.film(61, "1920:1080", crf=38))

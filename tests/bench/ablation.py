@@ -99,7 +99,7 @@ def planted(
             if rule == "text":
                 frames = with_text(frames, random)
             if rule == "duplicates":
-                group = ids[number % max(1, base // 10)]  # a tenth of the clips, over and over
+                group = ids[number % max(1, base // 4)]  # a quarter of the clips, over and over
                 frames = copied(usual[group], random)
             add("train", frames, rule, group)
     held = [add("held-out", wander(reel, HELD_OUT, random)) for _ in range(validation)]
@@ -135,7 +135,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--base", type=int, default=480, help="clips of the base set")
     options.add_argument("--share", type=float, default=0.5, help="of each rule's clips")
-    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--seeds", type=int, default=10)
     options.add_argument("--draw", type=int, default=0, help="another draw of all clips")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:

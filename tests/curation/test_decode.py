@@ -115,3 +115,16 @@ def test_one_content_has_one_name_whatever_the_file_is_called(bunny_video, tmp_p
     assert probe(str(copy)).source_id == probe(str(bunny_video)).source_id
     copy.write_bytes(bunny_video.read_bytes() + b"\0")
     assert probe(str(copy)).source_id != probe(str(bunny_video)).source_id
+
+
+def test_a_duration_that_no_frames_fill_is_not_believed(bunny_video, tmp_path):
+    from rushes.curation.analyze import Analyzer
+    from rushes.curation.recipe import build
+    from tests.footage import ffmpeg
+
+    path = tmp_path / "jump.mp4"  # the last frame's timestamps lie 5,000 s later: 48 frames state 5,002 s
+    ffmpeg("-i", bunny_video, "-c", "copy", "-bsf:v", "setts=ts=TS+gte(N\\,46)*5000/TB", path)
+    source = probe(str(path))
+    assert source.duration_s < 10 and source.fps == pytest.approx(24, rel=0.1)
+    found = Analyzer(build({}))(source).source
+    assert found.status == "partial" and "timestamps jump" in found.error and found.duration_s < 10

@@ -271,3 +271,11 @@ def test_exported_weights_are_the_averaged_ones_in_one_file_or_several(small_tae
     if part_gb < 1:
         index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
         assert len(set(index.values())) > 1 and index.keys() == expected.keys()
+
+
+def test_the_fingerprint_of_a_model_with_a_single_number_changes_with_it():
+    model = torch.nn.Module()
+    model.register_buffer("scale", torch.tensor(1.0))
+    before = checkpoints.fingerprint(model)
+    model.scale += 1
+    assert checkpoints.fingerprint(model) != before

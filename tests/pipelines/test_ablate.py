@@ -97,3 +97,16 @@ def test_a_dry_run_says_the_cost(footage):
 def test_a_rule_that_turned_nothing_away_is_named(footage):
     with pytest.raises(AblationError, match=r"'blurred' turned away no clip.*shaken"):
         job.plan(job.Asked(footage[0], rules=("blurred",)))
+
+
+@pytest.mark.heavy
+def test_the_tiny_autoencoder_is_a_learner_too(tmp_path):
+    pytest.importorskip("torch")
+    from rushes.pipelines.ablate.learners import TinyTAE
+    from tests.model.small_run import SECONDS, make_film, tae_recipe
+
+    film = str(make_film(tmp_path))
+    clips = [Span(f"{n}", "film", film, 0.2 * n, min(0.2 * n + 1.5, SECONDS), 16.0, f"{n}") for n in range(6)]
+    learner = TinyTAE(tae_recipe(steps=2, frames_max=8, resolution=None), frames=8, side=32)
+    told = learner.losses(clips[:4], {"held-out sources": clips[4:]}, seed=1)
+    assert len(told["held-out sources"]) == 2 and all(0 < loss < 4 for loss in told["held-out sources"])

@@ -95,7 +95,7 @@ def test_a_value_that_could_not_be_measured_says_why(curated, clips):
     for row in clips.to_dict("records"):
         notes = " ".join(row["notes"])
         for name in written:
-            if name != "text" and (row[name] is None or row[name] != row[name]):
+            if name not in ("text", "look_models") and (row[name] is None or row[name] != row[name]):
                 assert name in notes, f"{name} of {row['clip_id']} is null without a word: {row['notes']}"
 
 

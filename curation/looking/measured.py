@@ -1,0 +1,65 @@
+"""The lookers that need no weights of their own: text, people, aesthetics and embeddings, each named for what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
+from rushes.curation.looking.base import Clip
+from rushes.curation.meter import Unmeasured
+from rushes.curation.recipe import Recipe
+from rushes.curation.visual.aesthetics import MeasuredAesthetics
+from rushes.curation.visual.people import PeopleDetector
+from rushes.curation.visual.text import TextMeter
+
+
+class TextLooker:
+    columns = ("text_score", "text")
+
+    def __init__(self, recipe: Recipe) -> None:
+        visual = recipe.visual
+        self._meter = TextMeter(side=visual.text_side, max_frames=visual.text_frames, stop_at=visual.text_stop)
+        self.name = self._meter.name
+
+    def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        found = [self._meter.measure(clip.pictures, clip.times) for clip in clips]
+        return [{"text_score": result.score, "text": result.text or None} for result in found]
+
+
+class PeopleLooker:
+    columns = ("human_score",)
+
+    def __init__(self) -> None:
+        self._detector = PeopleDetector()
+        self.name = self._detector.name
+
+    def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        return [{"human_score": self._detector.measure(clip.pictures)} for clip in clips]
+
+
+class AestheticLooker:
+    columns = ("aesthetic",)
+    name = MeasuredAesthetics.name
+
+    def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        measure = MeasuredAesthetics().measure
+        return [{"aesthetic": measure(clip.pictures)} for clip in clips]
+
+
+class CopyLooker:
+    columns = ("copy",)
+    name, dim = MeasuredCopyEmbedder.name, MeasuredCopyEmbedder.dim
+
+    def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        rows = MeasuredCopyEmbedder()([clip.pictures for clip in clips])
+        flat = Unmeasured("the picture is one flat colour")
+        return [{"copy": row if row.any() else flat} for row in rows]
+
+
+class SemanticLooker:
+    columns = ("semantic",)
+    name, dim = MeasuredSemanticEmbedder.name, MeasuredSemanticEmbedder.dim
+
+    def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        return [{"semantic": row} for row in MeasuredSemanticEmbedder()([clip.pictures for clip in clips])]
