@@ -39,8 +39,11 @@ def _top() -> Path:
 def _folder(pid: int) -> tuple[Path, IO[str]]:
     """This process's folder, and its lock: the file is held open as long as the process lives."""
     sweep()
+    _top().mkdir(mode=0o700, exist_ok=True)
+    if _top().lstat().st_uid != os.getuid():  # somebody else's folder or link, in a place where everybody may write
+        raise PermissionError(f"{_top()} belongs to another user; remove it, or set TMPDIR to a folder of your own")
     folder = _top() / f"{pid}-{uuid.uuid4().hex[:6]}"
-    folder.mkdir(parents=True, mode=0o700)
+    folder.mkdir(mode=0o700)
     lock = (folder / LOCK).open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     import atexit

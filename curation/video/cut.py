@@ -111,8 +111,9 @@ class Cutter:
 
     def _cut(self, path: str, source: Source, clip: dict[str, Any], media: str) -> CutClip:
         fs, final = resolve(join(self._root, media))
-        temporary = scratch_file(".mp4")
-        if is_local(fs):
+        if not is_local(fs):
+            temporary = scratch_file(".mp4")
+        else:
             temporary = resolve(join(self._root, UNFINISHED, f"{uuid.uuid4().hex}.mp4"))[1]
             with named_errors(final):
                 os.makedirs(os.path.dirname(final), exist_ok=True)

@@ -29,6 +29,7 @@ def serve(
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Engineers' recipes may name meters, commands, files and servers.")
     ] = False,
+    rate: Annotated[float, typer.Option(help="Requests a second that one person may send.", min=1)] = 2_000,
     jobs: Annotated[int, typer.Option(help="Jobs that run at once.", min=1)] = 1,
 ) -> None:
     """Serve runs and jobs by HTTP: /api/v1, described at /api/v1/openapi.json.
@@ -46,7 +47,15 @@ def serve(
 
     try:
         chosen = settings(
-            runs, host, tokens, tuple(root or ()), state, address=address, allow_code=allow_code, jobs_at_once=jobs
+            runs,
+            host,
+            tokens,
+            tuple(root or ()),
+            state,
+            address=address,
+            allow_code=allow_code,
+            jobs_at_once=jobs,
+            requests_per_s=rate,
         )
     except (ServiceError, AccessError) as error:
         fail(str(error))
