@@ -174,8 +174,8 @@ async def still(request: Request, run: RunName, clip: ClipId, number: Annotated[
 
     def ask() -> bytes | None:
         opened = shelf.run(run)
-        row = _row(opened, clip, "clip_id, source_id, start_s, end_s")
-        jpegs = stills_of(opened, recipe_of(opened), [tuple(row.values())]).get(row["clip_id"], [])
+        row = _row(opened, clip, "clip_id")
+        jpegs = stills_of(opened, recipe_of(opened), [row["clip_id"]]).get(row["clip_id"], [])
         return jpegs[number] if number < len(jpegs) else None
 
     jpeg = await shelf.work(ask)

@@ -29,8 +29,7 @@ def concept_section(run: Run, recipe: Recipe) -> tuple[str, str] | None:
     if not any(one.clips for one in found):
         return None
     shown = [one for one in found if one.clips][:SHOWN]
-    pairs = [(one.example, one.source_id) for one in shown if one.example and one.source_id]
-    stills = stills_of(run, recipe, pairs)
+    stills = stills_of(run, recipe, [one.example for one in shown if one.example])
     largest = max(one.clips for one in shown)
     rows = "".join(_row(one, stills.get(one.example or "", []), largest) for one in shown)
     rest = len([one for one in found if one.clips]) - len(shown)

@@ -246,9 +246,8 @@ def media_link(root: str, media: str | None, folder: str) -> str | None:
 def _strips(run: Run, recipe: Recipe, clips: pa.Table, budget: int) -> dict[str, str]:
     """clip_id -> data URI of its strip. A clip whose stills are gone has none."""
     bytes_each = min(STRIP_BYTES, budget // max(clips.num_rows, 1))
-    spans = zip(*(clips[name].to_pylist() for name in ("clip_id", "source_id", "start_s", "end_s")), strict=True)
     strips = {}
-    for clip_id, jpegs in stills_of(run, recipe, spans).items():
+    for clip_id, jpegs in stills_of(run, recipe, clips["clip_id"].to_pylist()).items():
         strip = filmstrip(jpegs, bytes_each)
         if strip is not None:
             strips[clip_id] = "data:image/jpeg;base64," + base64.b64encode(strip).decode("ascii")

@@ -5,33 +5,35 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.tracks import stills_of as in_spans
 from rushes.pipelines.stages.records import Ledger, by_source, read_observed
+from rushes.pipelines.view.tables import records
 
-Clip = tuple[str, str, float, float]  # clip_id, source_id, start_s, end_s
 
-
-def stills_of(run: Run, recipe: Recipe, clips: Iterable[Clip]) -> dict[str, list[bytes]]:
+def stills_of(run: Run, recipe: Recipe, clip_ids: Iterable[str]) -> dict[str, list[bytes]]:
     """JPEGs by clip id, in order of time. A clip whose stills are gone (the work folder was cleared) is missing."""
-    wanted: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        wanted[clip[1]].append(clip)
-    records = _records(run.root, recipe.part_hash("observe"), run.snapshot)
+    sql = "SELECT clip_id, source_id, start_s, end_s FROM {clips} WHERE list_contains(?, clip_id)"
+    wanted: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in records(run, sql, [list(clip_ids)]):
+        wanted[row["source_id"]].append(row)
+    observed = _observed(run.root, recipe.part_hash("observe"), run.snapshot)
     found: dict[str, list[bytes]] = {}
     for source_id, some in wanted.items():
         try:
-            table = read_observed(records.get(source_id, []), source_id)
+            table = read_observed(observed.get(source_id, []), source_id)
         except (FileNotFoundError, ManifestError):
             continue
-        spans = in_spans(table, source_id, [(start, end) for _, _, start, end in some], recipe.visual.stills_max)
-        found |= {clip[0]: [jpeg for _, jpeg in stills] for clip, stills in zip(some, spans, strict=True) if stills}
+        spans = in_spans(table, source_id, [(row["start_s"], row["end_s"]) for row in some], recipe.visual.stills_max)
+        pictures = zip((row["clip_id"] for row in some), spans, strict=True)
+        found |= {clip_id: [jpeg for _, jpeg in stills] for clip_id, stills in pictures if stills}
     return found
 
 
 @lru_cache(maxsize=8)
-def _records(root: str, key: str, snapshot: str) -> dict[str, list[str]]:
+def _observed(root: str, key: str, snapshot: str) -> dict[str, list[str]]:
     """Records of every source of a run; snapshot: whose they are, so that a newer one is looked up anew."""
     return by_source(Ledger(root, "observe", key))
