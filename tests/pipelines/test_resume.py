@@ -42,12 +42,13 @@ def killed(curated, tmp_path_factory) -> Killed:
     seen = Killed(root)
     command = curate_command(curated.inputs, root)
     for moment, pattern in MOMENTS.items():
+        there = set(root.glob(pattern))
         process = start(command)
         if seen.second is None:
             assert wait_until(lambda: (root / ".lock").exists())
             assert wait_until(lambda: (root / "work").exists())
             seen.second = finish(command)
-        wait_until(lambda pattern=pattern, process=process: any(root.glob(pattern)) or process.poll() is not None)
+        wait_until(lambda p=pattern, old=there, run=process: set(root.glob(p)) - old or run.poll() is not None)
         below = descendants(process.pid)
         seen.was_running[moment] = process.poll() is None and bool(below)
         process.kill()

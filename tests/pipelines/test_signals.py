@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 
 @pytest.mark.parametrize(
     ("number", "code", "moment"),
-    [(signal.SIGTERM, 143, "work/analyze/*"), (signal.SIGINT, 130, ".lock")],
+    [(signal.SIGTERM, 143, "work/observe/*/*"), (signal.SIGINT, 130, ".lock")],
 )
 def test_a_signal_stops_curating_with_its_sentence_and_code_and_nothing_works_on(
     footage_folder, tmp_path, number, code, moment
