@@ -55,7 +55,7 @@ def publish(job: Job) -> Run:
     try:
         tables = write_tables(job.made, snapshot, job.recipe, job.pool.map)
         files = {
-            "sources": listed(job.sources, job.root), **tables.files, "embeddings": listed(job.shards, job.root),
+            "sources": listed(job.sources, job.root), **tables.files, "embeddings": listed(job.vectors, job.root),
         }  # fmt: skip
         concepts = job.work("content", job.keys.content, f"{CONCEPTS}.parquet")
         files[CONCEPTS] = snapshot.write(CONCEPTS, storage.read_table(concepts))

@@ -1,7 +1,7 @@
 """From records to decisions: shards of clips, what content measures over all of them, and who is kept.
 
-A shard is a file of the clips of some thousand sources next to each other, all columns and vectors. Global steps are
-small reductions over shards; each shard's rows are read, decided and written by a worker.
+A shard is the clips of some thousand sources next to each other: a file of their rows, and one of their vectors. Global
+steps are small reductions over shards; each shard's rows are read, decided and written by a worker.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rushes.pipelines.stages.records import facts_of, key_of
 
 SHARD_CLIPS = 50_000  # clips of a shard, about: 250 MB of rows and vectors
 CLIP_S = 6.0  # footage of a clip, for guessing how many there are before they are read, seconds
+VECTORS = ["clip_id", "semantic", "copy"]
 CONTENT, DECIDE = "content", "decisions"
 
 
@@ -40,6 +41,7 @@ class ShardPlan:
     """
 
     clips: str
+    vectors: str
     sources: str
     inputs: tuple[tuple[str, int], ...]
     same: dict[int, str]
@@ -50,7 +52,8 @@ class ShardPlan:
 def gather(job: Job) -> None:
     """Records to shards, and rows of `sources`; a shard that is there already is not made again."""
     plans = list(_shard_plans(job))
-    job.shards, job.sources = [plan.clips for plan in plans], [plan.sources for plan in plans]
+    job.shards, job.vectors = [plan.clips for plan in plans], [plan.vectors for plan in plans]
+    job.sources = [plan.sources for plan in plans]
     missing = [plan for plan in plans if not storage.exists(plan.clips)]
     for _ in job.pool.map(partial(_gather, recipe=job.recipe), missing):
         pass
@@ -77,9 +80,9 @@ def _shard_plan(job: Job, begin: int, end: int) -> ShardPlan:
     records = {n: tuple(job.looked[n]) for n in numbers if n in job.looked and n not in failed}
     name = key_of(job.keys.looked, inputs.records[begin:end], same, failed, records)
     folder = job.work("shards", job.keys.look)
-    clips, sources = join(folder, f"{name}.parquet"), join(folder, f"{name}.sources.parquet")
+    clips, vectors, sources = (join(folder, f"{name}{kind}.parquet") for kind in ("", ".vectors", ".sources"))
     listed = tuple(zip(inputs.records[begin:end], inputs.first[begin:end], strict=True))
-    return ShardPlan(clips, sources, listed, same, failed, records)
+    return ShardPlan(clips, vectors, sources, listed, same, failed, records)
 
 
 def _gather(plan: ShardPlan, recipe: Recipe) -> None:
@@ -110,7 +113,9 @@ def _gather(plan: ShardPlan, recipe: Recipe) -> None:
     table = pa.Table.from_pylist(sources, manifest.SOURCES)
     clip_counts = [counts.get(row["source_id"], 0) if row["status"] != "duplicate" else 0 for row in sources]
     storage.write_table(plan.sources, with_column(table, "clips", pa.array(clip_counts, pa.int32())))
-    storage.write_table(plan.clips, clips)
+    seen = clips.select(VECTORS).filter(pc.or_(pc.is_valid(clips["semantic"]), pc.is_valid(clips["copy"])))
+    storage.write_table(plan.vectors, seen)
+    storage.write_table(plan.clips, clips.drop_columns(VECTORS[1:]))
 
 
 def _source_row(source: Source, number: int, plan: ShardPlan, facts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def _no_clips(recipe: Recipe) -> pa.Table:
 def measure_content(job: Job) -> None:
     """Copy groups and concepts over all shards (curation.content)."""
     stage = job.bus.stage(CONTENT, job.survivors, "clips")
-    job.groups = content.measure(job.shards, job.work("content", job.keys.content), job.recipe, job.pool.map)
+    job.groups = content.measure(job.vectors, job.work("content", job.keys.content), job.recipe, job.pool.map)
     stage.step(job.survivors)
     stage.end()
 
@@ -164,10 +169,9 @@ def decide_all(job: Job) -> None:
 
 
 def shard_rows(pair: tuple[str, str | None]) -> pa.Table:
-    """A shard's rows without vectors, with what content measured beside them."""
+    """A shard's rows, with what content measured beside them."""
     shard, groups = pair
-    names = storage.schema_of(shard).names
-    table = storage.read_table(shard, [name for name in names if name not in ("semantic", "copy")])
+    table = storage.read_table(shard)
     return table if groups is None else left_join(table, storage.read_table(groups))
 
 

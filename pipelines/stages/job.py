@@ -72,6 +72,7 @@ class Job:
     unlooked: int = 0  # clips that no model could look at
     survivors: int = 0
     shards: list[str] = field(default_factory=list)
+    vectors: list[str] = field(default_factory=list)  # of the clips that were looked at, a file for each shard
     sources: list[str] = field(default_factory=list)  # rows of `sources`, a file for each shard
     groups: list[str] = field(default_factory=list)  # what content measured, a file for each shard
     decided: list[str] = field(default_factory=list)  # what was decided, a file for each shard

@@ -26,7 +26,6 @@ from rushes.pipelines.stages.job import Job
 from rushes.pipelines.stages.records import key_of, record_versions
 
 VALIDATION_RESOLUTION = 256  # pixels; the validation set is read at the smallest stage's size
-WORK_COLUMNS = ("item", "semantic", "copy")  # of shards, not of the published clips
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,6 @@ def _write_shard(task: tuple[int, str], snapshot: Snapshot, recipe: Recipe, sets
     offsets = np.concatenate([[0], np.cumsum(member.sum(axis=1))]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, pa.string()))
     clips = with_column(clips, "sets", lists)
-    clips = clips.drop_columns([name for name in WORK_COLUMNS if name in clips.column_names])
     clips = in_schema(clips, manifest.CLIPS)
     rows = {"clips": clips.num_rows}
     _write(snapshot, "clips", number, clips, storage.ROWS_PER_GROUP)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from rushes.curation import rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
-from rushes.curation.signals import ALIKE, COPIES, DRAW, LATE_RULES, PUBLISHED
+from rushes.curation.signals import ALIKE, COPIES, DRAW, LATE_RULES, LOOK_FAILED, PUBLISHED
 from rushes.pipelines.view.tables import query, recipe_of, records
 from rushes.pipelines.view.words import needs, number, reason
 
@@ -93,7 +93,7 @@ def explain(clip: pa.Table, recipe: Recipe) -> list[tuple[str, str, str, str]]:
     verdict: pass, fail, not measured (the value is then the reason), or not reached (later rules ask survivors only).
     """
     rejected_by = clip["rejected_by"][0].as_py()
-    early = rules.judge(clip, recipe, "analyze")[0] is not None
+    early = rules.judge(clip, recipe, "analyze")[0] is not None or rejected_by == LOOK_FAILED.key
     lines = []
     for rule, threshold in rules.active(recipe):
         missing = np.isnan(rules.column(clip, rule.column)[0])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import manifest, rules
+from rushes.curation import manifest, rules, signals
 from rushes.curation.curriculum import buckets
 from rushes.curation.recipe import Recipe, build
 from rushes.curation.tracks import OBSERVED
@@ -116,8 +116,13 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
     facts = pa.table({f.name: pa.array(data[f.name], f.type) for f in schema if f.name in data})
     rejected = rules.judge(facts, recipe)
     early = np.array([key is not None for key in rules.judge(facts, recipe, "analyze")])
+    failed = next(index for index in range(n - 1, 0, -1) if rejected[index] is None)  # models failed at this one
+    rejected[failed] = signals.LOOK_FAILED.key
+    data["looked"] = [None if unseen else index != failed for index, unseen in enumerate(early)]
     for name in ("text_score", "aesthetic", "quality", "human_score"):
-        data[name] = [None if unseen else value for value, unseen in zip(data[name], early, strict=True)]
+        seen = zip(data[name], data["looked"], strict=True)
+        data[name] = [value if looked else None for value, looked in seen]
+    notes[failed].append(f"{signals.LOOK_FAILED.missing}: the model ended")
     for index in np.flatnonzero(early):
         notes[index].append("text_score, aesthetic, human_score: not looked at, the clip was rejected before")
     _content(data, rejected, notes, rng)
