@@ -171,6 +171,11 @@ class Pool:
         if place.node in self._left_out or not self._nodes - self._left_out - {place.node}:
             return
         self._left_out.add(place.node)
+        for kind, workers in self._workers.items():
+            for name, worker in workers.items():
+                if worker.place is not None and worker.place.node == place.node:
+                    worker.left_out = True
+                    self._idle[kind].pop(name, None)
         self.notes.append(f"The node {place.host} was left out: {why}.")
 
     def close(self) -> None:
@@ -277,12 +282,12 @@ class Pool:
             self._idle[worker.kind][id(worker.handle)] = worker
 
     def _ended(self, event: Ended) -> None:
-        worker, task = self._calls.pop(event.call)
-        first = bool(worker.tasks) and worker.tasks[0] is task
-        worker.tasks = [other for other in worker.tasks if other is not task]
+        worker, task = self._calls[event.call]
         if event.lost is not None:
-            self._lost(worker, task, event, began=first)
+            self._lost(worker, event)
             return
+        del self._calls[event.call]
+        worker.tasks.remove(task)
         worker.since = self._cluster.now()
         worker.left_out = worker.place is not None and worker.place.node in self._left_out
         if worker.tasks:
@@ -300,15 +305,14 @@ class Pool:
         said = (str(event.error).strip().splitlines() or [""])[0]
         self._ready.append((task, Failure(f"{task.stage} failed: {type(event.error).__name__}: {said}")))
 
-    def _lost(self, worker: _Worker, task: Task, event: Ended, began: bool) -> None:
-        """A worker is gone with its lease, and with those that only waited at it: these were not tried."""
-        self._give_back(worker)
-        alive = self._cluster.nodes() if worker.place is not None else set()
-        excused = event.excused or (worker.place is not None and worker.place.node not in alive)
-        self._nodes = alive or self._nodes
-        if not began:
-            self._wait(task)
-            return
+    def _lost(self, worker: _Worker, event: Ended) -> None:
+        """A worker is gone with the lease it was at; those that only waited there were not tried."""
+        task, *others = worker.tasks
+        self._forget(worker)
+        for other in others:
+            self._wait(other)
+        self._nodes = self._cluster.nodes() or self._nodes
+        excused = event.excused or (worker.place is not None and worker.place.node not in self._nodes)
         if excused and task.excused < EXCUSED_MAX:
             task.excused += 1
             self._wait(task)
@@ -340,11 +344,15 @@ class Pool:
             if not self._nodes:
                 raise StopRun("Ray's node on this machine died; start the same command again, what was done is kept.")
 
-    def _overdue(self, worker: _Worker) -> None:
-        late, *others = worker.tasks
+    def _forget(self, worker: _Worker) -> None:
+        """A worker that is gone, or is ended now, and what it was called for."""
         for call in [call for call, (of, _) in self._calls.items() if of is worker]:
             del self._calls[call]
         self._give_back(worker)
+
+    def _overdue(self, worker: _Worker) -> None:
+        late, *others = worker.tasks
+        self._forget(worker)
         for task in others:
             self._wait(task)
         reason = f"{late.stage} took longer than {late.timeout_s:.0f} s and was ended"

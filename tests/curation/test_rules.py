@@ -95,3 +95,9 @@ def test_every_rule_names_a_recipe_key_and_a_published_column():
     for rule in rules.RULES:
         recipe.get(rule.key)
         assert rule.column in (*manifest.CLIPS.names, *rules.DERIVED)
+
+
+def test_a_clip_at_which_models_failed_is_rejected_for_that_and_for_no_fault_of_its_own():
+    unseen = {"text_score": None, "aesthetic": None}
+    found = fates({"looked": True}, {"looked": False, **unseen}, {"looked": None, **unseen, "height": 200})
+    assert found == [None, "look.failed", "visual.size_min"]
