@@ -228,7 +228,7 @@ def test_a_wrong_key_is_a_sentence(override, words):
     [
         (["train", "tae", "nowhere", "-o", "out"], "holds no published run"),
         (["train", "tae", "nowhere", "-o", "out", "-r", "dit-tiny"], "trains a dit: rushes train dit"),
-        (["train", "dit", "nowhere", "-o", "out", "--tae", "none"], "none holds no checkpoint"),
+        (["train", "dit", "nowhere", "-o", "out", "--tae", "none"], "nowhere holds no published run"),
         (["sample", "--dit", "a", "--tae", "b", "-p", "x", "--size", "100x80"], "wants WIDTHxHEIGHT, multiples of 16"),
     ],
 )

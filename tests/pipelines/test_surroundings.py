@@ -99,9 +99,9 @@ def test_a_temporary_folder_that_cannot_be_used_is_named_before_ray_starts(alone
         ray_start.start(Engine())
 
 
-def test_without_shared_memory_ray_keeps_its_store_in_the_temporary_folder(alone, monkeypatch):
+def test_without_shared_memory_ray_keeps_its_store_in_the_temporary_folder(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    monkeypatch.setattr(ray_start, "SHARED_MEMORY", "/nonexistent")
+    monkeypatch.setattr(ray_start, "SHARED_MEMORY", str(tmp_path / "missing"))
     with pytest.raises(StopRun, match="'_plasma_directory': '/tmp'"):
         ray_start.start(Engine())
 
@@ -140,7 +140,7 @@ def test_a_whole_run_in_odd_surroundings_ends_well(tmp_path, bunny_video):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
     shutil.copy(bunny_video, tmp_path / "fünf ✓.mp4")
-    odd = {"HOME": "/nonexistent", "PYTHONPATH": ".", "PYTHONOPTIMIZE": "2", "LC_ALL": "C", "PYTHONUTF8": "0",
+    odd = {"HOME": str(tmp_path / "no home"), "PYTHONPATH": ".", "PYTHONOPTIMIZE": "2", "LC_ALL": "C", "PYTHONUTF8": "0",
            "PYTHONCOERCECLOCALE": "0"}  # fmt: skip
     ((code, said),) = say("$RUSHES curate -r demo -i 'fünf ✓.mp4' -o rün --set visual.text=false", tmp_path, **odd)
     assert code == 0, said
