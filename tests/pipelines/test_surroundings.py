@@ -140,8 +140,10 @@ def test_a_whole_run_in_odd_surroundings_ends_well(tmp_path, bunny_video):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
     shutil.copy(bunny_video, tmp_path / "fünf ✓.mp4")
-    odd = {"HOME": str(tmp_path / "no home"), "PYTHONPATH": ".", "PYTHONOPTIMIZE": "2", "LC_ALL": "C", "PYTHONUTF8": "0",
-           "PYTHONCOERCECLOCALE": "0"}  # fmt: skip
+    odd = {
+        "HOME": str(tmp_path / "no home"), "PYTHONPATH": ".", "PYTHONOPTIMIZE": "2", "LC_ALL": "C", "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    }  # fmt: skip
     ((code, said),) = say("$RUSHES curate -r demo -i 'fünf ✓.mp4' -o rün --set visual.text=false", tmp_path, **odd)
     assert code == 0, said
     (source,) = open_run(str(tmp_path / "rün")).table("sources").to_pylist()
