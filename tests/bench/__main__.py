@@ -200,17 +200,17 @@ def our_motion(path: Path) -> list[float]:
 def bench_judge() -> str:
     """Seconds (wall) to decide on a million clip rows and put them into sets."""
     from rushes.curation import recipe
-    from rushes.pipelines.curate import with_decisions, with_sets
+    from rushes.curation.decide import decide_all
+    from rushes.curation.sets import curriculum
+    from rushes.pipelines.stages.deciding import with_decisions
     from tests.bench.rows import synthetic_clips
 
     clips = synthetic_clips(JUDGED_ROWS)
     judged = recipe.load("moviegen", ["motion.vmaf_min=3"])
-    from rushes.curation.decide import decide_all
-
     began = time.perf_counter()
     clips = with_decisions(clips, decide_all(clips, judged)[0])
     decided = time.perf_counter() - began
-    with_sets(clips, judged)
+    curriculum(clips, judged)
     total = time.perf_counter() - began
     return f"{total:.2f} s for {JUDGED_ROWS:,} rows ({decided:.2f} s to decide, the rest for buckets and sets)"
 
