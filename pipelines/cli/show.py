@@ -190,8 +190,6 @@ def print_comparison(before: dict[str, Any], after: dict[str, Any], console: Con
         old = before["funnel"]["sets"].get(name, 0)
         table.add_row(f"set {name}", str(old), str(size), f"{size - old:+d}" if size != old else "")
     console.print(table)
-    for warning in after["warnings"]:
-        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False)
 
 
 def print_recipe(recipe: Recipe, console: Console) -> None:
