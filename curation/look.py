@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from rushes.curation import signals
@@ -121,13 +120,3 @@ def _made_by(looker: OneLooker, column: str) -> str:
 def _width(lookers: Sequence[OneLooker], column: str) -> int:
     looker = next(looker for looker in lookers if column in looker.columns)
     return looker.dim if hasattr(looker, "dim") else looker.tower.dim
-
-
-def matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """float32 [N, D] of a fixed-size list column; rows that are null become NaN."""
-    combined = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    width = combined.type.list_size
-    out = np.full((len(combined), width), np.nan, np.float32)
-    valid = ~np.asarray(combined.is_null())
-    out[valid] = combined.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    return out

@@ -380,10 +380,6 @@ class Recipe(Section):
         payload = json.dumps([PART_VERSIONS.get(part, 0), fields, *code], sort_keys=True, default=str)
         return hashlib.blake2b(payload.encode(), digest_size=6).hexdigest()
 
-    def analysis_hash(self) -> str:
-        """Hash of what decides a file's clips and stills: its tracks, and what is measured from them."""
-        return self.part_hash("observe") + self.part_hash("measure")
-
     def full_hash(self) -> str:
         """Hash of everything that decides the tables: all parts but the engine's."""
         fields = {key: value for key, (of, value) in flat(self).items() if of != "engine"}

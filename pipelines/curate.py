@@ -69,7 +69,7 @@ def publish(job: Job) -> Run:
                 "same command tries them again."
             )
         record = commit_record(job.recipe, sources, tables, warnings, footage_s)
-        record["looked"] = {"clips": job.survivors, "failed": job.unlooked}
+        record["looked"] = tables.looked
         record["made_from"] = made_from(job)
         record["times_s"] = {**job.bus.times_s, "total": round(time.monotonic() - job.began, 3)}
         run = manifest.publish_files(snapshot, files, record, parent)

@@ -80,7 +80,7 @@ def _judge(run: Run, recipe: Recipe, snapshot: Snapshot, parent: str | None) -> 
     warnings += [*tables.notes, *_notes(sum(uncut for uncut, _ in counts), sum(unseen for _, unseen in counts))]
     record = commit_record(recipe, sources, tables, warnings, footage_s)
     record["judged"] = {"run": run.root, "snapshot": run.snapshot}
-    record["looked"] = run.record.get("looked", {"clips": 0, "failed": 0})
+    record["looked"] = tables.looked
     record["times_s"] = {"judge": round(time.monotonic() - began, 3)}
     if snapshot.name == "dry-run":
         return Run(run.root, {**run.record, **record, "tables": {}})

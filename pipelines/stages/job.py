@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,7 +69,7 @@ class Job:
     observed: dict[int, list[str | None]] = field(default_factory=dict)  # records of each input's parts, in order
     looked: dict[int, list[str | None]] = field(default_factory=dict)  # records of their clips, in order
     unlooked: int = 0  # clips that no model could look at
-    survivors: int = 0
+    survivors: int = 0  # clips that pass the decode's rules, of those that were measured now
     shards: list[str] = field(default_factory=list)
     vectors: list[str] = field(default_factory=list)  # of the clips that were looked at, a file for each shard
     sources: list[str] = field(default_factory=list)  # rows of `sources`, a file for each shard
@@ -78,7 +77,6 @@ class Job:
     decided: list[str] = field(default_factory=list)  # what was decided, a file for each shard
     plans: list[str] = field(default_factory=list)  # kept clips, by lease of cutting, a file for each shard
     made: list[str] = field(default_factory=list)  # final rows without sets, a file for each shard
-    errors: Counter[str] = field(default_factory=Counter)
 
     def work(self, *parts: str) -> str:
         return join(self.root, "work", *parts)

@@ -36,6 +36,7 @@ class Tables:
     rejected: Counter[str]
     clips: int
     kept: int
+    looked: dict[str, int]  # clips that models were asked for, and those at which they failed
     notes: list[str]
 
 
@@ -45,6 +46,7 @@ class _Shard:
     rows: dict[str, int]
     rejected: dict[str, int]
     kept: int
+    looked: dict[str, int]
 
 
 def write_tables(made: list[str], snapshot: Snapshot, recipe: Recipe, mapper: Mapper) -> Tables:
@@ -61,7 +63,8 @@ def write_tables(made: list[str], snapshot: Snapshot, recipe: Recipe, mapper: Ma
         )
     rejected = sum((Counter(shard.rejected) for shard in shards), Counter())
     clips = sum(shard.rows["clips"] for shard in shards)
-    return Tables(files, rejected, clips, sum(shard.kept for shard in shards), list(sets.notes))
+    looked = {name: sum(shard.looked[name] for shard in shards) for name in ("clips", "failed")}
+    return Tables(files, rejected, clips, sum(shard.kept for shard in shards), looked, list(sets.notes))
 
 
 def _write_shard(task: tuple[int, str], snapshot: Snapshot, recipe: Recipe, sets: Sets) -> _Shard:
@@ -87,7 +90,9 @@ def _write_shard(task: tuple[int, str], snapshot: Snapshot, recipe: Recipe, sets
             _write(snapshot, f"sets/{name}", number, table, manifest.SET_ROWS_PER_GROUP)
     counts = {row["values"]: row["counts"] for row in pc.value_counts(clips["rejected_by"]).to_pylist()}
     counts.pop(None, None)
-    return _Shard(number, rows, counts, pc.sum(clips["kept"]).as_py() or 0)
+    asked = clips["looked"]
+    looked = {"clips": len(asked) - asked.null_count, "failed": pc.sum(pc.invert(asked)).as_py() or 0}
+    return _Shard(number, rows, counts, pc.sum(clips["kept"]).as_py() or 0, looked)
 
 
 def _write(snapshot: Snapshot, name: str, number: int, table: pa.Table, per_group: int) -> None:

@@ -145,7 +145,7 @@ class _Reading:
             missing = [] if done else [i for i, uri in zip(items, job.observed[number], strict=True) if uri is None]
             self.observing.step(0, source.duration_s or 0.0) if not missing else None
             if done:
-                self._done(number, source.duration_s or 0.0)
+                self._done(source.duration_s or 0.0)
                 continue
             self.numbers |= {item.key: number for item in items}
             to_observe += missing
@@ -165,17 +165,16 @@ class _Reading:
         share = sum(item.length_s for item in items) / (self.pool.workers() * LEASES_PER_WORKER)
         return min(LEASE_S, share)
 
-    def _done(self, number: int, seconds: float) -> None:
+    def _done(self, seconds: float) -> None:
         self.observing.step(1)
         self.looking.step(1, seconds)
-        del number
 
     def _fail(self, number: int, reason: str) -> None:
         """No row of this input's clips is to be had; its own row says why."""
         if number not in self.inputs.failed:
             self.inputs.failed[number] = reason
             self.observing.error("source")
-            self._done(number, 0.0)
+            self._done(0.0)
 
     # ---- observe -----------------------------------------------------------------------------------------------------
 
@@ -260,7 +259,7 @@ class _Reading:
                 self.job.unlooked += looked.survivors
                 self.looking.error("look", looked.survivors)
             if None not in self.job.looked[number]:
-                self._done(number, one.item.source.duration_s or 0.0)
+                self._done(one.item.source.duration_s or 0.0)
 
     def _observe_again(self, number: int, item: Item, damaged: tuple[str, ...]) -> None:
         self.again[number] += 1
