@@ -7,7 +7,8 @@ import pytest
 
 from rushes.curation import manifest
 from rushes.curation.analyze import Analyzer
-from rushes.curation.look import Looker, matrix
+from rushes.curation.content.grid import vectors_of
+from rushes.curation.look import Looker
 from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import RecipeError, build
 from rushes.curation.video.decode import probe
@@ -81,6 +82,6 @@ def test_look_can_be_called_on_stills_without_an_engine(analysis):
     looks = Looker(build({}, SHORT))(ids, analysis.stills)
     assert looks["clip_id"].to_pylist() == ids
     assert all(0 <= value <= 10 for value in looks["aesthetic"].to_pylist())
-    assert np.isfinite(matrix(looks["copy"])).all() and np.isfinite(matrix(looks["semantic"])).all()
+    assert np.isfinite(vectors_of(looks["copy"])).all() and np.isfinite(vectors_of(looks["semantic"])).all()
     (bare,) = Looker(build({}, SHORT))(["nobody"], analysis.stills).to_pylist()
     assert bare["aesthetic"] is None and any("too short for a still" in note for note in bare["look_notes"])
