@@ -18,13 +18,14 @@ from rushes.curation.manifest import ManifestError
 from rushes.curation.recipe import RecipeError
 from rushes.curation.video.inputs import InputError
 from rushes.pipelines.engine.ray_jobs import ClusterError
-from rushes.pipelines.service import routes_jobs, routes_runs
+from rushes.pipelines.service import routes_jobs, routes_look, routes_runs
 from rushes.pipelines.service.access import ROLES, Person, Tokens
 from rushes.pipelines.service.jobs import JobError, Jobs
 from rushes.pipelines.service.library import Kept, Library
 from rushes.pipelines.service.limits import COOKIE, Gate
 from rushes.pipelines.service.places import PlaceError
 from rushes.pipelines.service.settings import Settings
+from rushes.pipelines.studio.pages import Pages
 from rushes.pipelines.view.clips import QueryError
 
 API = "/api/v1"
@@ -47,7 +48,7 @@ def create_app(settings: Settings) -> Any:
     app.state.settings = settings
     app.state.library, app.state.streams = Library(settings), 0
     app.state.jobs = None
-    for router in (session, routes_runs.router, routes_jobs.router, routes_jobs.recipe_router):
+    for router in (session, routes_runs.router, routes_look.router, routes_jobs.router, routes_jobs.recipe_router):
         app.include_router(router, prefix=API, responses=NOT_ALLOWED)
     for kind, status in STATUS_OF.items():
         app.add_exception_handler(kind, _sentence(status))
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> Any:
     if isinstance(settings.tokens, Tokens):
         _describe_tokens(app)
     app.add_middleware(Kept, library=app.state.library)
+    app.add_middleware(Pages)
     app.add_middleware(Gate, settings=settings)  # outermost: nothing is said before it
     return app
 
