@@ -145,6 +145,10 @@ SIGNALS: tuple[Signal, ...] = (
         rules=(Rule("visual.fps_min", ">=", 12.0, "least frames per second", {"gt": 0}),),
     ),
     Signal(
+        "bits_per_pixel", REAL, "bits of the source's file over the pixels of all its frames, sound included", "bits",
+        "the size of the file is not known", stage="visual", chart="range",
+    ),
+    Signal(
         "aspect", REAL, "the longer side over the shorter", stage="visual", chart="range", derived=True,
         rules=(Rule("visual.aspect_max", "<=", 2.5, "longest side over shortest", {"ge": 1}),),
     ),
