@@ -16,7 +16,6 @@ from tests.accuracy import table
 from tests.accuracy.made import Bench
 
 FOLDER = Path(os.environ.get("RUSHES_ACCURACY", "runs/accuracy"))
-#: Modules of this folder that measure nothing by themselves say so by having no `measure`.
 
 
 def signals() -> list[str]:

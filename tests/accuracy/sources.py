@@ -44,7 +44,7 @@ def for_measuring(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Take:
-    """Frames [first, stop) of a video without a cut, or a photograph (stop 0). fps: of the video, 0 for a photograph."""
+    """Frames [first, stop) of a video without a cut, or a photograph (stop 0, fps 0)."""
 
     name: str
     path: Path

@@ -1,4 +1,4 @@
-"""The one table of `make accuracy`: rows of all signals, printed and written into docs/accuracy.md; confusion pictures."""
+"""The one table of `make accuracy`, printed and written into docs/accuracy.md; confusion matrices as pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CELL, MARGIN = 44, 150  # of a confusion picture, drawing units
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. asked: as people write it (>= 0.98), "" where nothing is asked; n: on how many things it was measured.
+    """One figure. asked: as people write it (>= 0.98), "" where nothing is; n: on how many things it was measured.
 
     beside, theirs: the tool that a user would pick otherwise, and its value on the same files.
     """
@@ -60,9 +60,8 @@ def write(rows: Sequence[Row], order: Sequence[str], page: Path = PAGE) -> None:
         raise SystemExit(f"{page} has no markers {BEGIN} and {END}: put them where the table goes")
     before, rest = text.split(BEGIN, 1)
     old, after = rest.split(END, 1)
-    kept = [
-        tuple(cell.strip() for cell in line.strip(" |").split(" | ")) for line in old.splitlines()[3:] if "|" in line
-    ]
+    cells_of = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in old.splitlines() if "|" in line]
+    kept = cells_of[2:]  # behind the head and its rule
     fresh = {row.signal for row in rows}
     cells = [row for row in kept if row[0] not in fresh] + [row.cells() for row in rows]
     place = {signal: number for number, signal in enumerate(order)}
@@ -71,7 +70,7 @@ def write(rows: Sequence[Row], order: Sequence[str], page: Path = PAGE) -> None:
 
 
 def confusion(name: str, classes: Sequence[str], truth: Sequence[str], told: Sequence[str]) -> Path:
-    """Draw who was taken for whom as docs/images/NAME.svg: rows are the truth, columns what was told, counts in cells."""
+    """Draw who was taken for whom as docs/images/NAME.svg: rows are the truth, columns what was told."""
     others = [label for label in dict.fromkeys(told) if label not in classes]
     columns = [*classes, *others]
     counts = np.zeros((len(classes), len(columns)), int)
