@@ -18,6 +18,7 @@ from rushes.curation import manifest, storage
 from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.looking import check as check_models
 from rushes.curation.looking import gpu_share
+from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run, Snapshot
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.storage import join
@@ -59,6 +60,8 @@ def publish(job: Job) -> Run:
         }  # fmt: skip
         concepts = job.work("content", job.keys.content, f"{CONCEPTS}.parquet")
         files[CONCEPTS] = snapshot.write(CONCEPTS, storage.read_table(concepts))
+        if job.vocabulary is not None:
+            files[VOCABULARY] = snapshot.write(VOCABULARY, storage.read_table(job.vocabulary))
         sources, footage_s = source_summary(job.sources)
         stage.step(len(job.made))
         stage.end()

@@ -17,10 +17,14 @@ import pyarrow.compute as pc
 
 from rushes.curation import content, manifest, storage
 from rushes.curation.decide import Decisions, Global, decide, solve
+from rushes.curation.looking.clip import tower_of
+from rushes.curation.looking.registry import gpu_share
+from rushes.curation.looking.vocabulary import phrases, vocabulary
 from rushes.curation.recipe import Recipe
 from rushes.curation.storage import join
 from rushes.curation.table import left_join, with_column
 from rushes.curation.video.source import Source
+from rushes.pipelines.engine.pool import LOOK
 from rushes.pipelines.stages.items import parts_of
 from rushes.pipelines.stages.job import Job
 from rushes.pipelines.stages.reading import probed_rows
@@ -140,8 +144,17 @@ def measure_content(job: Job) -> None:
     """Copy groups and concepts over all shards (curation.content)."""
     stage = job.bus.stage(CONTENT, job.survivors, "clips")
     job.groups = content.measure(job.vectors, job.work("content", job.keys.content), job.recipe, job.pool.map)
+    if job.recipe.models.semantic == "clip":
+        job.vocabulary = job.work("vocabulary", f"{job.recipe.part_hash('look')}-{key_of(phrases())}.parquet")
+        missing = [job.vocabulary] if not storage.exists(job.vocabulary) else []
+        list(job.pool.map(partial(_write_vocabulary, recipe=job.recipe), missing, job.pool.kind(LOOK)))
     stage.step(job.survivors)
     stage.end()
+
+
+def _write_vocabulary(file: str, recipe: Recipe) -> None:
+    """In a worker: words and their vectors, by the model that made the clips' semantic vectors."""
+    storage.write_table(file, vocabulary(tower_of(recipe, "cuda" if gpu_share(recipe) else "cpu")))
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class Job:
     vectors: list[str] = field(default_factory=list)  # of the clips that were looked at, a file for each shard
     sources: list[str] = field(default_factory=list)  # rows of `sources`, a file for each shard
     groups: list[str] = field(default_factory=list)  # what content measured, a file for each shard
+    vocabulary: str | None = None  # words and their vectors, where a text tower made them
     decided: list[str] = field(default_factory=list)  # what was decided, a file for each shard
     plans: list[str] = field(default_factory=list)  # kept clips, by lease of cutting, a file for each shard
     made: list[str] = field(default_factory=list)  # final rows without sets, a file for each shard
