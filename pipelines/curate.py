@@ -34,8 +34,9 @@ from rushes.pipelines.stages.deciding import decide_all, gather, measure_content
 from rushes.pipelines.stages.job import Inputs, Job
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import cut
+from rushes.pipelines.stages.probing import probe
 from rushes.pipelines.stages.publishing import commit_record, finished, listed, made_from, source_summary, write_tables
-from rushes.pipelines.stages.reading import observe_and_look, probe
+from rushes.pipelines.stages.reading import observe_and_look
 from rushes.pipelines.stages.worker import Worker, stop_reason
 
 
