@@ -27,7 +27,7 @@ from rushes.curation.video.source import Source
 from rushes.pipelines.engine.pool import LOOK
 from rushes.pipelines.stages.items import parts_of
 from rushes.pipelines.stages.job import Job
-from rushes.pipelines.stages.reading import probed_rows
+from rushes.pipelines.stages.probing import probed_rows
 from rushes.pipelines.stages.records import facts_of, key_of
 
 SHARD_CLIPS = 50_000  # clips of a shard, about: 250 MB of rows and vectors
@@ -81,7 +81,7 @@ def _shard_plan(job: Job, begin: int, end: int) -> ShardPlan:
     numbers = range(first, stop)
     same = {n: inputs.uris[int(inputs.first_of[n])].as_py() for n in numbers if inputs.first_of[n] >= 0}
     failed = {n: inputs.failed[n] for n in numbers if n in inputs.failed}
-    records = {n: tuple(job.looked[n]) for n in numbers if n in job.looked and n not in failed}
+    records = {n: tuple(job.looked.of(n)) for n in numbers if inputs.ok[n] and n not in failed}
     name = key_of(job.keys.looked, inputs.records[begin:end], same, failed, records)
     folder = job.work("shards", job.keys.look)
     clips, vectors, sources = (join(folder, f"{name}{kind}.parquet") for kind in ("", ".vectors", ".sources"))
