@@ -82,7 +82,7 @@ SMOKE = Scale(
     "smoke", DiTConfig(layers=2, dim=64, ffn=96, heads=2, grid=(2, 4, 4), text_widths={"ul2": 16}), (16, 32, 48), 5, 2,
     "tiny", TAE_SIZES["tiny"], (32,), 8, 1,
     "smoke", DiTConfig(layers=1, dim=64, ffn=96, heads=2, grid=(2, 4, 4), text_widths={"ul2": 16}), (16, 32, 48),
-    {"tae": {"size": "tiny", "options": {"block_channels": [4, 4, 8, 8], "norm_groups": 4, "linear": False},
+    {"tae": {"size": "tiny", "options": {"block_channels": [4, 4, 8, 8], "norm_groups": 4, "blocks": False},
              "loss": {"opl": 1.0}, "stage": {"batch": 2, "micro_batch": 2}},
      "dit": {"size": "tiny", "options": {"layers": 1, "dim": 32, "ffn": 48, "heads": 2, "grid": [1, 2, 2]},
              "stage": {"batch": 2, "micro_batch": 1}}},
