@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from rushes.curation.content.names import CAPTIONS_PER_CONCEPT, names
+from rushes.curation.content.concepts import CONCEPTS, Concepts
+from rushes.curation.content.grid import vectors_of
+from rushes.curation.content.names import CAPTIONS_PER_CONCEPT, names, seen
+from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run
 from rushes.pipelines.view.tables import records
 
 
 @dataclass(frozen=True)
 class Concept:
-    """clips: that passed the rules and are no copies (the size the sampling weighs by); sampled: those kept of them.
+    """words: of its captions; seen: what the text tower of the run's model says, empty where it has none.
 
+    clips: that passed the rules and are no copies (the size the sampling weighs by); sampled: those kept of them.
     example: the kept clip with the smallest id, of the source source_id.
     """
 
     cluster_id: int
     words: str
+    seen: str
     measured: int
     clips: int
     sampled: int
@@ -31,6 +36,11 @@ class Concept:
     @property
     def dropped(self) -> int:
         return self.clips - self.sampled
+
+    @property
+    def title(self) -> str:
+        """Words for people: what is seen, else what captions say, else its number."""
+        return self.seen or self.words or f"concept {self.cluster_id}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"dropped": self.dropped}
@@ -71,5 +81,18 @@ def concepts(run: Run, most: int | None = None) -> list[Concept]:
         GROUP BY cluster_id ORDER BY clips DESC, measured DESC, cluster_id
         """,
     )
-    words = names([row.pop("captions") or [] for row in rows])
-    return [Concept(words=some, **row) for some, row in zip(words, rows, strict=True)][:most]
+    words, seen = names([row.pop("captions") or [] for row in rows]), _seen(run)
+    return [
+        Concept(words=some, seen=seen.get(row["cluster_id"], ""), **row) for some, row in zip(words, rows, strict=True)
+    ][:most]
+
+
+def _seen(run: Run) -> dict[int, str]:
+    """What the run's text tower says of each concept, by its number; nothing where there is none."""
+    if VOCABULARY not in run.tables or CONCEPTS not in run.tables:
+        return {}
+    found, words = Concepts.of(run.table(CONCEPTS)), run.table(VOCABULARY)
+    named, place = np.unique(found.cluster_id, return_inverse=True)
+    centres = np.zeros((len(named), found.centres.shape[1]))
+    np.add.at(centres, place, found.centres * found.clips[:, None].astype(float))  # of clusters that were merged
+    return dict(zip(named.tolist(), seen(centres, words["word"].to_pylist(), vectors_of(words["vector"])), strict=True))
