@@ -20,11 +20,7 @@ from rushes.curation.recipe import RecipeError
 from rushes.curation.video.inputs import InputError
 from rushes.pipelines.engine.ray_jobs import ClusterError
 from rushes.pipelines.review.database import Conflict, Missing, ReviewError, Reviews, ReviewsAway
-<<<<<<< HEAD
-from rushes.pipelines.service import routes_jobs, routes_look, routes_review, routes_runs
-=======
-from rushes.pipelines.service import routes_compare, routes_jobs, routes_review, routes_runs
->>>>>>> main
+from rushes.pipelines.service import routes_compare, routes_jobs, routes_look, routes_review, routes_runs
 from rushes.pipelines.service.access import ROLES, Person, Tokens
 from rushes.pipelines.service.jobs import JobError, Jobs
 from rushes.pipelines.service.library import Kept, Library
@@ -57,19 +53,15 @@ def create_app(settings: Settings) -> Any:
     app.state.reviews = Reviews(settings.reviews_url)
     app.state.review_limit = CapacityLimiter(routes_review.AT_ONCE)
     app.state.reviews_seen, app.state.frame_times = {}, {}
-<<<<<<< HEAD
-    asked = (routes_runs.router, routes_look.router, routes_review.router, routes_jobs.router)
-    for router in (session, *asked, routes_jobs.recipe_router):
-=======
     for router in (
         session,
         routes_runs.router,
+        routes_look.router,
         routes_review.router,
         routes_compare.router,
         routes_jobs.router,
         routes_jobs.recipe_router,
     ):
->>>>>>> main
         app.include_router(router, prefix=API, responses=NOT_ALLOWED)
     for kind, status in STATUS_OF.items():
         app.add_exception_handler(kind, _sentence(status))
