@@ -28,6 +28,10 @@ LOOK_EVERY_S = 5.0  # how often the cluster is asked for its nodes, seconds
 IDLE_S = 60.0  # a worker without work for so long is given back, seconds
 AHEAD_FROM = 4  # leases waiting per worker from which a second one waits at the worker itself
 EXCUSED_MAX = 20  # lost nodes after which a lease is given up all the same: it may be what kills them
+LOST = (
+    "Ray does not answer any more: the head of its cluster, or its node on this machine, has died; what was done is "
+    "kept: start the same command again once it is up."
+)
 MAP_S = 24 * 3600.0  # a step over shards may take so long, seconds
 
 
@@ -342,7 +346,7 @@ class Pool:
             self._nodes = self._cluster.nodes()
             self._capacity = self._cluster.capacity(list(self._kinds.values()))
             if not self._nodes:
-                raise StopRun("Ray's node on this machine died; start the same command again, what was done is kept.")
+                raise StopRun(LOST)
 
     def _forget(self, worker: _Worker) -> None:
         """A worker that is gone, or is ended now, and what it was called for."""
