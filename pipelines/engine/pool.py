@@ -32,6 +32,10 @@ WAITING = 2  # leases waiting per worker from which no more are planned
 PLANNED_AT_ONCE = 100  # leases planned between two looks at what has happened
 AHEAD_FROM = 4  # leases waiting per worker from which a second one waits at the worker itself
 EXCUSED_MAX = 20  # lost nodes after which a lease is given up all the same: it may be what kills them
+LOST = (
+    "Ray does not answer any more: the head of its cluster, or its node on this machine, has died; what was done is "
+    "kept: start the same command again once it is up."
+)
 MAP_S = 24 * 3600.0  # a step over shards may take so long, seconds
 
 
@@ -364,7 +368,7 @@ class Pool:
             self._nodes = self._cluster.nodes()
             self._capacity = self._cluster.capacity(list(self._kinds.values()))
             if not self._nodes:
-                raise StopRun("Ray's node on this machine died; start the same command again, what was done is kept.")
+                raise StopRun(LOST)
 
     def _tell_lease(self, worker: _Worker, task: Task) -> None:
         """When a lease began, and where it was done."""
