@@ -211,10 +211,9 @@ def tae_of(scale: Scale, device: torch.device) -> tuple[nn.Module, int, Callable
 
 def cosmos_of(scale: Scale, device: torch.device) -> tuple[nn.Module, int, Callable, Callable]:
     """The same of NVIDIA's causal tokenizer, which takes 1 + 8 n frames. Raises ImportError without diffusers."""
-    AutoencoderKLCosmos = imported("diffusers").AutoencoderKLCosmos
-
+    cosmos = imported("diffusers").AutoencoderKLCosmos
     with device:
-        model = AutoencoderKLCosmos(**scale.cosmos)
+        model = cosmos(**scale.cosmos)
     return (
         model,
         scale.tile + 1,
@@ -248,7 +247,6 @@ def tae_table(scale: Scale, device: torch.device) -> Iterator[str]:
     made = {f"TAE {scale.tae_name}": tae_of}
     try:
         diffusers = imported("diffusers")
-
         made[f"Cosmos 8x8x8 (diffusers {diffusers.__version__})"] = cosmos_of
     except ImportError:
         yield "diffusers is not installed, so nothing stands beside the TAE: pip install diffusers"
