@@ -369,11 +369,17 @@ CONCEPTS: tuple[Column, ...] = (
     Column("centre", pa.list_(REAL), "mean direction of the semantic vectors"),
 )
 
+VOCABULARY: tuple[Column, ...] = (
+    Column("word", TEXT, "a topic or a verb; the table is there where models.semantic has a text tower"),
+    Column("vector", pa.list_(REAL), "what the text tower makes of it, comparable with the semantic vectors"),
+)
+
 TABLES: dict[str, tuple[Column, ...]] = {
     "sources": SOURCES,
     "clips": tuple(signal for signal in SIGNALS if not signal.derived),
     "embeddings": EMBEDDINGS,
     "concepts": CONCEPTS,
+    "vocabulary": VOCABULARY,
     "sets/NAME": SET,
 }
 
