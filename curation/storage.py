@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from rushes.curation import web
+from rushes.curation import s3, web
 
 ROWS_PER_GROUP = 65_536
 ONE_REQUEST = 4 << 20  # objects up to this are written by a single request, bytes (pyarrow's parts have 10 MiB)
@@ -33,8 +33,6 @@ SPOOL_BYTES = 16 << 20  # what is written to an object store waits in memory up 
 COPY_BYTES = 8 << 20
 LEASE_S = 120.0  # a lock on an object store counts as given up when it was not renewed for so long, seconds
 RENEW_S = 20.0
-#: Tries of a request to S3: the pauses between them (0.025 s, then twice the last) add up to 100 s of a store away.
-ATTEMPTS = 13
 STORE_SAYS = ("AWS Error", "google::cloud::Status")  # words of an object store's own errors, in pyarrow's
 SETTLE_S = 0.5  # two that take a lock at once see each other within this time, seconds
 
@@ -92,18 +90,7 @@ _LOCAL = pafs.LocalFileSystem()
 @lru_cache(maxsize=64)
 def _file_system(base: str, query: str) -> tuple[pafs.FileSystem, str]:
     fs, bucket = pafs.FileSystem.from_uri(f"{base}?{query}" if query else base)
-    return (_patient(fs) if fs.type_name == "s3" else fs), bucket
-
-
-def _patient(fs: Any) -> pafs.FileSystem:
-    """The same S3 with more tries of a request, and a single one for a small object where there were three."""
-    known = {name: value for name, value in fs.__reduce__()[1][0].items() if value not in ("", -1.0, None)}
-    if not known.get("proxy_options", {}).get("host"):
-        known.pop("proxy_options", None)
-    if "access_key" not in known:
-        known.pop("session_token", None)
-    tries = pafs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS)
-    return pafs.S3FileSystem(**{**known, "allow_delayed_open": True, "retry_strategy": tries})
+    return (s3.patient(fs) if fs.type_name == "s3" else fs), bucket
 
 
 @contextlib.contextmanager

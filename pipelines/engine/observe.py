@@ -60,6 +60,7 @@ class Metrics:
     def __init__(self, make: Callable[[str], Any] | None = None) -> None:
         self._make = make or _ray_metric
         self._metrics: dict[str, Any] = {}
+        self._cores = 0.0  # asked for once: a cluster that is gone must not be asked again and again
         self._told: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def __call__(self, event: Event) -> None:
@@ -69,8 +70,8 @@ class Metrics:
             self._set("rushes_waiting", max(event.total - event.done, 0), stage=stage, unit=unit)
             self._total("rushes_footage_seconds_total", event.footage_s, stage=stage)
             if "seconds" in event.data:
-                cores = float(event.data.get("cpus") or _cores())
-                self._total("rushes_core_seconds_total", event.data["seconds"] * cores, stage=stage)
+                self._cores = self._cores or _cores()
+                self._total("rushes_core_seconds_total", event.data["seconds"] * self._cores, stage=stage)
         for rule, count in event.rejected.items():
             self._total("rushes_rejected_total", count, rule=rule)
         for kind, count in event.errors.items():

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("what", nargs="?", choices=("cluster", "media"), default="cluster")
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--only", action="append", default=[], choices=[fault.name for fault in FAULTS])
+    parser.add_argument("--minutes", type=float, default=120, help="no further run is begun after so long")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--files", type=int, default=500, help="damaged media files")
@@ -39,6 +40,8 @@ def main() -> int:
         print(f"{args.nodes} nodes, {'network namespaces' if table.nodes.apart else 'one network'}; an unbroken run "
               f"takes {table.span_s:.1f} s", flush=True)  # fmt: skip
         for number, fault in enumerate(draw(args.runs, args.seed, args.only)):
+            if time.monotonic() - began > 60 * args.minutes:
+                break
             print(f"{number + 1:2} {table.trial(fault, number).line()}", flush=True)
         print(f"\n{summary(table.rows)}\n{time.monotonic() - began:.0f} s")
         return int(any(row.wrong for row in table.rows))

@@ -19,7 +19,7 @@ from tests.faults.store import Store
 
 PAUSE_S = 4.0
 AWAY_S = 1.5
-STORE_AWAY_S = 20.0
+STORE_AWAY_S = 15.0
 HEAD_LOST_S = 45.0  # a driver that has lost its cluster must have said so within this time
 FULL_BYTES = 1 << 20
 

@@ -29,7 +29,7 @@ HEARTBEAT = {
     "RAY_health_check_timeout_ms": "2000", "RAY_health_check_failure_threshold": "4",
 }  # fmt: skip
 #: A node that is silent for so long is taken for lost, seconds.
-SILENT_S = 15.0
+SILENT_S = 12.0
 
 
 def namespaces() -> bool:

@@ -130,6 +130,8 @@ class Table:
             self._first(fault, trial, row)
             self._repair(footage=False)
             self._again(fault, trial, row)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            row.wrong.append(f"the table itself: {type(error).__name__}: {error}"[:300])
         finally:
             row.wrong += trial.wrong
             row.notes += trial.notes
@@ -171,7 +173,7 @@ class Table:
             if row.code not in (0, HANGS) and fault.ends and fault.name != "driver":
                 row.notes.append((said.strip().splitlines() or ["nothing was said"])[-1][:160])
         row.seconds = time.monotonic() - began
-        if row.code == 0 and fault.name not in ("replaced", "away"):
+        if row.code == 0 and fault.name not in ("replaced", "away", "two"):
             self._compare(fault, trial, row, "after the first")
 
     def _served(self, trial: Trial, row: Row) -> None:
