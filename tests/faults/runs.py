@@ -133,3 +133,12 @@ def stage_of(root: str | Path) -> str:
         staged = [event for event in map(json.loads, lines) if event.get("stage")]
         return staged[-1]["stage"].split(":")[0]
     return "start"
+
+
+def wait_for_stage(root: str | Path, stage: str, run: Started) -> bool:
+    """Wait until a run has come to a stage whose name begins so; False where it ended before."""
+    while run.process.poll() is None:
+        if stage_of(root).startswith(stage):
+            return True
+        time.sleep(0.02)
+    return False
