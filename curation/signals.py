@@ -365,7 +365,8 @@ EMBEDDINGS: tuple[Column, ...] = (
 CONCEPTS: tuple[Column, ...] = (
     Column("cluster_id", LONG, "as in clips; several rows where centres were merged"),
     Column("clips", LONG, "clips that lie nearest to this centre", "clips"),
-    Column("reach", REAL, "least cosine of these clips to the centre", "0-1"),
+    Column("reach", REAL, "cosine to the centre that all but one in a hundred of these clips have", "-1-1"),
+    Column("generation", LONG, "0: found by the run that began; one more for each run that joined another since"),
     Column("centre", pa.list_(REAL), "mean direction of the semantic vectors"),
 )
 

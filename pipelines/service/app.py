@@ -20,13 +20,14 @@ from rushes.curation.recipe import RecipeError
 from rushes.curation.video.inputs import InputError
 from rushes.pipelines.engine.ray_jobs import ClusterError
 from rushes.pipelines.review.database import Conflict, Missing, ReviewError, Reviews, ReviewsAway
-from rushes.pipelines.service import routes_compare, routes_jobs, routes_review, routes_runs
+from rushes.pipelines.service import routes_compare, routes_jobs, routes_look, routes_review, routes_runs
 from rushes.pipelines.service.access import ROLES, Person, Tokens
 from rushes.pipelines.service.jobs import JobError, Jobs
 from rushes.pipelines.service.library import Kept, Library
 from rushes.pipelines.service.limits import COOKIE, Gate
 from rushes.pipelines.service.places import PlaceError
 from rushes.pipelines.service.settings import Settings
+from rushes.pipelines.studio.pages import Pages
 from rushes.pipelines.view.clips import QueryError
 
 API = "/api/v1"
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> Any:
     for router in (
         session,
         routes_runs.router,
+        routes_look.router,
         routes_review.router,
         routes_compare.router,
         routes_jobs.router,
@@ -68,6 +70,7 @@ def create_app(settings: Settings) -> Any:
     if isinstance(settings.tokens, Tokens):
         _describe_tokens(app)
     app.add_middleware(Kept, library=app.state.library)
+    app.add_middleware(Pages)
     app.add_middleware(Gate, settings=settings)  # outermost: nothing is said before it
     return app
 

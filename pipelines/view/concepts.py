@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,6 +44,28 @@ class Concept:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"dropped": self.dropped}
+
+
+def places(run: Run, wanted: Sequence[int]) -> dict[int, tuple[float, float]]:
+    """Where concepts lie on a map, -1 to 1: their centres on the two directions in which these differ most.
+
+    Empty where the run has no table of concepts, or one concept only.
+    """
+    if "concepts" not in run.tables or len(wanted) < 2:
+        return {}
+    table = run.table("concepts", ["cluster_id", "clips", "centre"])
+    ids, sizes = table["cluster_id"].to_numpy(), table["clips"].to_numpy()
+    largest = {int(ids[at]): int(at) for at in np.argsort(sizes, kind="stable")}  # the last one written is the largest
+    known = [one for one in wanted if one in largest]
+    centres = np.array([table["centre"][largest[one]].as_py() for one in known], np.float64)
+    if len(known) < 2:
+        return {}
+    away = centres - centres.mean(axis=0)
+    _, _, directions = np.linalg.svd(away, full_matrices=False)
+    flat = away @ directions[:2].T
+    flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+    flat /= np.abs(flat).max() or 1.0
+    return {one: (float(x), float(y)) for one, (x, y) in zip(known, flat, strict=True)}
 
 
 def concepts(run: Run, most: int | None = None) -> list[Concept]:
