@@ -344,6 +344,9 @@ class Finetune(Section):
     subject_min: float | None = knob(
         0.05, "judge", "least share of the picture that the main subject's box covers", ge=0, le=1
     )
+    detector: str | None = knob(
+        None, "judge", "file of an ONNX detector that boxes the subject (docs/models.md); none: by colour contrast"
+    )
     resolution: int = knob(768, "judge", "pixels: square root of a bucket's area", ge=64)
     per_concept: int = knob(100, "judge", "clips that each concept gives people to choose from", ge=1)
     near_min: float | None = knob(None, "judge", "cosine below which a clip is no neighbour of a concept", ge=-1, le=1)

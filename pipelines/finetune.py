@@ -21,7 +21,9 @@ from rushes.curation.captioning.frames import FrameError, from_media
 from rushes.curation.content.near import semantic, unit
 from rushes.curation.decide import set_table
 from rushes.curation.finetune.balance import Balance, Concept, balance
-from rushes.curation.finetune.subject import METHOD, subject_of
+from rushes.curation.finetune.subject import METHOD, detected, subject_of
+from rushes.curation.looking.base import ModelError
+from rushes.curation.looking.detector import OnnxPeople
 from rushes.curation.manifest import ManifestError, Run, Snapshot
 from rushes.curation.recipe import Recipe
 from rushes.curation.sets import VALIDATION
@@ -108,12 +110,18 @@ def _set_of(clips: pa.Table, name: str, recipe: Recipe) -> pa.Table:
 def _subjects(run: Run, recipe: Recipe, clips: pa.Table) -> pa.Table:
     """A row of SUBJECT for each clip, in their order."""
     media = dict(zip(clips["clip_id"].to_pylist(), clips["media"].to_pylist(), strict=True))
-    rows = []
+    find, by, rows = subject_of, METHOD, []
+    if recipe.finetune.detector:
+        try:
+            detector = OnnxPeople(recipe.finetune.detector, key="finetune.detector")
+        except ModelError as error:
+            raise ManifestError(str(error)) from error
+        find, by = detected(detector), detector.name
     for clip_id, pictures in _pictures(run, recipe, media):
-        found = subject_of(pictures)
+        found = find(pictures)
         rows.append({
             "clip_id": clip_id, "subject_frac": found.frac if found else None,
-            "subject_box": list(found.box) if found else None, "subject_by": METHOD,
+            "subject_box": list(found.box) if found else None, "subject_by": by,
         })  # fmt: skip
     return pa.Table.from_pylist(rows, pa.schema([("clip_id", pa.string()), *SUBJECT])).select(SUBJECT.names)
 

@@ -1,14 +1,16 @@
-"""How much of the picture the main subject takes: a box by colour contrast, named for what it is.
+"""How much of the picture the main subject takes: a detector's box, or one by colour contrast, named for what it is.
 
-The paper drops clips with small subjects by an object detector of 20,000 classes. Without weights this is a measured
-stand-in: what differs in colour from the edges of the picture (the "boundary prior" of salient object detection; Wei
-et al. 2012), as the box around the largest such region. It knows no objects: a person before a crowd is not found.
+The paper drops clips with small subjects by an object detector of 20,000 classes. `detected` does it by any ONNX
+detector (`finetune.detector`). Without weights there is a measured stand-in: what differs in colour from the edges of
+the picture (the "boundary prior" of salient object detection; Wei et al. 2012), as the box around the largest such
+region. It knows no objects: a person before a crowd is not found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ SIDE = 96  # longer side at which it is measured, px
 EDGE = 0.06  # share of a side that counts as its edge
 NOISE = 12.0  # variance of Lab colours that is added: what differs less from an edge is noise
 LEAST = 2.0  # standard deviations from every edge below which nothing stands out
+SURE = 0.5  # score from which a detector's box counts
 FEW = 3  # stills of a clip that are measured
 
 
@@ -29,11 +32,31 @@ class Subject:
     box: tuple[float, float, float, float]
 
 
-def subject_of(pictures: Sequence[np.ndarray]) -> Subject | None:
-    """The subject of a clip's stills (uint8 BGR): the one of middle size over up to three; None where nothing is."""
+def subject_of(
+    pictures: Sequence[np.ndarray], find: Callable[[np.ndarray], Subject | None] | None = None
+) -> Subject | None:
+    """The subject of a clip's stills (uint8 BGR): the one of middle size over up to three; None where nothing is.
+
+    find: finds it in one picture; None: by saliency.
+    """
+    find = find or _subject
     some = np.unique(np.linspace(0, len(pictures) - 1, min(FEW, len(pictures))).round().astype(int))
-    found = sorted((one for one in (_subject(pictures[i]) for i in some) if one), key=lambda one: one.frac)
+    found = sorted((one for one in (find(pictures[i]) for i in some) if one), key=lambda one: one.frac)
     return found[len(found) // 2] if found else None
+
+
+def detected(detector: Any) -> Callable[[Sequence[np.ndarray]], Subject | None]:
+    """The same by a detector (looking.detector.OnnxPeople): the largest thing of any class that it is sure of."""
+
+    def largest(bgr: np.ndarray) -> Subject | None:
+        found = detector.boxes(bgr, SURE)
+        if not len(found):
+            return None
+        area = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
+        best = int(area.argmax())
+        return Subject(float(area[best]), tuple(found[best].tolist()))
+
+    return lambda pictures: subject_of(pictures, largest)
 
 
 def saliency(bgr: np.ndarray) -> np.ndarray:

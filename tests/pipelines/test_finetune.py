@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 pytest.importorskip("sqlalchemy", reason="the extra `serve`")
 
+from rushes.curation.finetune.suitability import fit
 from rushes.curation.manifest import ManifestError, Run, open_run
 from rushes.model.data.table import ClipTable
 from rushes.pipelines.cli.main import app
 from rushes.pipelines.finetune_queue import reviews_of
+from rushes.pipelines.judge import judge, recipe_for_judging
 from rushes.pipelines.review.forms import CaptionFields, DecisionForm
 from rushes.pipelines.review.queue import ReviewQueue
 
@@ -163,3 +165,20 @@ def test_seeds_make_concepts_and_one_that_is_unknown_is_told(run, tmp_path):
 def test_too_few_decisions_for_a_score_are_told(run, decided):
     with pytest.raises(ManifestError, match="too few for a score"):
         CliRunner().invoke(app, ["fit", "suitability", run.root], catch_exceptions=False)
+
+
+def test_a_score_of_another_run_is_a_column_and_a_rule_of_this_one(run, tmp_path):
+    """Bright clips are liked: fitted on made numbers, written into this run, judged by."""
+    rng = np.random.default_rng(0)
+    luma = rng.uniform(40, 200, 80)
+    score, _ = fit(["luma_mean"], luma[:, None], None, luma > 110, [f"{n % 8}" for n in range(80)])
+    (tmp_path / "score.json").write_bytes(score.to_json({}))
+    command("fit", "suitability", run.root, "--model", str(tmp_path / "score.json"))
+    scored = open_run(run.root)
+    rows = [row for row in scored.table("clips").to_pylist() if row["suitability"] is not None]
+    assert rows and all((row["suitability"] >= 0.5) == (row["luma_mean"] > 110) for row in rows
+                        if abs(row["luma_mean"] - 110) > 15)  # fmt: skip
+    recipe = recipe_for_judging(scored, None, ["rules.suitability.min=0.5"])
+    judged = judge(scored, recipe, str(tmp_path / "judged")).table("clips").to_pylist()
+    assert all(row["suitability"] >= 0.5 for row in judged if row["kept"])
+    assert any(row["rejected_by"] == "rules.suitability.min" for row in judged)

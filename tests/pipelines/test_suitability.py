@@ -10,14 +10,15 @@ from typer.testing import CliRunner
 
 pytest.importorskip("sqlalchemy", reason="the extra `serve`")
 
+from rushes.curation import rules
 from rushes.curation.manifest import open_run
+from rushes.curation.recipe import build
 from rushes.pipelines.cli.main import app
 from rushes.pipelines.finetune_queue import queue_settings, reviews_of
-from rushes.pipelines.judge import judge, recipe_for_judging
 from rushes.pipelines.review.filling import NewItem, fill
 from rushes.pipelines.review.forms import DecisionForm
 from rushes.pipelines.review.queue import ReviewQueue
-from rushes.pipelines.view.tables import recipe_of
+from rushes.pipelines.view.tables import recipe_of, resolved_of
 from tests.pipelines.synthetic_run import make_run
 
 CLIPS, DECIDED = 500, 120
@@ -65,10 +66,13 @@ def test_the_queue_asks_first_about_what_is_least_sure(fitted):
 def test_the_score_is_a_rule_like_any_other_and_goes_to_another_run(fitted, tmp_path):
     root, *_ = fitted
     run = open_run(str(root))
-    recipe = recipe_for_judging(run, None, ["rules.suitability.min=0.5"])
-    judged = judge(run, recipe, str(tmp_path / "judged")).table("clips").to_pylist()
-    assert all(row["suitability"] >= 0.5 for row in judged if row["kept"])
-    assert any(row["rejected_by"] == "rules.suitability.min" for row in judged)
+    recipe = build(resolved_of(run), ["rules.suitability.min=0.5"])
+    rules.check(recipe, ["flicker", "suitability"])
+    table = run.table("clips")
+    fate = dict(zip(table["clip_id"].to_pylist(), rules.judge(table, recipe), strict=True))
+    scores = dict(zip(table["clip_id"].to_pylist(), table["suitability"].to_pylist(), strict=True))
+    by_score = [clip for clip, rule in fate.items() if rule == "rules.suitability.min"]
+    assert by_score and all(scores[clip] is None or scores[clip] < 0.5 for clip in by_score)
     other = make_run(tmp_path / "other", clips=400, seed=3)
     model = str(root / "models" / "suitability.json")
     done = CliRunner().invoke(app, ["fit", "suitability", other.root, "--model", model])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rushes.curation.finetune.balance import Concept, balance
-from rushes.curation.finetune.subject import subject_of
+from rushes.curation.finetune.subject import detected, subject_of
+from rushes.curation.looking.detector import boxes
 
 
 @pytest.fixture
@@ -68,3 +69,31 @@ def test_a_subject_is_boxed_by_how_much_it_stands_out_from_the_edges(radius):
 def test_an_even_picture_has_no_subject():
     assert subject_of([np.full((120, 160, 3), 90, np.uint8)]) is None
     assert subject_of([]) is None
+
+
+class Detector:
+    """Sees a small thing and a larger one, and is unsure of the largest."""
+
+    def boxes(self, picture, least):
+        found = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0.2, 0.8, 0.6], [0.0, 0.0, 1.0, 1.0]])
+        return found[np.array([0.9, 0.7, 0.3]) >= least]
+
+
+def test_a_detectors_subject_is_the_largest_thing_it_is_sure_of():
+    found = detected(Detector())([np.zeros((60, 80, 3), np.uint8)])
+    assert found.box == (0.3, 0.2, 0.8, 0.6) and found.frac == pytest.approx(0.2)
+
+
+def test_boxes_of_all_known_outputs_mean_the_same_place():
+    """A thing in the middle third of a 64 x 64 picture, as YOLOv8, YOLOv5, with suppression inside, and as DETR."""
+    middle = np.array([32, 32, 20, 20], np.float32)
+    yolo8 = np.concatenate([middle, [0.1, 0.8]])[None, :, None].repeat(20, axis=2)
+    yolo5 = np.concatenate([middle, [0.8], [1.0], np.zeros(79)])[None, None].repeat(20, axis=1)
+    within = np.array([22, 22, 42, 42, 0.8, 3], np.float32)[None, None]
+    logits = np.full((1, 20, 7), -5.0, np.float32)
+    logits[..., 2] = np.log(4)  # 0.8
+    detr = [logits, (middle / 64)[None, None].repeat(20, axis=1)]
+    for outputs in ([yolo8], [yolo5], [within], detr):
+        places, scores = boxes(outputs, (64, 64))
+        assert places[0] == pytest.approx([22, 22, 42, 42], abs=1e-3) and scores[0] == pytest.approx(0.8, abs=1e-3)
+    assert boxes([np.zeros((1, 3))], (64, 64)) is None
