@@ -142,12 +142,7 @@ class Nodes:
 
     def processes(self, node: Node) -> list[int]:
         """Numbers of all processes of a node."""
-        mark, found = f"{MARK}={self._mark(node)}".encode(), []
-        for entry in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                if entry.isdigit() and mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
-                    found.append(int(entry))
-        return found
+        return marked(self._mark(node))
 
     def workers(self, node: Node) -> list[int]:
         """Processes of a node that host a run's workers."""
@@ -155,12 +150,7 @@ class Nodes:
 
     def kill(self, node: Node) -> None:
         """As if its power failed."""
-        until = time.monotonic() + 20
-        while (left := [pid for pid in self.processes(node) if not _ended(pid)]) and time.monotonic() < until:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
+        end_marked(self._mark(node))
 
     def alive(self, node: Node) -> bool:
         """Whether its raylet runs."""
@@ -213,6 +203,25 @@ class Nodes:
         for name in ("lo", inner):
             _ip("-n", namespace, "link", "set", name, "up")
         return Node(number, ip, folder, namespace, cable, hidden)
+
+
+def marked(mark: str) -> list[int]:
+    """Processes that were started with MARK=mark in their environment, and all that these started."""
+    wanted, found = f"{MARK}={mark}".encode(), []
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                found.append(int(entry))
+    return found
+
+
+def end_marked(mark: str) -> None:
+    until = time.monotonic() + 20
+    while (left := [pid for pid in marked(mark) if not _ended(pid)]) and time.monotonic() < until:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def _ip(*words: object, check: bool = True) -> None:
