@@ -57,7 +57,7 @@ def encode(
         if dry_run:
             frozen, mark = load_tae(tae)
             plans = job.plan_sets(resolved, runs, set_name or [])
-            settings = job.settingsof_model(resolved, frozen, mark, options)
+            settings = job.settings_of(resolved, frozen, mark, options)
             console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
             return
         run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
