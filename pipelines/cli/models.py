@@ -43,7 +43,7 @@ def encode(
     """
     with sentences():
         from rushes.curation.recipe import Engine
-        from rushes.model.train import load_tae
+        from rushes.model.frozen import load_tae
         from rushes.model.train_recipe import load
         from rushes.pipelines import encode as job
 
@@ -97,9 +97,9 @@ def sample(
     with sentences():
         from rushes.model.flow import PROCESSES
         from rushes.model.frames import read_image
+        from rushes.model.frozen import load_tae, text_encoders
         from rushes.model.parallel import joined
         from rushes.model.sample import load_dit, sample_video, write_mp4
-        from rushes.model.train import load_tae, text_encoders
         from rushes.model.train_recipe import Parallel, Text
 
         with joined(Parallel()) as place:
