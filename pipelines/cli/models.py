@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -115,7 +116,16 @@ def sample(
                     process, fps if frames > 1 else None, first=first,
                 )  # fmt: skip
                 if place.leads:
-                    say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
+                    file = write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)
+                    _note_prompt(file, text)
+                    say(str(file))
+
+
+def _note_prompt(file: Path, text: str) -> None:
+    """Add the prompt to prompts.json beside the video: who compares samples is shown it."""
+    notes = file.with_name("prompts.json")
+    known = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+    notes.write_text(json.dumps({**known, file.name: text}, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def average(
