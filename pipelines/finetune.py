@@ -198,7 +198,7 @@ def _concepts(run: Run, concepts: dict[str, dict[str, Any]]) -> list[Concept]:
 def _text_vector(run: Run, text: str) -> np.ndarray:
     from rushes.pipelines.view import near
 
-    return unit(np.asarray(near._text(run, text), np.float32)[None])[0]
+    return unit(np.asarray(near.text_vector(run, text), np.float32)[None])[0]
 
 
 def _vectors(run: Run, wanted: set[str]) -> Iterable[tuple[list[str], np.ndarray]]:
