@@ -83,7 +83,7 @@ def _picture(run: Run, path: str, weights: str | None) -> np.ndarray:
 
 
 def text_vector(run: Run, text: str, weights: str | None = None) -> np.ndarray:
-    """What a text says, among the run's semantic vectors. Raises ManifestError where those know no words."""
+    """The text in the space of the run's semantic vectors, float [D]. Raises ManifestError where they know no words."""
     if not text.strip():
         raise ManifestError("--text is empty: say in a few words what the clips should show.")
     if made_by(run) == MeasuredSemanticEmbedder.name:
