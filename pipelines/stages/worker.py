@@ -22,6 +22,7 @@ from rushes.curation.look import Looker
 from rushes.curation.looking import ModelError
 from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe
+from rushes.curation.rescue import WHOLE
 from rushes.curation.signals import LOOK_FAILED
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
@@ -178,7 +179,7 @@ class Worker:
         for start in range(0, len(fresh), CLIPS_PER_LOOK):
             some = fresh[start : start + CLIPS_PER_LOOK]
             stills = pa.concat_tables([one.stills(place, self._recipe.visual.stills_max) for place in some])
-            parts.append(self._looker([one.ids[place] for place in some], stills))
+            parts.append(self._looker([one.ids[place] for place in some], stills, one.pictures(some)))
         return pa.concat_tables(parts)
 
     # ---- cut, caption ------------------------------------------------------------------------------------------------
@@ -213,6 +214,11 @@ class _Measured:
     @property
     def survivors(self) -> list[int]:
         return [place for place, rule in enumerate(self.rejected) if rule is None]
+
+    def pictures(self, places: list[int]) -> dict[str, list[float]]:
+        """What lies inside the borders, of those clips that have any."""
+        found = {self.ids[place]: self.table["picture"][place].as_py() for place in places}
+        return {name: picture for name, picture in found.items() if picture is not None and tuple(picture) != WHOLE}
 
     def stills(self, place: int, most: int) -> pa.Table:
         """STILLS rows of one clip."""
