@@ -87,6 +87,7 @@ class Visual(_thresholds("visual")):
     text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
     text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
+    text_split: bool = knob(True, "look", "a clip in which text comes or goes is divided there: the rest is a clip")
     people: bool = knob(True, "look", "look for people (models.people says with what)")
     rescue: Literal["crop", "reject"] = knob(
         "crop", "judge", "crop: cut the clean rectangle inside borders and beside text; reject: such clips go"
