@@ -222,7 +222,7 @@ SIGNALS: tuple[Signal, ...] = (
         "own_motion", REAL, "motion within about a second that no camera over a still explains, in times what a still "
         "leaves (a still that is held, panned or zoomed: about 1); at most 6", "",
         NO_MOTION + ", or fewer than two stills", stage="motion", meter=STILLNESS, chart="range", rules=(
-            Rule("motion.own_motion_min", ">", 1.7, "least own motion: below are stills that a camera moves over",
+            Rule("motion.own_motion_min", ">", 1.6, "least own motion: below are stills that a camera moves over",
                  {"ge": 0}),
         ),
     ),

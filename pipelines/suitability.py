@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from rushes.curation import manifest, rules, storage
 from rushes.curation.content.near import semantic, unit
-from rushes.curation.finetune.suitability import FitError, Report, Score, fit, gain, uncertainty
+from rushes.curation.finetune.suitability import FILE, FitError, Report, Score, fit, gain, uncertainty
 from rushes.curation.manifest import ManifestError, Run, Snapshot, TableFiles
 from rushes.curation.signals import SIGNALS
 from rushes.curation.table import with_column
@@ -22,7 +22,6 @@ from rushes.pipelines.review.outcome import ACCEPTED, REJECTED
 from rushes.pipelines.review.said import Reviewed
 from rushes.pipelines.view.tables import query
 
-FILE = "models/suitability.json"  # below the run
 FIELD = pa.field(
     SUITABILITY, pa.float32(),
     metadata={"meaning": "how likely people accept the clip for fine-tuning, by `rushes fit suitability`",

@@ -35,8 +35,7 @@ SOFT = 1.0  # pixels: blur before comparing, so that interpolation and coding le
 ECC_HALF, ECC_FULL = ((cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, most, 1e-5) for most in (25, 12))
 EDGE = 7  # pixels around what the other still does not show
 SEEN_MIN = 0.3  # share of the picture that both stills must show to be compared
-GRADIENT_FLOOR = 3.0  # grey levels a pixel: a change in a flat area is noise, not motion
-LIVELIEST = 2  # cells livelier than the one that counts: one alone may be noise
+GRADIENT_FLOOR = 6.0  # grey levels a pixel: a change in a flat area is noise, not motion
 NOISE_HELD, NOISE_MOVED = 0.03, 0.2  # what a still leaves, pixels: the same grid, and another one
 MOVED, FADED = 0.5, 0.05  # pixels of camera motion, and change of contrast, from which the grid is another one
 ALIVE = 6.0  # own motion at which no further pair is compared
@@ -149,10 +148,10 @@ def own_motion(before: np.ndarray, now: np.ndarray) -> float:
     slope = cv2.magnitude(*(cv2.Sobel(first, cv2.CV_32F, *of, scale=1 / 8) for of in ((1, 0), (0, 1)))) * seen
     size = max(1, width // CELL), max(1, height // CELL)
     change, slope, share = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (change, slope, seen))
-    left = np.sort(np.where(share > 0.5, change / (slope + GRADIENT_FLOOR * share + 1e-6), 0.0).ravel())
+    left = np.where(share > 0.5, change / (slope + GRADIENT_FLOOR * share + 1e-6), 0.0)
     moved = float(np.abs(camera - np.eye(2, 3)).max(axis=0) @ np.array([width / 2, height / 2, 1.0]))
     noise = NOISE_HELD + (NOISE_MOVED - NOISE_HELD) * min(1.0, max(moved / MOVED, abs(gain - 1) / FADED))
-    return min(float(left[max(0, len(left) - 1 - LIVELIEST)]) / noise, ALIVE)
+    return min(float(left.max()) / noise, ALIVE)
 
 
 def _aligned(before: np.ndarray, now: np.ndarray) -> np.ndarray | None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -173,7 +174,7 @@ def read_concepts(path: str | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        data = plain_yaml.load_file(path)
+        data = plain_yaml.load_file(Path(path))
     except (plain_yaml.PlainYamlError, OSError) as error:
         fail(f"{path} cannot be read: {error}.")
     example = "write a line `waves: {seeds: [CLIP, CLIP], text: 'waves on a beach'}` for each concept"

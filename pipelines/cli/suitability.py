@@ -41,7 +41,7 @@ def suitability(
             score, _ = scores.load(model)
         written, by_clip = scores.write_column(found, score)
         if model is None:
-            moved = rerank(store, name, queue, scores.ranks(by_clip))
+            moved = rerank(store, name, queue, scores.ranks(by_clip), written.snapshot)
             console.print(f"{moved} clips of the queue '{queue}' are asked in another order: the least sure first.")
     console.print(
         f"The column suitability of {run} is published ({len(by_clip)} clips, snapshot {written.snapshot}).  "

@@ -32,7 +32,7 @@ from rushes.curation.tracks import OBSERVED, Tracks, load
 from rushes.curation.video import containers, decode
 from rushes.curation.video.source import Source, stamp
 from rushes.curation.visual.stills import STILLS, spread
-from rushes.pipelines.stages.captioning import caption_lease
+from rushes.pipelines.stages.captioning import Captioned, caption_lease
 from rushes.pipelines.stages.items import PROBED, CaptionLease, CutLease, Item, Looked, Probed, Seen, ToLook
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import cut_lease
@@ -215,7 +215,7 @@ class Worker:
     def cut(self, lease: CutLease) -> int:
         return cut_lease(self._recipe, self._root, lease)
 
-    def caption(self, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int) -> int:
+    def caption(self, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int) -> Captioned:
         return caption_lease(self._recipe, self._root, lease, servers, key, concurrency)
 
 

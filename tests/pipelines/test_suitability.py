@@ -18,6 +18,7 @@ from rushes.pipelines.finetune_queue import queue_settings, reviews_of
 from rushes.pipelines.review.filling import NewItem, fill
 from rushes.pipelines.review.forms import DecisionForm
 from rushes.pipelines.review.queue import ReviewQueue
+from rushes.pipelines.view.suitability_section import suitability_section
 from rushes.pipelines.view.tables import recipe_of, resolved_of
 from tests.pipelines.synthetic_run import make_run
 
@@ -56,9 +57,15 @@ def test_the_column_tells_what_people_like_and_the_file_holds_the_report(fitted)
     assert {"luma_mean", "vmaf_motion"} <= set(list(report["weights"])[:4])
 
 
+def test_the_report_draws_what_the_decisions_brought(fitted):
+    title, page = suitability_section(open_run(str(fitted[0])))
+    assert title == "Suitability" and "<polyline" in page and "luma_mean" in page
+
+
 def test_the_queue_asks_first_about_what_is_least_sure(fitted):
     root, _, _, queue = fitted
     rows = {row["clip_id"]: row["suitability"] for row in open_run(str(root)).table("clips").to_pylist()}
+    assert not queue.view(open_run(str(root)).snapshot).republished
     unsure = [abs(rows[item.clip_id] - 0.5) for item in queue.lease("ann", 5).items]
     assert unsure == sorted(unsure) and unsure[0] < 0.3
 
