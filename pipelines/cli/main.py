@@ -19,6 +19,7 @@ from rushes.pipelines.cli import finetune as finetune_cli
 from rushes.pipelines.cli import fit as fit_cli
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
+from rushes.pipelines.cli.ablate import ablation_sections
 from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, utf8_names
 from rushes.pipelines.engine import signals
 
@@ -226,18 +227,19 @@ def report(
     html: Annotated[Path | None, typer.Option("--html", help="Where to write it; default RUN/report.html.")] = None,
     tae: Annotated[str | None, typer.Option("--tae", help="Show what this autoencoder learned from the run.")] = None,
     dit: Annotated[str | None, typer.Option("--dit", help="With --tae: and this transformer.")] = None,
+    ablation: Annotated[str | None, typer.Option(help="Show what `rushes ablate` wrote there.")] = None,
 ) -> None:
     """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets, trainings."""
     from rushes.pipelines.view.report import write_report
 
     if dit and not tae:
         fail("--dit needs the autoencoder it was trained with: name it with --tae.")
-    sections = []
+    sections = ablation_sections(ablation)
     if tae:
         with train_cli.sentences():
             from rushes.pipelines.view.training import training_section
 
-            sections = [training_section(run, tae, dit)]
+            sections.append(training_section(run, tae, dit))
     console.print(f"Report: {write_report(run, html, sections)}", highlight=False)
 
 
