@@ -352,13 +352,32 @@ def verify(
     console.print("Nothing is damaged.")
 
 
-train_cli.register(app)
-content_cli.register(app)
-serve_cli.register(app)
-cluster_cli.register(app)
-finetune_cli.register(app)
-fit_cli.register(app)
-compare_cli.register(app)
+#: `rushes --help` shows the commands in these groups, in this order; the one without names has the rest.
+PANELS: dict[str, tuple[str, ...]] = {
+    "Curate": ("demo", "curate", "judge", "recipe", "images", "verify"),
+    "Look": ("funnel", "why", "report", "concepts", "near", "preview", "ablate"),
+    "People choose": ("serve", "token", "finetune", "fit", "compare"),
+    "On a cluster": ("submit", "jobs", "logs", "stop"),
+    "Train": (),
+}
+
+
+def _in_panels() -> None:
+    commands = {info.name or info.callback.__name__: info for info in app.registered_commands}
+    commands |= {info.name: info for info in app.registered_groups}
+    panels = {name: panel for panel, names in PANELS.items() for name in names}
+    rest = next(panel for panel, names in PANELS.items() if not names)
+    for name, info in commands.items():
+        info.rich_help_panel = panels.get(name, rest)
+    order = [name for names in PANELS.values() for name in names]
+    app.registered_commands.sort(
+        key=lambda info: order.index(name) if (name := info.name or info.callback.__name__) in order else len(order)
+    )
+
+
+for part in (train_cli, content_cli, serve_cli, cluster_cli, finetune_cli, fit_cli, compare_cli):
+    part.register(app)
+_in_panels()
 
 
 def main() -> None:
