@@ -32,6 +32,7 @@ NEW_STROKES = 0.12  # share of a cell: strokes in less of it are no new word
 NEW_PICTURE = 12.0  # mean luma difference of the thumbnails above which a still is another picture
 THUMB = (16, 16)  # px
 OVERLAY_SCORE = 0.5  # det x rec from which a clip's text is looked for in all its stills, and a word belongs to it
+OVERLAY_AGAIN = 0.35  # the same where a word stands in another still
 OVERLAY_BOXES = 16  # boxes of a still that are asked whether they are words
 PAD = 0.18  # of a line's height, by which the detector's boxes reach beyond the letters
 
@@ -127,24 +128,25 @@ class TextMeter:
     def overlays(self, stills: Sequence[np.ndarray], best: TextResult) -> tuple[tuple[Box, ...], tuple[int, ...]]:
         """Where text stands in the stills, as boxes, and in which of them.
 
-        Text is what reads as a word, and what is found where a word stands in another still.
+        Text is what reads as a word; where a word stands in another still, less sure ones count.
         """
         known = [_box(np.array(word.box), stills[best.frame]) for word in best.words if word.score >= OVERLAY_SCORE]
         where = {best.frame}
         for place, still in enumerate(stills):
             for corners, det_score in self._boxes(still)[:OVERLAY_BOXES]:
                 box = _box(corners, still)
-                if any(_meets(box, other) for other in known) or self._is_word(still, corners, det_score):
+                least = OVERLAY_AGAIN if any(_meets(box, other) for other in known) else OVERLAY_SCORE
+                if self._is_word(still, corners, det_score, least):
                     where.add(place)
                     if not any(_inside(box, other) for other in known):
                         known.append(box)
         return merged(known), tuple(sorted(where))
 
-    def _is_word(self, still: np.ndarray, corners: np.ndarray, det_score: float) -> bool:
-        if det_score < OVERLAY_SCORE:
+    def _is_word(self, still: np.ndarray, corners: np.ndarray, det_score: float, least: float) -> bool:
+        if det_score < least:
             return False
         text, rec_score = self._recognise(_cut(still, corners))
-        return det_score * rec_score >= OVERLAY_SCORE and sum(c.isalnum() for c in text) >= MIN_ALNUM
+        return det_score * rec_score >= least and sum(c.isalnum() for c in text) >= MIN_ALNUM
 
     def read(self, still: np.ndarray, worth: float = 0.0) -> tuple[TextWord, ...]:
         """The words of one still, best first.
