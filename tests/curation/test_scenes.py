@@ -10,7 +10,7 @@ import pytest
 from rushes.curation import tracks
 from rushes.curation.observe import Observer
 from rushes.curation.recipe import Scenes, build
-from rushes.curation.scenes import adaptive_cuts, clip_spans, find_shots
+from rushes.curation.scenes import adaptive_candidates, clip_spans, find_shots, spaced
 from rushes.curation.video.decode import probe
 from tests.footage import PATTERN, make_video, timed_cuts
 
@@ -65,7 +65,7 @@ def test_hard_cuts_are_those_of_pyscenedetects_adaptive_detector(pool):
             cuts = []
             for number, picture in enumerate(pictures):
                 cuts += [cut.frame_num for cut in theirs.process_frame(FrameTimecode(number, 25.0), picture)]
-            assert adaptive_cuts(observed["content"], threshold, least, frames) == cuts
+            assert spaced(adaptive_candidates(observed["content"], threshold, least), frames) == cuts
             compared += len(cuts)
     assert compared > 15
 
