@@ -55,8 +55,8 @@ class ShotMeter:
         return {**self._changes(batch.tiny_bgr), **self._transitions.observe(batch)}
 
     def _changes(self, bgr: np.ndarray) -> dict[str, np.ndarray]:
-        count, height, width, _ = bgr.shape
-        hsv = cv2.cvtColor(bgr.reshape(count * height, width, 3), cv2.COLOR_BGR2HSV).reshape(bgr.shape)
+        count = len(bgr)
+        hsv = cv2.cvtColor(bgr.reshape(count, -1, 3), cv2.COLOR_BGR2HSV).reshape(bgr.shape)
         pictures = [*self._hsv, *hsv]
         size = np.float32(hsv[0].size)
         found = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -20,7 +20,8 @@ from rushes.curation.video.decode import shrink_stack
 
 SHRINK = 2  # by which the tiny luma is shrunk once more: about 40 x 22 pixels
 HALF_S = (0.17, 0.35, 0.6, 1.0)  # half lengths looked for, seconds (transitions of about 0.4 to 2 s)
-STEP_S = 0.08  # how often a transition is looked for, seconds
+STEP_S = 0.08  # between the pictures that are kept, seconds
+LOOK_STEPS = 2  # all but the shortest are looked for at one in so many of them
 CHANGE_MIN = 3.0  # grey levels, root mean square, by which the pictures before and after must differ at least
 WEIGHT = (0.2, 0.8)  # weight of the later picture in the middle of a transition ...
 WEIGHT_EDGE = (-0.05, 1.05)  # ... and anywhere within it
@@ -28,21 +29,22 @@ MIXED = (0.1, 0.9)  # weights between which a picture counts as mixed when a tra
 #: Share of the change that a weighted sum may leave unexplained, both root mean square, by the correlation of the two
 #: pictures: where they have nothing in common, motion in them may leave more.
 ALIKE = (0.4, 0.75)
-RESIDUAL_MAX = (0.36, 0.2, 0.22)
+RESIDUAL_MAX = (0.3, 0.2, 0.22)
 #: Of two pictures that are alike, a dissolve within one take: a residual above this asks for more that is unexplained.
 TAKE_RESIDUAL, TAKE_CHANGE, TAKE_UNEXPLAINED, TAKE_LEVELS = 0.1, 12.0, 0.39, 3.0
 UNEXPLAINED_MIN = 0.35  # share of the change that neither motion nor light may explain, if it is a transition ...
 UNEXPLAINED_LEVELS = 1.2  # ... and its mean over the picture, grey levels
+BAR_RANGE = 12  # grey levels within a row or column of a bar, before and after
 BLACK_STD = 4.0  # a picture with less spread than this is a plain colour: a fade goes to or from it, grey levels
 GAIN = (0.4, 2.5)  # a change of the light multiplies the picture's spread by no more than this ...
-LIT_ALIKE = 0.75  # ... and leaves so much correlation
+LIT_ALIKE = 0.5  # ... and leaves so much correlation
 LEVELS = 16  # steps of grey by which a change of the light is told
 BLOCKS = (2, 4)  # rows, columns of blocks that may each have moved ...
 REACH = 4  # ... by so many pixels of the tiny picture, either way
 CUT_SHARE = 0.75  # a single step that is this share of the whole change is a hard cut, no transition
 UNLIKE = 0.6  # correlation of before and after below which a wipe or a push is looked for
 WIPE_SUM = (0.82, 1.22)  # |M-A|^2 + |M-B|^2 over |A-B|^2: 1 where each pixel is of A or of B, 2 for a third picture
-WIPE_ERROR_MAX = 0.1  # share of the change that a mask leaves unexplained
+WIPE_ERROR_MAX = 0.075  # share of the change that a mask leaves unexplained
 PUSH_ERROR_MAX = 0.2  # share of the change that a window over A and B leaves unexplained
 WIPE_STEPS = 3  # pictures that a wipe takes at least
 WIPE_UNEXPLAINED = 0.25  # share of the change from quarter to quarter that no motion explains
@@ -73,7 +75,8 @@ class Transitions:
             return found
         ring = _Ring.grown(self._ring, shrink_stack(batch.tiny_luma[places], SHRINK), 2 * self._halves[-1])
         old = len(ring) - len(places)
-        for end, first, stop, strength in self._finds(ring, old):
+        looked = np.append(np.zeros(old, bool), batch.every(LOOK_STEPS * self._step)[places])
+        for end, first, stop, strength in self._finds(ring, old, looked):
             place = places[end - old]
             if not found["blend_strength"][place] >= strength:
                 values = (first - end) * self._step, (stop - end) * self._step + 1, strength
@@ -82,17 +85,20 @@ class Transitions:
         self._ring = ring.last(2 * self._halves[-1])
         return found
 
-    def _finds(self, ring: _Ring, old: int) -> list[tuple[int, int, int, float]]:
+    def _finds(self, ring: _Ring, old: int, looked: np.ndarray) -> list[tuple[int, int, int, float]]:
         """(place of the end, first and last place of the transition, strength)."""
-        pairs = [(end, half) for half in self._halves for end in range(max(old, 2 * half), len(ring))]
+        shortest = self._halves[0]
+        ends = [end for end in range(max(old, 2 * shortest), len(ring)) if looked[end]]
+        pairs = [(end, half) for half in self._halves[1:] for end in ends if end >= 2 * half]
+        pairs += [(end, shortest) for end in range(max(old, 2 * shortest), len(ring))]
         if not pairs:
             return []
         triples = _Triples(ring, *np.array(pairs).T)
         triples = triples.those(triples.change >= CHANGE_MIN)
         finds: list[tuple[int, int, int, float]] = []
         if len(triples):
-            for candidates, look in ((_blend_errors, _blend), (_wipe_errors, _wipe), (_push_errors, _push)):
-                for number in _best(triples.ends, candidates(triples)):
+            for candidates, look, tries in KINDS:
+                for number in _best(triples.ends, candidates(triples), tries):
                     end = int(triples.ends[number])
                     span = look(ring, end, int(triples.halves[number]))
                     if span is not None:
@@ -100,11 +106,17 @@ class Transitions:
         return finds
 
 
-def _best(ends: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Of the triples with one and the same end that with the least error, if that is finite."""
-    order = np.lexsort((errors, ends))
-    first = order[np.append(True, ends[order][1:] != ends[order][:-1])]
-    return first[np.isfinite(errors[first])]
+def _best(ends: np.ndarray, errors: np.ndarray, tries: int) -> list[int]:
+    """Of the triples with one and the same end the `tries` with the least errors, of those that are finite."""
+    counts: dict[int, int] = {}
+    chosen = []
+    for number in np.argsort(errors, kind="stable").tolist():
+        if not np.isfinite(errors[number]):
+            break
+        counts[ends[number]] = counts.get(ends[number], 0) + 1
+        if counts[ends[number]] <= tries:
+            chosen.append(number)
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -201,7 +213,7 @@ class _Triples:
         places = np.arange(1, len(self.ring))
         steps = np.sqrt(np.maximum(self._distance2(places, np.ones_like(places)), 0))
         found = np.zeros(len(self), bool)
-        for half in np.unique(self.halves[chosen]):
+        for half in sorted(set(self.halves[chosen].tolist())):
             which = np.flatnonzero(chosen & (self.halves == half))
             within = np.lib.stride_tricks.sliding_window_view(steps, 2 * half)[self.begins[which]]
             second, first = np.partition(within, -2, axis=1)[:, -2:].T
@@ -265,10 +277,9 @@ def active_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of two tiny pictures that are no bars: not plain and alike in both."""
     sides = []
     for axis in (1, 0):
-        lively = np.maximum(a.std(axis=axis), b.std(axis=axis)) > BLACK_STD / 2
-        lively |= np.abs(a.mean(axis=axis) - b.mean(axis=axis)) > BLACK_STD / 2
-        found = np.flatnonzero(lively)
-        sides.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, len(lively)))
+        low, high = np.minimum(a.min(axis), b.min(axis)), np.maximum(a.max(axis), b.max(axis))
+        found = np.flatnonzero(high - low > BAR_RANGE)
+        sides.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, len(low)))
     return sides[0], sides[1]
 
 
@@ -317,15 +328,21 @@ def _relit(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _unmoved(a: np.ndarray, b: np.ndarray) -> float:
     """Mean of what lies outside of what a's pixels around show, over the blocks, each at its best displacement."""
     rows, columns = a.shape
-    around = [np.pad(side, REACH, mode="edge") for side in _envelope(a)]
-    lows, highs = (np.lib.stride_tricks.sliding_window_view(side, (rows, columns)) for side in around)
     size = (2 * REACH + 1) ** 2
-    flat = np.tile(b, (size, 1))
-    outside = _outside(flat, (lows.reshape(-1, columns), highs.reshape(-1, columns))).reshape(size, rows, columns)
-    edges = [np.linspace(0, side, blocks + 1).astype(int)[:-1] for side, blocks in zip((rows, columns), BLOCKS)]
-    sums = np.add.reduceat(outside, np.unique(edges[1]), axis=2, dtype=np.uint32)
-    sums = np.add.reduceat(sums, np.unique(edges[0]), axis=1)
+    stacks = []
+    for side in _envelope(a):
+        around = cv2.copyMakeBorder(side, REACH, REACH, REACH, REACH, cv2.BORDER_REPLICATE)
+        windows = np.lib.stride_tricks.sliding_window_view(around, (rows, columns))
+        stacks.append(windows.reshape(size * rows, columns))
+    outside = _outside(cv2.repeat(b, size, 1), (stacks[0], stacks[1])).astype(np.float32)
+    sums = _sums(rows, BLOCKS[0]).T @ (outside @ _sums(columns, BLOCKS[1])).reshape(size, rows, -1)
     return float(sums.min(axis=0).sum()) / (rows * columns)
+
+
+@lru_cache(maxsize=256)
+def _sums(length: int, blocks: int) -> np.ndarray:
+    """float32 [length, blocks]: a product with it sums up the blocks."""
+    return (np.arange(length)[:, None] * blocks // length == np.arange(blocks)).astype(np.float32)
 
 
 def _outside(picture: np.ndarray, around: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -363,14 +380,20 @@ def _wipe(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
     change = float(apart.mean())
     if change < UNEXPLAINED_LEVELS:
         return None
-    shares, errors = [], []
-    for place in range(begin, end + 1):
-        to_a, to_b = (_outside(ring.luma[place], around) for around in (around_a, around_b))
-        errors.append(float(cv2.min(to_a, to_b).mean()) / change)
-        shares.append(float(((to_b < to_a) * apart).mean()) / change)
     looked = _quarters(half)
-    if max(errors[place] for place in looked) > WIPE_ERROR_MAX:
-        return None
+
+    def seen(place: int) -> tuple[float, float]:
+        """Share of B in the picture, and what neither explains."""
+        to_a, to_b = (_outside(ring.luma[begin + place], around) for around in (around_a, around_b))
+        share = float(apart[to_b < to_a].sum()) / apart.size / change
+        return share, float(cv2.min(to_a, to_b).mean()) / change
+
+    error = 0.0
+    for place in looked:
+        error = max(error, seen(place)[1])
+        if error > WIPE_ERROR_MAX:
+            return None
+    shares = [seen(place)[0] for place in range(2 * half + 1)]
     one, two, three = (shares[place] for place in looked)
     if not (one < two < three and WEIGHT[0] < two < WEIGHT[1] and (np.diff(shares) > -0.1).all()):
         return None
@@ -378,7 +401,7 @@ def _wipe(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
         return None
     if not _new_things(ring.luma, [begin, *(begin + place for place in looked), end]):
         return None
-    return (*_extent(np.array(shares), begin), 1 - max(errors[place] for place in looked))
+    return (*_extent(np.array(shares), begin), 1 - error)
 
 
 # --- pushes ------------------------------------------------------------------------------------------------------
@@ -407,14 +430,15 @@ def _slid(a: np.ndarray, m: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _push(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
     begin = end - 2 * half
     pictures = ring.luma[begin : end + 1]
-    for turned in (False, True):
-        stack = np.ascontiguousarray(pictures.transpose(0, 2, 1)) if turned else pictures
+    ways = []
+    for turned, profile in enumerate(ring.profiles):
         for pair in ((0, -1), (-1, 0)):
-            found = _pushed(stack, pair, half)
-            if found is not None:
-                shares, error = found
-                return (*_extent(shares, begin), 1 - error)
-    return None
+            one, other = (profile[(begin, end)[number]] for number in pair)
+            windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([one, other]), len(one))
+            ways.append((float(np.abs(windows - profile[end - half]).mean(axis=1).min()), turned, pair))
+    _, turned, pair = min(ways)
+    found = _pushed(np.ascontiguousarray(pictures.transpose(0, 2, 1)) if turned else pictures, pair, half)
+    return None if found is None else (*_extent(found[0], begin), 1 - found[1])
 
 
 def _pushed(stack: np.ndarray, pair: tuple[int, int], half: int) -> tuple[np.ndarray, float] | None:
@@ -431,7 +455,7 @@ def _pushed(stack: np.ndarray, pair: tuple[int, int], half: int) -> tuple[np.nda
     ]
 
     def best(picture: np.ndarray) -> tuple[float, int]:
-        outside = _outside(np.tile(picture, (columns + 1, 1)), windows).reshape(columns + 1, -1)
+        outside = _outside(cv2.repeat(picture, columns + 1, 1), windows).reshape(columns + 1, -1)
         errors = outside.mean(axis=1)
         return float(errors.min()) / change, int(errors.argmin())
 
@@ -462,3 +486,7 @@ def _seam(stack: np.ndarray, shares: np.ndarray, pair: tuple[int, int]) -> float
         alike = (values[:, :-3] * values[:, 3:]).sum(axis=0) / (lengths[:-3] * lengths[3:])
         found.append(float(np.median(alike)) - float(alike[place - 2]))
     return float(np.mean(found)) if found else 0.0
+
+
+#: What is looked for: errors of all triples, the look at one as pictures, and how many are looked at for one end.
+KINDS = ((_blend_errors, _blend, 1), (_wipe_errors, _wipe, 1), (_push_errors, _push, 3))

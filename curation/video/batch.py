@@ -54,7 +54,7 @@ class Batch:
     def tiny_bgr(self) -> np.ndarray:
         """uint8 [n, h/2, w/2, 3]: what shot detection looks at."""
         luma = self.tiny_luma
-        flat = luma.reshape(-1, luma.shape[2])
+        flat = luma.reshape(len(luma), -1)  # a row for a frame: OpenCV leaves its vector instructions in short rows
         if self.chroma is None:
             return cv2.cvtColor(flat, cv2.COLOR_GRAY2BGR).reshape(*luma.shape, 3)
         u, v = (self.chroma[:, i].reshape(flat.shape) for i in (0, 1))
