@@ -46,7 +46,11 @@ UNLIKE = 0.6  # correlation of before and after below which a wipe or a push is 
 WIPE_SUM = (0.82, 1.22)  # |M-A|^2 + |M-B|^2 over |A-B|^2: 1 where each pixel is of A or of B, 2 for a third picture
 WIPE_ERROR_MAX = 0.075  # share of the change that a mask leaves unexplained
 PUSH_ERROR_MAX = 0.2  # share of the change that a window over A and B leaves unexplained
+EDGED_HALF = 3  # shortest half, in pictures, for which a wipe or a push is looked for
 WIPE_STEPS = 3  # pictures that a wipe takes at least
+WIPE_BACK = 0.06  # share of the change that becomes A again in a wipe, at most
+WIPE_EDGE = 0.35  # length of the edge between A and B, as the share of 5 x 5 pixels that are of both
+WIPE_NEW = 1.3  # what is new in the middle half, over the change
 WIPE_UNEXPLAINED = 0.25  # share of the change from quarter to quarter that no motion explains
 PUSH_CALM = 0.6  # steps before and after a push are no larger than this share of those in it
 PUSH_PROFILE_MAX = 0.22  # the same of the pictures' profiles, which is looked at first
@@ -301,15 +305,6 @@ def unexplained(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return level / before, level
 
 
-def _new_things(luma: np.ndarray, places: list[int]) -> bool:
-    """Whether from each of these pictures to the next something comes that is no motion."""
-    for one, other in itertools.pairwise(places[1:-1]):
-        share, level = unexplained(luma[one], luma[other])
-        if share < WIPE_UNEXPLAINED or level < UNEXPLAINED_LEVELS / 4:
-            return False
-    return True
-
-
 def _relit(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a in the light of b: each of its greys becomes what b has there on the mean; a itself where that is no light."""
     one, other = a.astype(np.float32) - a.mean(), b.astype(np.float32) - b.mean()
@@ -363,7 +358,7 @@ def _envelope(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _wipe_errors(triples: _Triples) -> np.ndarray:
     """How far the pictures between are from sharing their pixels between A and B, inf where it is no wipe."""
-    good, last, error = triples.alike < UNLIKE, 0.0, 0.0
+    good, last, error = (triples.alike < UNLIKE) & (triples.halves >= EDGED_HALF), 0.0, 0.0
     for to_a, to_b in triples.quarters:
         total = to_a + to_b
         good &= (total > WIPE_SUM[0]) & (total < WIPE_SUM[1]) & (to_a > last)
@@ -381,27 +376,43 @@ def _wipe(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
     if change < UNEXPLAINED_LEVELS:
         return None
     looked = _quarters(half)
-
-    def seen(place: int) -> tuple[float, float]:
-        """Share of B in the picture, and what neither explains."""
-        to_a, to_b = (_outside(ring.luma[begin + place], around) for around in (around_a, around_b))
-        share = float(apart[to_b < to_a].sum()) / apart.size / change
-        return share, float(cv2.min(to_a, to_b).mean()) / change
-
-    error = 0.0
-    for place in looked:
-        error = max(error, seen(place)[1])
-        if error > WIPE_ERROR_MAX:
-            return None
-    shares = [seen(place)[0] for place in range(2 * half + 1)]
+    outside = [[_outside(picture, around) for around in (around_a, around_b)] for picture in ring.luma[begin : end + 1]]
+    error = max(float(cv2.min(*outside[place]).mean()) / change for place in looked)
+    if error > WIPE_ERROR_MAX:
+        return None
+    masks = np.array([to_b < to_a for to_a, to_b in outside])  # where a picture is B
+    weights = apart / (apart.size * change)
+    shares = (masks * weights).sum(axis=(1, 2))
     one, two, three = (shares[place] for place in looked)
-    if not (one < two < three and WEIGHT[0] < two < WEIGHT[1] and (np.diff(shares) > -0.1).all()):
+    if not (one < two < three and WEIGHT[0] < two < WEIGHT[1]):
         return None
-    if sum(MIXED[0] < share < MIXED[1] for share in shares) < WIPE_STEPS:
+    if ((shares > MIXED[0]) & (shares < MIXED[1])).sum() < WIPE_STEPS or not _one_edge(masks, weights, looked):
         return None
-    if not _new_things(ring.luma, [begin, *(begin + place for place in looked), end]):
+    if not _new_things(ring.luma, [begin + place for place in looked], change):
         return None
-    return (*_extent(np.array(shares), begin), 1 - error)
+    return (*_extent(shares, begin), 1 - error)
+
+
+def _one_edge(masks: np.ndarray, weights: np.ndarray, looked: tuple[int, ...]) -> bool:
+    """Whether B only ever grows, and has a short edge."""
+    if float(((masks[:-1] & ~masks[1:]) * weights).sum()) > WIPE_BACK:
+        return False
+    for place in looked:
+        around = cv2.blur(masks[place].astype(np.float32), (5, 5))
+        if float((np.minimum(around, 1 - around) * weights).sum()) > WIPE_EDGE:
+            return False
+    return True
+
+
+def _new_things(luma: np.ndarray, places: list[int], change: float) -> bool:
+    """Whether from each of these pictures to the next something comes that is no motion, and not too much."""
+    levels = []
+    for one, other in itertools.pairwise(places):
+        share, level = unexplained(luma[one], luma[other])
+        if share < WIPE_UNEXPLAINED or level < UNEXPLAINED_LEVELS / 4:
+            return False
+        levels.append(level)
+    return sum(levels) < WIPE_NEW * change
 
 
 # --- pushes ------------------------------------------------------------------------------------------------------
@@ -410,7 +421,12 @@ def _wipe(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
 def _push_errors(triples: _Triples) -> np.ndarray:
     """What the best window over the profiles of A and B leaves of their difference, inf where that is too much."""
     weight, _ = _weight_and_residual(*triples.quarters[1])
-    good = (triples.alike < UNLIKE) & (weight > WEIGHT[0] / 2) & (weight < 1 - WEIGHT[0] / 2)
+    good = (
+        (triples.alike < UNLIKE)
+        & (triples.halves >= EDGED_HALF)
+        & (weight > WEIGHT[0] / 2)
+        & (weight < 1 - WEIGHT[0] / 2)
+    )
     places = np.flatnonzero(triples.gradual(good, calm=True))
     errors = np.full(len(triples), np.inf)
     if len(places):
