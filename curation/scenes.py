@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 #: Hard cuts, as PySceneDetect's AdaptiveDetector decides on them.
 ADAPTIVE_WINDOW = 2  # frames on either side
 ADAPTIVE_ZERO, ADAPTIVE_MOST = 1e-5, 255.0  # a smaller mean counts as zero; the largest ratio
-#: A cut whose content score is below this must be one in luma as well: least change, and its ratio to the neighbours'.
-SURE_CONTENT = 15.0
-WEAK_LUMA, WEAK_LUMA_RATIO = 4.5, 4.0
+#: A cut is one in luma as well: its change is so many times that of the frames around it, and so many grey levels where
+#: the content score is below WEAK_CONTENT. A score from SURE_CONTENT on is a cut in any case.
+LUMA_RATIO = 4.0
+WEAK_CONTENT, WEAK_LUMA = 15.0, 4.5
+SURE_CONTENT = 25.0
 #: Flashes: a cut whose frame before and the one so many frames on are nearly alike is none.
 FLASH_FRAMES = 3
 FLASH_SHARE = 0.5  # of the change at the cut; a flash leaves the motion of four frames
@@ -117,17 +119,17 @@ def adaptive_candidates(scores: np.ndarray, threshold: float, least: float) -> n
 
 
 def jumps_in_luma(candidates: np.ndarray, content: np.ndarray, luma: np.ndarray) -> np.ndarray:
-    """Whether the luma jumps as well, where the content score is below SURE_CONTENT: bool [n].
+    """Whether the luma jumps as a cut's does: bool [n]. luma: the track `vmaf`.
 
-    A key frame of a poor encode changes the hue of dark and grey pixels, and hardly their luma. luma: the track `vmaf`.
+    The end of a whip pan does not, nor a key frame of a poor encode, which changes the hue of dark and grey pixels.
     """
     around = np.zeros(len(candidates))
     for shift in range(-ADAPTIVE_WINDOW, ADAPTIVE_WINDOW + 1):
         if shift:
             around += np.nan_to_num(luma[candidates + shift])
-    mean = around / (2 * ADAPTIVE_WINDOW)
-    jumps = (luma[candidates] >= WEAK_LUMA) & (luma[candidates] >= WEAK_LUMA_RATIO * mean)
-    return jumps | (content[candidates] >= SURE_CONTENT)
+    jumps = luma[candidates] * 2 * ADAPTIVE_WINDOW >= LUMA_RATIO * around
+    score = content[candidates]
+    return (score >= SURE_CONTENT) | (jumps & ((score >= WEAK_CONTENT) | (luma[candidates] >= WEAK_LUMA)))
 
 
 def without_flashes(candidates: np.ndarray, content: np.ndarray, across: np.ndarray) -> np.ndarray:

@@ -34,7 +34,8 @@ RESIDUAL_MAX = (0.3, 0.2, 0.22)
 TAKE_RESIDUAL, TAKE_CHANGE, TAKE_UNEXPLAINED, TAKE_LEVELS = 0.1, 12.0, 0.39, 3.0
 UNEXPLAINED_MIN = 0.35  # share of the change that neither motion nor light may explain, if it is a transition ...
 UNEXPLAINED_LEVELS = 1.2  # ... and its mean over the picture, grey levels
-BAR_RANGE = 12  # grey levels within a row or column of a bar, before and after
+BAR_RANGE = 12  # grey levels within the bars, before and after ...
+BAR_LEAVES = 0.3  # ... which leave more than this share of the height or width
 BLACK_STD = 4.0  # a picture with less spread than this is a plain colour: a fade goes to or from it, grey levels
 GAIN = (0.4, 2.5)  # a change of the light multiplies the picture's spread by no more than this ...
 LIT_ALIKE = 0.5  # ... and leaves so much correlation
@@ -44,12 +45,12 @@ REACH = 4  # ... by so many pixels of the tiny picture, either way
 CUT_SHARE = 0.75  # a single step that is this share of the whole change is a hard cut, no transition
 UNLIKE = 0.6  # correlation of before and after below which a wipe or a push is looked for
 WIPE_SUM = (0.82, 1.22)  # |M-A|^2 + |M-B|^2 over |A-B|^2: 1 where each pixel is of A or of B, 2 for a third picture
-WIPE_ERROR_MAX = 0.075  # share of the change that a mask leaves unexplained
+WIPE_ERROR_MAX = 0.06  # share of the change that a mask leaves unexplained
 PUSH_ERROR_MAX = 0.2  # share of the change that a window over A and B leaves unexplained
 EDGED_HALF = 3  # shortest half, in pictures, for which a wipe or a push is looked for
 WIPE_STEPS = 3  # pictures that a wipe takes at least
 WIPE_BACK = 0.06  # share of the change that becomes A again in a wipe, at most
-WIPE_EDGE = 0.35  # length of the edge between A and B, as the share of 5 x 5 pixels that are of both
+WIPE_EDGE = 0.3  # length of the edge between A and B, as the share of 5 x 5 pixels that are of both
 WIPE_NEW = 1.3  # what is new in the middle half, over the change
 WIPE_UNEXPLAINED = 0.25  # share of the change from quarter to quarter that no motion explains
 PUSH_CALM = 0.6  # steps before and after a push are no larger than this share of those in it
@@ -278,12 +279,19 @@ def _extent(weights: np.ndarray, begin: int) -> tuple[int, int]:
 
 
 def active_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of two tiny pictures that are no bars: not plain and alike in both."""
+    """Rows and columns of two tiny pictures without their bars: one grey at two opposite sides, in both pictures."""
     sides = []
+    low, high = np.minimum(a, b), np.maximum(a, b)
     for axis in (1, 0):
-        low, high = np.minimum(a.min(axis), b.min(axis)), np.maximum(a.max(axis), b.max(axis))
-        found = np.flatnonzero(high - low > BAR_RANGE)
-        sides.append(slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, len(low)))
+        lows, highs = low.min(axis), high.max(axis)
+        lively = np.flatnonzero(highs.astype(np.int16) - lows > BAR_RANGE)
+        whole = slice(0, len(lows))
+        if len(lively) and lively[0] > 0 and lively[-1] < len(lows) - 1 and np.ptp(lively) > BAR_LEAVES * len(lows):
+            first, stop = int(lively[0]), int(lively[-1]) + 1
+            bars = np.r_[0:first, stop : len(lows)]
+            if int(highs[bars].max()) - int(lows[bars].min()) <= BAR_RANGE:
+                whole = slice(first, stop)
+        sides.append(whole)
     return sides[0], sides[1]
 
 
