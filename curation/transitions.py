@@ -47,6 +47,7 @@ UNLIKE = 0.6  # correlation of before and after below which a wipe or a push is 
 WIPE_SUM = (0.82, 1.22)  # |M-A|^2 + |M-B|^2 over |A-B|^2: 1 where each pixel is of A or of B, 2 for a third picture
 WIPE_ERROR_MAX = 0.06  # share of the change that a mask leaves unexplained
 PUSH_ERROR_MAX = 0.2  # share of the change that a window over A and B leaves unexplained
+EDGED = (0.02, 0.98)  # shares of B between which a picture of a wipe or a push is one of both
 EDGED_HALF = 3  # shortest half, in pictures, for which a wipe or a push is looked for
 WIPE_STEPS = 3  # pictures that a wipe takes at least
 WIPE_BACK = 0.06  # share of the change that becomes A again in a wipe, at most
@@ -271,9 +272,9 @@ def _blend(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
     return (*_extent(weights, begin), max(0.0, 1 - float(residuals[half]) / RESIDUAL_MAX[0]))
 
 
-def _extent(weights: np.ndarray, begin: int) -> tuple[int, int]:
+def _extent(weights: np.ndarray, begin: int, within: tuple[float, float] = MIXED) -> tuple[int, int]:
     """Places of the first and the last picture that is mixed, and one more on either side."""
-    mixed = np.flatnonzero((weights > MIXED[0]) & (weights < MIXED[1]))
+    mixed = np.flatnonzero((weights > within[0]) & (weights < within[1]))
     mixed = mixed if len(mixed) else np.array([len(weights) // 2])
     return begin + max(0, int(mixed[0]) - 1), begin + min(len(weights) - 1, int(mixed[-1]) + 1)
 
@@ -398,7 +399,7 @@ def _wipe(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
         return None
     if not _new_things(ring.luma, [begin + place for place in looked], change):
         return None
-    return (*_extent(shares, begin), 1 - error)
+    return (*_extent(shares, begin, EDGED), 1 - error)
 
 
 def _one_edge(masks: np.ndarray, weights: np.ndarray, looked: tuple[int, ...]) -> bool:
@@ -462,7 +463,7 @@ def _push(ring: _Ring, end: int, half: int) -> tuple[int, int, float] | None:
             ways.append((float(np.abs(windows - profile[end - half]).mean(axis=1).min()), turned, pair))
     _, turned, pair = min(ways)
     found = _pushed(np.ascontiguousarray(pictures.transpose(0, 2, 1)) if turned else pictures, pair, half)
-    return None if found is None else (*_extent(found[0], begin), 1 - found[1])
+    return None if found is None else (*_extent(found[0], begin, EDGED), 1 - found[1])
 
 
 def _pushed(stack: np.ndarray, pair: tuple[int, int], half: int) -> tuple[np.ndarray, float] | None:

@@ -208,10 +208,10 @@ def mix(kind: str, before: Sequence[np.ndarray], after: Sequence[np.ndarray], rn
             yield cv2.addWeighted(a, 1 - share, b, share, 0)
         else:
             share = share * share * (3 - 2 * share) if eased else share
-            yield _wiped(a, b, share, way) if kind == "wipe" else _pushed(a, b, share, way % 4)
+            yield wiped(a, b, share, way) if kind == "wipe" else pushed(a, b, share, way % 4)
 
 
-def _wiped(a: np.ndarray, b: np.ndarray, share: float, way: int) -> np.ndarray:
+def wiped(a: np.ndarray, b: np.ndarray, share: float, way: int) -> np.ndarray:
     """Left, right, up, down, diagonal, iris, clock, and left with a soft edge."""
     rows, columns = a.shape[:2]
     y, x = np.mgrid[0:rows, 0:columns]
@@ -225,7 +225,7 @@ def _wiped(a: np.ndarray, b: np.ndarray, share: float, way: int) -> np.ndarray:
     return (a * (1 - weight) + b * weight).round().astype(np.uint8)
 
 
-def _pushed(a: np.ndarray, b: np.ndarray, share: float, way: int) -> np.ndarray:
+def pushed(a: np.ndarray, b: np.ndarray, share: float, way: int) -> np.ndarray:
     """The new picture pushes the old one out: to the left, right, up, down."""
     axis = 1 if way < 2 else 0
     size = a.shape[axis]
