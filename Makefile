@@ -24,7 +24,7 @@ test: env        ## the tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
 test-heavy: env  ## the tests marked heavy: long ones, and those of optional packages
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,readers,open]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,readers,open,postgres]'
 	$(BIN)/python -m pytest -m heavy
 
 VLLM_ENV   ?= .venv-vllm

@@ -70,12 +70,13 @@ def check(recipe: Recipe, own: list[str]) -> None:
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"columns: {', '.join(columns)}."
             raise RecipeError(f"Recipe key 'rules': there is no column '{name}', which no meter writes; {hint}")
-    for name, spec in recipe.curriculum.sets.items():
-        for key in spec.rules:
+    stricter = {f"curriculum.sets.{name}": spec.rules for name, spec in recipe.curriculum.sets.items()}
+    for name, keys in (*stricter.items(), ("finetune", recipe.finetune.rules)):
+        for key in keys:
             if key not in BY_KEY:
                 near = difflib.get_close_matches(key, BY_KEY, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"rules: {', '.join(BY_KEY)}."
-                raise RecipeError(f"curriculum.sets.{name}.rules has no rule '{key}'; {hint}")
+                raise RecipeError(f"{name}.rules has no rule '{key}'; {hint}")
 
 
 def column(table: pa.Table, name: str) -> Column:

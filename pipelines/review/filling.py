@@ -91,13 +91,19 @@ def _add(session: Any, queue: Queue, items: list[NewItem]) -> None:
             ))  # fmt: skip
 
 
-def rerank(reviews: Reviews, run: str, name: str, ranks: Mapping[str, tuple[float, float | None]]) -> int:
-    """Ask in another order: clip -> (rank, suitability). How many clips that are still asked about were moved."""
+def rerank(
+    reviews: Reviews, run: str, name: str, ranks: Mapping[str, tuple[float, float | None]], snapshot: str
+) -> int:
+    """Ask in another order: clip -> (rank, suitability). How many clips that are still asked about were moved.
+
+    snapshot: of the run, with the same clips as the queue's and their new scores.
+    """
     with reviews.writing() as session:
         wanted = sa.select(Queue).where(Queue.run == run, Queue.name == name)
         queue = session.scalars(wanted.with_for_update()).first()
         if queue is None:
             raise Missing(f"The run '{run}' has no queue '{name}'.")
+        queue.snapshot = queue.seen = snapshot
         moved = 0
         for item in session.scalars(sa.select(Item).where(Item.queue_id == queue.id)):
             if item.clip_id in ranks:

@@ -160,7 +160,7 @@ class ReviewQueue:
     def item(self, clip: str, person: str) -> Any:
         with self._reviews.reading() as session:
             queue = self._queue(session)
-            return self._view(session, queue, self._item(session, queue, clip), person, self._clock())
+            return self._views(session, queue, [self._item(session, queue, clip)], person, self._clock())[0]
 
     def decisions(self, offset: int, limit: int) -> tuple[int, list[DecisionView]]:
         """(how many there are, a page of them), the newest first, undone ones and undos among them."""
@@ -278,7 +278,7 @@ class ReviewQueue:
                 self._take(session, queue, item.id, person, now)
             session.flush()
             held = [*held, *more]
-        return [self._view(session, queue, item, person, now) for item in held]
+        return self._views(session, queue, held, person, now)
 
     def _held(self, session: Session, queue: Queue, person: str, now: float) -> list[Item]:
         return list(session.scalars(
@@ -297,15 +297,20 @@ class ReviewQueue:
             progress=self._progress(session, queue, now, made.person),
         )  # fmt: skip
 
-    def _view(self, session: Session, queue: Queue, item: Item, person: str, now: float) -> Any:
-        lease = session.get(Lease, (item.id, person))
+    def _views(self, session: Session, queue: Queue, items: Sequence[Item], person: str, now: float) -> list[Any]:
+        """Clips as the person sees them, in their order."""
+        ids = [item.id for item in items]
+        leases = session.scalars(sa.select(Lease).where(Lease.item_id.in_(ids), Lease.person == person))
+        until = {one.item_id: one.until for one in leases if one.until > now}
         mine = session.scalars(
             sa.select(Decision)
-            .where(Decision.item_id == item.id, Decision.person == person, Decision.verdict != "undo")
-            .order_by(Decision.number.desc()).limit(1)
-        ).first()  # fmt: skip
-        until = lease.until if lease is not None and lease.until > now else None
-        return item_view(queue, item, until, mine, _newest(session, item))
+            .where(Decision.item_id.in_(ids), Decision.person == person, Decision.verdict != "undo")
+            .order_by(Decision.number)
+        )  # fmt: skip
+        last = {one.item_id: one for one in mine}
+        newest = sa.select(sa.func.max(Caption.number)).where(Caption.item_id.in_(ids)).group_by(Caption.item_id)
+        captions = {one.item_id: one for one in session.scalars(sa.select(Caption).where(Caption.number.in_(newest)))}
+        return [item_view(queue, one, until.get(one.id), last.get(one.id), captions.get(one.id)) for one in items]
 
     def _write(
         self, session: Session, item: Item, person: str, id_: str, fields: dict[str, str], now: float, form: str

@@ -19,11 +19,12 @@ from rushes.curation.video.cut import CutClip, Cutter
 from rushes.curation.video.source import Source, fingerprint
 from rushes.pipelines.engine.pool import Failure
 from rushes.pipelines.stages.items import CutLease
-from rushes.pipelines.stages.job import LEASES_PER_WORKER, Job
+from rushes.pipelines.stages.job import Job
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.records import key_of
 
 CUT = "cutting kept clips"
+LEASES_PER_WORKER = 16  # cutting is divided at least so finely, so that workers end together
 LEASE_S = 300.0  # footage cut in one lease at most, seconds, but for the clips of one source in an object store
 CLIP_COLUMNS = ["clip_id", "source_id", "uri", "start_s", "end_s", "frames", "fps", "duration_s"]
 CUTS = pa.schema(
