@@ -145,16 +145,18 @@ class _Chunk:
         return end_s - begin_s >= CHUNK_S or self._frames >= CHUNK_FRAMES
 
     def add(self, found: _Observed, fields: list[pa.Field]) -> None:
-        self._parts.append(found.values)
+        rows = len(found.values[tracks.TIME])
+        if rows:
+            self._parts.append(found.values)
         self._stills += found.stills
         self._fields = fields
-        self._frames += len(found.values[tracks.TIME])
+        self._frames += rows
 
     def packed(self) -> tuple[int, bytes | None, list[dict[str, object]]]:
-        if not self._parts:
-            return 0, None, []
-        joined = {f.name: np.concatenate([part[f.name] for part in self._parts]) for f in self._fields}
         stills = [{"t_s": t_s, "jpeg": jpeg} for t_s, jpeg in self._stills]
+        if not self._parts:
+            return 0, None, stills
+        joined = {f.name: np.concatenate([part[f.name] for part in self._parts]) for f in self._fields}
         return self._frames, tracks.pack(joined, self._fields), stills
 
 
