@@ -25,7 +25,7 @@ from rushes.curation.names import wrong_name
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 2, "measure": 3, "look": 2, "content": 3, "cut": 3, "caption": 2}
+PART_VERSIONS = {"observe": 3, "measure": 4, "look": 3, "content": 3, "cut": 4, "caption": 2}
 
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 REASONS_MOST = 10  # a person picks them by single keys
@@ -93,6 +93,10 @@ class Visual(_thresholds("visual")):
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
     text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
     people: bool = knob(True, "look", "look for people (models.people says with what)")
+    rescue: Literal["crop", "reject"] = knob(
+        "crop", "judge", "crop: cut the clean rectangle inside borders and beside text; reject: such clips go"
+    )
+    rescue_min: float = knob(0.5, "judge", "least share of the picture that a crop beside text must leave", gt=0, le=1)
 
     @model_validator(mode="after")
     def _text_is_measured_far_enough(self) -> Visual:

@@ -28,6 +28,7 @@ from rushes.curation.manifest import ManifestError, Run, Snapshot
 from rushes.curation.recipe import Recipe
 from rushes.curation.sets import VALIDATION
 from rushes.curation.table import with_column
+from rushes.pipelines.view.near import text_vector
 from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.tables import query
 
@@ -150,11 +151,14 @@ def _frames(address: str) -> list[bytes]:
 # --- balance ----------------------------------------------------------------------------------------------------------
 
 
-def balanced(run: Run, recipe: Recipe, concepts: dict[str, dict[str, Any]], each: int | None = None) -> Step:
+def balanced(
+    run: Run, recipe: Recipe, concepts: dict[str, dict[str, Any]], each: int | None = None, weights: str | None = None
+) -> Step:
     """Publish the same number of candidates for each concept as sets/balanced, with a column `concept`.
 
     concepts: name -> {seeds: clip ids that people picked, text: words, where the vectors know any}; none: all
-    candidates are one concept. Raises ManifestError for a seed that is no candidate's.
+    candidates are one concept. weights: where those of the run's model lie, if not where its recipe says. Raises
+    ManifestError for a seed that is no candidate's.
     """
     each = each or recipe.finetune.per_concept
     table = run.table(CANDIDATES)
@@ -164,7 +168,7 @@ def balanced(run: Run, recipe: Recipe, concepts: dict[str, dict[str, Any]], each
             f"{run.root} has no candidates: loosen finetune.rules and run `rushes finetune candidates`."
         )
     if concepts:
-        found = balance(_concepts(run, concepts), _vectors(run, ids), each, recipe.finetune.near_min)
+        found = balance(_concepts(run, concepts, weights), _vectors(run, ids), each, recipe.finetune.near_min)
         named = {one.clip_id: one for one in found.chosen}
     else:
         found, named = Balance((), {}), dict.fromkeys(ids)
@@ -177,7 +181,7 @@ def balanced(run: Run, recipe: Recipe, concepts: dict[str, dict[str, Any]], each
     return Step(_republish(run, {BALANCED: table}), table.num_rows, notes)
 
 
-def _concepts(run: Run, concepts: dict[str, dict[str, Any]]) -> list[Concept]:
+def _concepts(run: Run, concepts: dict[str, dict[str, Any]], weights: str | None) -> list[Concept]:
     wanted = {seed for of in concepts.values() for seed in of.get("seeds") or ()}
     known = {clip_id: row for ids, rows in _vectors(run, wanted) for clip_id, row in zip(ids, rows, strict=True)}
     found = []
@@ -188,17 +192,11 @@ def _concepts(run: Run, concepts: dict[str, dict[str, Any]]) -> list[Concept]:
                 raise ManifestError(f"The concept '{name}' names the clip {seed}, of which {run.root} has no vector.")
         vectors = [known[seed] for seed in seeds]
         if of.get("text"):
-            vectors.append(_text_vector(run, of["text"]))
+            vectors.append(unit(np.asarray(text_vector(run, of["text"], weights), np.float32)[None])[0])
         if not vectors:
             raise ManifestError(f"The concept '{name}' has neither seeds nor a text: give it one.")
         found.append(Concept(name, seeds, np.stack(vectors)))
     return found
-
-
-def _text_vector(run: Run, text: str) -> np.ndarray:
-    from rushes.pipelines.view import near
-
-    return unit(np.asarray(near._text(run, text), np.float32)[None])[0]
 
 
 def _vectors(run: Run, wanted: set[str]) -> Iterable[tuple[list[str], np.ndarray]]:

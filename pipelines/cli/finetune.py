@@ -82,6 +82,7 @@ def balance(
     ] = None,
     each: Annotated[int | None, typer.Option("--each", "-n", min=1, help="Clips per concept.")] = None,
     draft: Annotated[bool, typer.Option("--draft", help="The recipe's captioning model drafts the captions.")] = False,
+    weights: Annotated[str | None, typer.Option("--weights", help="Where the weights of the run's model lie.")] = None,
     queue: Queue = "finetune",
     reviews: ReviewsUrl = None,
     set_: Set = None,
@@ -96,7 +97,7 @@ def balance(
 
         found, recipe = opened(run, set_)
         store, name = reviews_of(run, reviews)
-        step = balanced(found, recipe, read_concepts(concepts), each)
+        step = balanced(found, recipe, read_concepts(concepts), each, weights)
         filled = fill_queue(step.run, recipe, store, name, queue, drafter(step.run, recipe) if draft else None)
         console.print(f"{step.rows} clips in sets/balanced of {run}", highlight=False)
         say(step.notes)

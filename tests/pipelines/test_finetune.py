@@ -157,6 +157,9 @@ def test_seeds_make_concepts_and_one_that_is_unknown_is_told(run, tmp_path):
     path.write_text("one: {seeds: [nowhere]}\n")
     with pytest.raises(ManifestError, match="names the clip nowhere"):
         CliRunner().invoke(app, ["finetune", "balance", run.root, "--concepts", str(path)], catch_exceptions=False)
+    path.write_text("one: {text: 'a person running'}\n")
+    with pytest.raises(ManifestError, match="know no words"):
+        CliRunner().invoke(app, ["finetune", "balance", run.root, "--concepts", str(path)], catch_exceptions=False)
     path.write_text("one: [nowhere]\n")
     done = CliRunner().invoke(app, ["finetune", "balance", run.root, "--concepts", str(path)])
     assert done.exit_code == 2

@@ -26,7 +26,7 @@ def trims(folder, rate: str, suffix: str, count: int, seed: int) -> tuple[int, i
     ends = np.append(shown, shown[-1] + 1 / 30)
     row = {"clip_id": "whole", "start_s": ends[begin] - ends[0], "end_s": ends[stop] - ends[0], "frames": stop - begin,
            "fps": source.fps}  # fmt: skip
-    cutter = Cutter(QUICK, "test", str(folder))
+    cutter = Cutter(QUICK, f"{rate}{suffix}", str(folder))
     whole = cutter(source, [row])["whole"]
     assert not isinstance(whole, str), whole
     times = frame_times(str(folder / whole.media))
