@@ -1,6 +1,6 @@
 """Yardsticks of content: scikit-learn on the same vectors, and a small new run against a large published one.
 
-`python -m tests.bench.content_yardsticks sklearn CLIPS FOLDER`, `... against NEW OLD FOLDER`.
+`python -m tests.bench.content_yardsticks sklearn CLIPS FOLDER`, `... against NEW OLD FOLDER`, `... grown OLD NEW FOLDER`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,45 @@ def against(new: int, old: int, folder: Path) -> dict:
             "wall_s": time.perf_counter() - wall}  # fmt: skip
 
 
+def grown(old: int, new: int, folder: Path) -> dict:
+    """Shares of the `old` clips whose fate or probability changes when `new` more are added, with content.join and without.
+
+    moved: mean change of the probability; changed: clips kept before and not after, or the other way round.
+    """
+    from rushes.curation import manifest
+    from rushes.curation.decide import decide_all
+    from rushes.curation.recipe import build
+
+    def measured(table: pa.Table, name: str, **content) -> tuple[pa.Table, pa.Table, np.ndarray, np.ndarray]:
+        recipe = build({**RULES_OFF, "content": content})
+        found, concepts = measure_table(table.select(["clip_id", "semantic", "copy"]), str(folder / name), recipe)
+        for column in found.column_names[1:]:
+            table = table.append_column(column, found[column])
+        decisions, _ = decide_all(table, recipe)
+        return table, concepts, decisions.kept, decisions.keep_prob
+
+    from rushes.curation.content import measure_table
+
+    one_thread()
+    uris = vectors.write(folder / f"shards-{old + new}", old + new, 2)
+    both = pa.concat_tables([pq.read_table(uri) for uri in uris])
+    table, concepts, kept, prob = measured(both.slice(0, old), "first")
+    rows = table.select(["clip_id", "cluster_id"]).append_column("kept", pa.array(kept))
+    manifest.publish(str(folder / "run"), {"clips": rows, "concepts": concepts}, {})
+    found = {"old": old, "new": new, "kept": float(kept.mean())}
+    for name, content in (("join", {"join": str(folder / "run")}), ("fresh", {})):
+        more, _, again, after = measured(both, name, **content)
+        open_ = ~np.isnan(prob) & ~np.isnan(after[:old])  # neither is the copy of another
+        found[f"{name} changed"] = float((again[:old] != kept).mean())
+        found[f"{name} moved"] = float(np.abs(after[:old] - prob)[open_].mean())
+        found[f"{name} relabelled"] = float(
+            (more["cluster_id"].to_numpy()[:old] != table["cluster_id"].to_numpy()).mean()
+        )
+        found[f"{name} drawn otherwise"] = float((again[:old] != kept)[open_].mean())
+    return found
+
+
 if __name__ == "__main__":
     what, *numbers, place = sys.argv[1:]
-    found = {"sklearn": sklearn, "against": against}[what](*map(int, numbers), Path(place))
+    found = {"sklearn": sklearn, "against": against, "grown": grown}[what](*map(int, numbers), Path(place))
     print(json.dumps({key: round(value, 4) for key, value in found.items()}), flush=True)
