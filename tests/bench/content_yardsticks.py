@@ -1,6 +1,7 @@
 """Yardsticks of content: scikit-learn on the same vectors, and a small new run against a large published one.
 
-`python -m tests.bench.content_yardsticks sklearn CLIPS FOLDER`, `... against NEW OLD FOLDER`, `... grown OLD NEW FOLDER`.
+`python -m tests.bench.content_yardsticks sklearn CLIPS FOLDER`, `... against NEW OLD FOLDER`, `... grown OLD NEW
+FOLDER`.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def against(new: int, old: int, folder: Path) -> dict:
 
 
 def grown(old: int, new: int, folder: Path) -> dict:
-    """Shares of the `old` clips whose fate or probability changes when `new` more are added, with content.join and without.
+    """Shares of the `old` clips whose fate or probability changes when `new` are added, with content.join and without.
 
     moved: mean change of the probability; changed: clips kept before and not after, or the other way round.
     """
