@@ -31,7 +31,7 @@ from rushes.curation.content.concepts import (
 )
 from rushes.curation.content.grid import centres_of
 from rushes.curation.content.growing import Limits, grown
-from rushes.curation.content.published import Published, concepts_of, matched, open_published
+from rushes.curation.content.published import Published, check, concepts_of, matched, open_published
 from rushes.curation.content.shards import Part, Shard, batches, opened, parts_of, prepare, sample, widths
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
@@ -86,6 +86,7 @@ class _Content:
         self.key = arrays.key_of([part.key for part in self.parts], recipe.part_hash("content"))
 
     def measure(self) -> list[str]:
+        check(self.recipe)
         published = [open_published(root, self.width["copy"]) for root in self.content.against]
         self.joined = None if self.content.join is None else concepts_of(self.content.join, self.width["semantic"])
         snapshots = [run.snapshot for run in [*published, *(self.joined or ())[:1]]]

@@ -18,6 +18,7 @@ from rushes.curation.content import measure, measure_table, pairs
 from rushes.curation.content.cells import fit, probe
 from rushes.curation.content.concepts import merged
 from rushes.curation.content.grid import GRID, lengths, nearest, on_grid
+from rushes.curation.content.published import check
 from rushes.curation.manifest import ManifestError
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -232,11 +233,15 @@ def test_a_row_goes_to_its_nearest_cell_first_and_to_no_cell_twice():
 def test_groups_and_concepts_are_the_same_for_any_order_shards_and_workers(tmp_path):
     rng = np.random.default_rng(3)
     table = clips(groups(250, 6, noise=0.25), rng.normal(size=(1500, 12)) + 2 * groups(30, 50, dim=12))
-    first = measured(table, tmp_path / "one", clusters=60)
-    for workers in (2, 7):
+    first = measured(table, tmp_path / "one", clusters=60, semantic_threshold=0.97)
+    for column in ("copy_group", "semantic_group", "cluster_id"):
+        assert len({row[column] for row in first.values()}) > 20, column
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rushes.curation.content", "scipy.sparse.csgraph", "pyarrow.parquet"])
+    for workers in (1, 2, 7):
         mixed = table.take(pa.array(rng.permutation(table.num_rows)))
-        with multiprocessing.get_context("spawn").Pool(min(workers, 2)) as pool:
-            again = measured(mixed, tmp_path / f"{workers}", workers, pool.imap, clusters=60)
+        with context.Pool(workers) as pool:
+            again = measured(mixed, tmp_path / f"{workers}", workers, pool.imap, clusters=60, semantic_threshold=0.97)
         assert again == first
 
 
@@ -292,10 +297,11 @@ def test_of_clips_alike_in_content_the_one_furthest_from_its_centre_leads(tmp_pa
 # --- growing a set -----------------------------------------------------------------------------------------
 
 
-def published(folder: Path, table: pa.Table, kept: np.ndarray, **content) -> str:
-    """A run of these clips with their concepts."""
+def published(folder: Path, table: pa.Table, kept: np.ndarray, models: list[str] | None = None, **content) -> str:
+    """A run of these clips with their concepts; models: which of them made the vectors."""
     _, concepts = measure_table(table, str(folder / "work"), recipe(**content))
     rows = pa.table({"clip_id": table["clip_id"], "kept": pa.array(kept, pa.bool_())})
+    rows = rows.append_column("look_models", pa.array([None, *[models] * (len(rows) - 1)], pa.list_(pa.string())))
     manifest.publish(str(folder), {"clips": rows, "embeddings": table, "concepts": concepts}, {})
     return str(folder)
 
@@ -307,6 +313,23 @@ def test_what_an_older_run_keeps_is_found_again_and_what_it_dropped_is_not(tmp_p
     found = list(measured(clips(new), tmp_path / "new", shards=2, against=[run]).values())
     assert [row["published_copy"] for row in found[:10:2]] == [f"{run}#old-{i}" for i in range(0, 10, 2)]
     assert all(row["published_copy"] is None for row in [*found[1:10:2], *found[10:]])
+
+
+def test_an_older_run_by_another_model_of_the_same_width_is_refused_before_anything_is_compared(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(6, 8))
+    run = published(tmp_path / "old", clips(rows), np.ones(6, bool), models=["copy: sscd@12", "semantic: ViT-X/one"])
+    for content, said in (
+        (dict(against=[run]), r"content.against, holds 'copy' vectors by sscd@12, and this recipe .* measured-edges"),
+        (dict(join=run), r"content.join, holds 'semantic' vectors by ViT-X/one, and this recipe .* measured-colour"),
+    ):
+        with pytest.raises(ManifestError, match=said):
+            check(recipe(**content))
+        with pytest.raises(ManifestError, match=said):
+            measured(clips(rows), tmp_path / "new", **content)
+    same = recipes.build(
+        {"content": {"join": run}, "models": {"semantic": "clip", "clip": "ViT-X", "clip_weights": "one"}}
+    )
+    check(same)
 
 
 def test_an_older_run_of_another_width_or_without_vectors_is_a_sentence(tmp_path):
