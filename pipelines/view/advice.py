@@ -110,9 +110,12 @@ def _alone(run: Run, recipe: Recipe) -> tuple[str, list[Any]]:
 
 
 def _value(rule: rules.Rule) -> str:
-    """A rule's column in SQL; null where it is no number."""
+    """A rule's column in SQL; null where it is no finite number.
+
+    isnan is never true of a Parquet column: its statistics leave NaN out, and DuckDB 2.0 believes them.
+    """
     column = f"({quoted(rule.column)})::DOUBLE"
-    return f"CASE WHEN NOT isnan({column}) THEN {column} END"
+    return f"CASE WHEN isfinite({column}) THEN {column} END"
 
 
 def _passes(rule: rules.Rule) -> str:

@@ -19,7 +19,7 @@ from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import BY_NAME, Signal, charted
 from rushes.pipelines.view.clips import quoted
-from rushes.pipelines.view.histograms import TAIL, range_of, thresholds
+from rushes.pipelines.view.histograms import TAIL, drawn_range, thresholds
 from rushes.pipelines.view.tables import records, schema_of
 from rushes.pipelines.view.words import number, reason
 
@@ -149,7 +149,7 @@ def histogram(
     lines = [dict(line) for line in [*base, *sets]]
     if not total:
         return {"total": 0, "bars": [], "lines": lines, "failing": [], "x_ticks": [], "y_ticks": []}
-    low, high = range_of(facts, [line["value"] for line in lines])
+    low, high = drawn_range(facts, [line["value"] for line in lines])
     counted = whole and high - low < BINS
     if counted:
         edges = np.arange(np.floor(low), max(np.floor(high), np.floor(low) + COUNTED_LEAST) + 2) - 0.5
