@@ -87,7 +87,7 @@ def test_advice_and_charts_are_counted_by_the_data_base_and_read_no_column_whole
 def test_values_that_are_no_numbers_fail_the_rule_that_asks_for_them(run, tmp_path):
     table = run.table("clips")
     odd = table["vmaf_motion"].to_pylist()
-    odd[::3] = [float("nan")] * len(odd[::3])
+    odd[100:] = [float("nan")] * len(odd[100:])
     table = table.set_column(table.column_names.index("vmaf_motion"), "vmaf_motion", pa.array(odd, pa.float32()))
     rejected = pa.array(rules.judge(table, recipe_of(run)), pa.string())
     table = table.set_column(table.column_names.index("rejected_by"), "rejected_by", rejected)
