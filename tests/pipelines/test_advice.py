@@ -94,7 +94,7 @@ def test_values_that_are_no_numbers_fail_the_rule_that_asks_for_them(run, tmp_pa
     table = table.set_column(table.column_names.index("kept"), "kept", pc.is_null(rejected))
     made = publish(str(tmp_path), {"sources": run.table("sources"), "clips": table}, {"recipe": run.record["recipe"]})
     first = advise(made, recipe_of(run))[0]
-    assert first.rule == "visual.sharpness_min" and len(first.changes) == 1  # there is no value for half of them
+    assert first.rule == "visual.sharpness_min" and first.rejected > 400
     looser = build(recipe_of(run).model_dump(mode="json"), [first.changes[-1].setting])
     new = passing(table, looser) & ~passing(table, recipe_of(run))
     assert first.changes[-1].clips - first.changes[-1].unseen == new.sum()
