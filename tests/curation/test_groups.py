@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from rushes.curation import manifest, storage
 from rushes.curation import recipe as recipes
-from rushes.curation.content import measure, measure_table, pairs
+from rushes.curation.content import arrays, measure, measure_table, pairs
 from rushes.curation.content.cells import fit, probe
 from rushes.curation.content.concepts import merged
 from rushes.curation.content.grid import GRID, lengths, nearest, on_grid
+from rushes.curation.content.leaders import Graph, leaders
 from rushes.curation.content.published import check
 from rushes.curation.manifest import ManifestError
 
@@ -111,6 +113,16 @@ def greedy(rows: np.ndarray, order: np.ndarray, threshold: float) -> list[int]:
     return leader
 
 
+def led_by(near: np.ndarray, same: np.ndarray, files: int) -> tuple[np.ndarray, np.ndarray]:
+    """The leaders of pairs that lie in so many files, some of them in two."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"{folder}/near-{i}.npy" for i in range(files)]
+        for i, name in enumerate(names):
+            arrays.save(name, near[(np.arange(len(near)) % files == i) | (np.arange(len(near)) % 5 == 0)])
+        graph = Graph(tuple(names), same, folder, "test")
+        return leaders(graph, graph.nodes(map), map)
+
+
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.integers(1, 70), st.sampled_from([0.3, 0.7, 0.95]))
 def test_groups_agree_with_comparing_every_pair(seed, n, threshold):
@@ -119,7 +131,7 @@ def test_groups_agree_with_comparing_every_pair(seed, n, threshold):
     cells = fit(rows, 1)
     entries, of, same = pairs.scatter(rows, names, cells)
     near, drawn = pairs.pairs(entries, rows[of], threshold)
-    members, led = pairs.leaders(near, np.concatenate([same, drawn]))
+    members, led = led_by(near, np.concatenate([same, drawn]), files=1 + seed % 3)
     found = dict(zip(members.tolist(), led.tolist()))
     wanted = greedy(rows, np.argsort(names), threshold)
     for row, leader in enumerate(wanted):
@@ -150,7 +162,7 @@ def test_copies_are_found_across_cells_as_comparing_all_pairs_finds_them():
 
 def test_nothing_chains_and_a_follower_names_the_leader_it_is_most_like():
     some = np.array([(1, 2, 0.95), (2, 3, 0.96), (3, 4, 0.99), (1, 4, 0.91)], pairs.PAIR)
-    members, led = pairs.leaders(some, np.empty(0, pairs.PAIR))
+    members, led = led_by(some, np.empty(0, pairs.PAIR), files=2)
     assert dict(zip(members.tolist(), led.tolist())) == {1: 1, 2: 1, 3: 3, 4: 3}
 
 
