@@ -34,6 +34,7 @@ RULES_OFF = {
     "motion": {"slideshow_max": None, "static_max": None, "vmaf_min": None, "mv_min": None, "mv_max": None,
                "shots_per_s_max": None},
     "scenes": {"duration_min_s": None},
+    "content": {"copy_threshold": 0.9},  # what `vectors` plants its copies for
 }  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def grown(old: int, new: int, folder: Path) -> dict:
     from rushes.curation.recipe import build
 
     def measured(table: pa.Table, name: str, **content) -> tuple[pa.Table, pa.Table, np.ndarray, np.ndarray]:
-        recipe = build({**RULES_OFF, "content": content})
+        recipe = build({**RULES_OFF, "content": {**RULES_OFF["content"], **content}})
         found, concepts = measure_table(table.select(["clip_id", "semantic", "copy"]), str(folder / name), recipe)
         for column in found.column_names[1:]:
             table = table.append_column(column, found[column])
