@@ -60,7 +60,12 @@ def check(recipe: Recipe) -> None:
     if content.join is not None:
         named.append((content.join, "semantic", "content.join"))
     for root, column, key in named:
-        run = open_run(root)
+        try:
+            run = open_run(root)
+        except ManifestError as error:
+            raise ManifestError(f"{key}: {error}") from error
+        if key == "content.against" and "embeddings" not in run.tables:
+            raise ManifestError(f"{root}, named by {key}, has no table 'embeddings' to compare with; leave it out.")
         theirs = made_by(run, column)
         if theirs is not None and theirs != models[column]:
             raise ManifestError(

@@ -344,6 +344,17 @@ def test_an_older_run_by_another_model_of_the_same_width_is_refused_before_anyth
     check(same)
 
 
+@pytest.mark.parametrize("key", ["against", "join"])
+def test_an_older_run_that_is_none_is_named_with_its_key(tmp_path, key):
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(ManifestError, match=rf"content.{key}: .*nowhere holds no published run"):
+        check(recipe(**{key: [nowhere] if key == "against" else nowhere}))
+    rows = pa.table({"clip_id": ["a"], "kept": [True]})
+    bare = manifest.publish(str(tmp_path / "bare"), {"clips": rows}, {}).root
+    with pytest.raises(ManifestError, match=rf"named by content.{key}, has no table"):
+        check(recipe(**{key: [bare] if key == "against" else bare}))
+
+
 def test_an_older_run_of_another_width_or_without_vectors_is_a_sentence(tmp_path):
     run = published(tmp_path / "old", clips(np.ones((4, 8))), np.ones(4, bool))
     with pytest.raises(ManifestError, match="vectors of 8 numbers, and this run's have 16"):
