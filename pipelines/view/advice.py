@@ -10,7 +10,7 @@ from rushes.curation import recipe as recipes
 from rushes.curation import rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe, RecipeError
-from rushes.pipelines.view.clips import known, quoted
+from rushes.pipelines.view.clips import quoted
 from rushes.pipelines.view.tables import records, schema_of
 from rushes.pipelines.view.words import hours, needs
 
@@ -58,6 +58,9 @@ def advise(run: Run, recipe: Recipe) -> list[Advice]:
     What a rule costs are the clips that fail it and no other: loosening it brings those and nobody else. The looser
     value is the one at which half of them pass. Duplicates and the sampling come after that and are not foreseen.
     """
+    (some,) = records(run, "SELECT count(rejected_by) AS n FROM {clips}")
+    if not some["n"]:
+        return []
     alone, values = _alone(run, recipe)
     rejected = f"(SELECT *, {alone} AS alone FROM {{clips}} WHERE rejected_by IS NOT NULL)"
     counted = records(
@@ -102,7 +105,10 @@ def _alone(run: Run, recipe: Recipe) -> tuple[str, list[Any]]:
     """SQL and its parameters: whether a clip fails one rule only; what models have yet to say counts as passed."""
     schema, terms, values = schema_of(run, "clips"), ["0"], []
     for rule, threshold in rules.active(recipe):
-        known(rule.column, schema)
+        if rule.column not in schema.names and rule.column not in rules.DERIVED:
+            raise RecipeError(
+                f"A rule asks for the column '{rule.column}', which no meter of {run.root} wrote: curate it again."
+            )
         unseen = " AND aesthetic IS NOT NULL" if rule.phase == "look" else ""
         terms.append(f"(NOT {_passes(rule)}{unseen})::INT")
         values.append(float(threshold))
