@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rushes.curation import recipe as recipes
-from rushes.curation import rules
+from rushes.curation import rescue, rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.pipelines.view.clips import quoted
@@ -15,6 +15,14 @@ from rushes.pipelines.view.tables import records, schema_of
 from rushes.pipelines.view.words import hours, needs
 
 RULES_NAMED = 2
+SIDES = "coalesce(crop_width, width), coalesce(crop_height, height)"
+#: Columns of which a clip's crop leaves something out, in SQL.
+CROPPED = {
+    "border_frac": f"CASE WHEN contains(crop_for, '{rescue.BORDER}') THEN 0 ELSE border_frac END",
+    "text_score": f"CASE WHEN contains(crop_for, '{rescue.TEXT}') THEN 0 ELSE text_score END",
+    "size": f"least({SIDES})",
+    "aspect": f"greatest({SIDES}) / least({SIDES})::DOUBLE",
+}
 DIGITS = 3  # significant digits of a threshold that is proposed
 #: Rules of the content stage and the value that switches each off; what they reject passes all rules before them.
 SWITCHES = {
@@ -116,11 +124,11 @@ def _alone(run: Run, recipe: Recipe) -> tuple[str, list[Any]]:
 
 
 def _value(rule: rules.Rule) -> str:
-    """A rule's column in SQL; null where it is no finite number.
+    """A rule's column in SQL, as it is judged (`rules.judged`); null where it is no finite number.
 
     isnan is never true of a Parquet column: its statistics leave NaN out, and DuckDB 2.0 believes them.
     """
-    column = f"({quoted(rule.column)})::DOUBLE"
+    column = f"({CROPPED.get(rule.column, quoted(rule.column))})::DOUBLE"
     return f"CASE WHEN isfinite({column}) THEN {column} END"
 
 
