@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from rushes.curation import manifest, rules, scenes_learned
+from rushes.curation.content.published import check as check_published
 from rushes.curation.manifest import ManifestError
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
@@ -30,6 +31,7 @@ def check(
         raise RecipeError(f"Recipe key 'formats': {wrong}.")
     uris = list_inputs(inputs, column=column, limit=limit)
     check_captioning(recipe)
+    check_published(recipe)
     check_output(root)
     return uris
 
