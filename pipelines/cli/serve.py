@@ -40,7 +40,7 @@ def serve(
     rate: Annotated[float, typer.Option(help="Requests a second that one person may send.", min=1)] = 2_000,
     jobs: Annotated[int, typer.Option(help="Jobs that run at once.", min=1)] = 1,
 ) -> None:
-    """Serve runs and jobs by HTTP: /api/v1, described at /api/v1/openapi.json.
+    """Serve the studio in a browser, and runs and jobs by HTTP: /api/v1, described at /api/v1/openapi.json.
 
     Example:  rushes serve runs --root /footage
     """
@@ -70,7 +70,7 @@ def serve(
         app = create_app(chosen)
     except (ServiceError, AccessError, ReviewError) as error:
         fail(str(error))
-    console.print(f"Serving {chosen.runs} at http://{host}:{port}/api/v1", highlight=False, soft_wrap=True)
+    console.print(f"Serving {chosen.runs} at http://{host}:{port} (API: /api/v1)", highlight=False, soft_wrap=True)
     uvicorn.run(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=3, h11_max_incomplete_event_size=64 * 1024, backlog=2048,
