@@ -77,6 +77,7 @@ def studio(tmp_path_factory) -> Iterator[Studio]:
     uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve`")
     folder = tmp_path_factory.mktemp("studio")
     run = make_run(folder / "runs" / "films", stills=film_stills(8))
+    make_run(folder / "runs" / "moved", seed=2)
     (folder / "runs" / "films" / "media").mkdir()
     made = {name: folder / f"{name}.mp4" for name in RATES}
     for name, path in made.items():

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "images"
-COLOURS = 128  # of a picture's palette: some of a hundred kilobytes each
+COLOURS = 256  # of a picture's palette
 WIDE, NARROW = (1280, 860), (390, 844)
 
 
@@ -43,7 +43,7 @@ def main(address: str, queue: str, comparison: str) -> None:
 
 def _small(png: bytes) -> Image.Image:
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    return picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return picture.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
 
 
 if __name__ == "__main__":

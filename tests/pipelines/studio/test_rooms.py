@@ -73,19 +73,19 @@ def test_a_threshold_is_moved_by_key_and_counts_pictures_and_address_follow(page
 
 
 def test_publishing_over_anothers_snapshot_is_refused_with_what_to_do(page, studio):
-    page.goto("/look/films?set=motion.vmaf_min%3D2.5")
+    page.goto("/look/moved?set=motion.vmaf_min%3D2.5")
     page.wait_for_selector(".big")
-    run = manifest.open_run(studio.run.root)
+    run = manifest.open_run(str(studio.folder / "runs" / "moved"))
     other = judge(run, recipe_for_judging(run, None, ["motion.vmaf_min=2.2"]), run.root)
-    page.get_by_role("button", name="Publish").click()
+    page.get_by_role("button", name="Publish", exact=True).click()
     page.wait_for_selector(".warning")
     assert "published meanwhile" in page.locator(".warning").inner_text()
-    assert manifest.open_run(studio.run.root).snapshot == other.snapshot
+    assert manifest.open_run(run.root).snapshot == other.snapshot
     page.get_by_role("button", name=f"Look at {other.snapshot}").click()
-    page.wait_for_selector(".big")
-    page.get_by_role("button", name="Publish").click()
+    page.wait_for_function("() => !document.querySelector('.warning')")
+    page.get_by_role("button", name="Publish", exact=True).click()
     page.wait_for_function("() => document.getElementById('said').innerText.startsWith('Published as')")
-    assert manifest.open_run(studio.run.root).record["recipe"]["resolved"]["motion"]["vmaf_min"] == 2.5
+    assert manifest.open_run(run.root).record["recipe"]["resolved"]["motion"]["vmaf_min"] == 2.5
 
 
 def test_one_clips_page_tells_its_rules(page, studio):
