@@ -43,8 +43,8 @@ const because = (story) => {
 
 function rules(story) {
   const marks = { pass: "✓", fail: "✗", "not measured": "?", "not reached": "·" };
-  return h("section", { class: "card", "aria-labelledby": "rules-title" }, h("h2", { id: "rules-title" }, "Rules"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Rules" }, h("table", { class: "rules" },
-    h("thead", {}, h("tr", {}, ["", "rule", "value", "needs"].map((text) => h("th", { scope: "col" }, text)))),
+  return h("section", { class: "card", "aria-labelledby": "rules-title" }, h("h2", { id: "rules-title" }, "Rules"), h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "All rules" }, h("table", { class: "rules" },
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "unseen" }, "verdict")), ["rule", "value", "needs"].map((text) => h("th", { scope: "col" }, text)))),
     h("tbody", {}, story.rules.map((rule) => h("tr", { class: rule.verdict.replace(" ", "-") },
       h("td", { title: rule.verdict }, h("span", { "aria-hidden": "true" }, marks[rule.verdict]), h("span", { class: "unseen" }, rule.verdict)), h("td", {}, breaking(rule.rule)), h("td", {}, rule.value), h("td", { class: "muted" }, breaking(rule.needs))))))));
 }
