@@ -11,7 +11,7 @@ const RATES = [0.25, 0.5, 1, 2, 4];
 export class Film {
   /** media: its address. frames: that of its frames' times. begin: the frame that is shown first. */
   constructor(media, frames, begin = 0, stop = null) {
-    Object.assign(this, { frame: begin, begin, stop, target: null, wanted: null, underWay: null, watchdog: 0, rate: 1, times: null, end: 0, listeners: new Set(), shown: false });
+    Object.assign(this, { frame: begin, begin, stop, target: null, sought: null, wanted: null, underWay: null, watchdog: 0, rate: 1, times: null, end: 0, listeners: new Set(), shown: false });
     this.video = h("video", { src: media, muted: true, playsinline: true, preload: "auto", tabindex: -1, "aria-label": "The clip" });
     this.ready = get(frames).then((found) => {
       this.times = found.times_s;
@@ -21,7 +21,8 @@ export class Film {
     });
     this.watch = (now, shown) => {
       const at = this.times ? this.at(shown.mediaTime) : 0;
-      if (this.times && (this.target === null || this.target === at)) {
+      const still = this.video.paused && this.sought !== null;
+      if (this.times && (still ? at === this.sought : this.target === null || this.target === at)) {
         this.target = null;
         this.frame = at;
         if (!this.video.paused && (this.frame >= this.stop - 1 || this.frame < this.begin)) this.turn();
@@ -70,8 +71,15 @@ export class Film {
   arrived() {
     clearTimeout(this.watchdog);
     this.underWay = null;
-    if (this.wanted !== null) this.leave();
-    else if (!this.video.paused) this.target = null;
+    if (this.wanted !== null) return this.leave();
+    if (!this.video.paused) { this.target = null; return; }
+    const { target } = this; // a picture that was shown already is not told again: the seek's end is as good
+    requestAnimationFrame(() => requestAnimationFrame(() => { if (this.target === target && this.underWay === null) this.settle(); }));
+  }
+
+  settle() {
+    this.target = null;
+    for (const listener of this.listeners) listener(this.frame, performance.now());
   }
 
   again() {
@@ -84,7 +92,7 @@ export class Film {
 
   seek(frame) {
     if (!this.times) return;
-    this.frame = this.target = Math.max(0, Math.min(this.count - 1, frame));
+    this.frame = this.target = this.sought = Math.max(0, Math.min(this.count - 1, frame));
     this.goTo(this.middle(this.frame));
     for (const listener of this.listeners) listener(this.frame, performance.now());
   }
@@ -95,6 +103,7 @@ export class Film {
   }
 
   async play() {
+    this.sought = null;
     if (!this.underWay) this.target = null;
     try { await this.video.play(); } catch (error) { if (error.name !== "AbortError" && error.name !== "NotAllowedError") throw error; }
   }

@@ -42,6 +42,8 @@ def test_two_hundred_frames_are_marked_exactly_over_rates(page, studio):
     for _ in range(25):
         page.wait_for_selector(".time.exact")
         clip = page.locator(".head code").inner_text()
+        page.keyboard.press(",")  # pauses
+        at_rest(page)
         for _ in range(4):
             for key in "io":
                 wanted = draws.randrange(1, FRAMES - 1)
