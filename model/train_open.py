@@ -15,13 +15,15 @@ from torch import Tensor
 from rushes.model import checkpoint as checkpoints
 from rushes.model.data import Batch
 from rushes.model.flow import PROCESSES
-from rushes.model.loop import Say, Session, Trained, stop_on_signal
+from rushes.model.frozen import load_tae
+from rushes.model.loop import Say, Session, stop_on_signal
 from rushes.model.open_weights import OpenDiT, load_open_dit
 from rushes.model.parallel import Place, average_gradients, joined
 from rushes.model.stages import take_over
 from rushes.model.steps import Backward, dit_backward, dit_validation, preparation
-from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, load_tae, loader_of
+from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, loader_of
 from rushes.model.train_recipe import Parallel, TrainRecipe, TrainRecipeError
+from rushes.model.trained import Trained
 
 
 def train_lora(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, say: Say = print) -> bool:
@@ -68,7 +70,7 @@ def _check(recipe: TrainRecipe) -> None:
 def _model(recipe: TrainRecipe, place: Place, widths: dict[str, int]) -> OpenDiT:
     """The transformer with fresh adapters. Raises TrainRecipeError where the text features do not fit it."""
     model = load_open_dit(recipe.open_transformer, recipe.lora.rank, recipe.lora.alpha, place.device)
-    (name, width), wanted = next(iter(widths.items())), model.source.get("text_dim")
+    (name, width), wanted = next(iter(widths.items())), model.text_width
     if wanted not in (None, width):
         raise TrainRecipeError(
             f"{recipe.open_transformer} reads text features of width {wanted}, and '{name}' makes {width}: name the "

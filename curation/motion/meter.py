@@ -17,7 +17,7 @@ from rushes.curation.motion.vectors import (
     Flow,
     field_of,
     fit_camera,
-    mean_lengths,
+    mean_motion,
 )
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
@@ -32,20 +32,24 @@ FLOW_AFTER_S = 2.0  # vectors are not expected where none came for so long, seco
 FLOW_SIDE_MIN = 16  # optical flow needs pictures of at least this side, pixels
 SLIDESHOW_AROUND_S = 20.0  # footage around a clip that is searched for stills and jumps, seconds
 SLIDESHOW_JUMPS = 2  # so many jumps between stills make a slideshow
-COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score", "camera_motion", "camera_motion_conf")
+SHAKE_PER_S = 25.0  # shake is a change of the shift from one frame to the next at this rate, whatever the file's
+SHAKE_TRIMMED = 0.1  # share of the largest changes that is left out: a jerk is no shaking
+COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score", "camera_motion", "camera_motion_conf", "shake")
 
 
 class MotionMeter:
     """A clip at too low a frame rate, or of a single frame, is unmeasured, never "no motion".
 
     vmaf: change of the blurred small luma, grey levels. vector_length: pixels per frame at 720 lines. from_flow: 1
-    where that is from optical flow. camera: the fitted step (vectors.CAMERA) of some frames a second.
+    where that is from optical flow. shift: the scene's median displacement (right, down), in the same unit. camera:
+    the fitted step (vectors.CAMERA) of some frames a second.
     """
 
     tracks = (
         pa.field("vmaf", pa.float32()),
         pa.field("vector_length", pa.float32()),
         pa.field("from_flow", pa.uint8()),
+        pa.field("shift", pa.list_(pa.float32(), 2)),
         pa.field("camera", pa.list_(pa.float32(), len(CAMERA))),
     )
 
@@ -66,9 +70,10 @@ class MotionMeter:
             "vmaf": self._vmaf(batch.luma),
             "vector_length": np.full(count, np.nan, np.float32),
             "from_flow": np.zeros(count, np.uint8),
+            "shift": np.full((count, 2), np.nan, np.float32),
             "camera": np.full((count, len(CAMERA)), np.nan, np.float32),
         }
-        lengths = mean_lengths(batch.vectors) * self._to_reference
+        lengths, shifts = (values * self._to_reference for values in mean_motion(batch.vectors))
         fitted, flowing = batch.every(self._camera_every), batch.every(self._flow_every)
         for place, vectors in enumerate(batch.vectors):
             time_s = batch.time_s[place]
@@ -76,6 +81,7 @@ class MotionMeter:
                 self._vectors_s = time_s
                 reach = self._since_anchor
                 found["vector_length"][place] = lengths[place] / reach
+                found["shift"][place] = shifts[place] / reach
                 if fitted[place]:
                     self._fit(found, place, field_of(vectors, self._info.width, self._info.height, reach))
             elif flowing[place] and time_s - self._vectors_s > FLOW_AFTER_S:
@@ -103,6 +109,9 @@ class MotionMeter:
         length, field = self._flow.measure(before, luma[place])
         found["vector_length"][place] = length * self._info.factor * self._to_reference
         found["from_flow"][place] = 1
+        if field is not None:
+            longer = max(self._info.width, self._info.height) * self._to_reference
+            found["shift"][place] = float(np.median(field.dx)) * longer, float(np.median(field.dy)) * longer
         self._fit(found, place, field)
 
     def _fit(self, found: dict[str, np.ndarray], place: int, field: Field | None) -> None:
@@ -118,7 +127,8 @@ class MotionMeter:
         if not len(scores):
             return dict.fromkeys(COLUMNS, Unmeasured("one frame shows no motion"))
         steps = tracks["camera"][inside]
-        camera, confidence = camera_motion(steps[np.isfinite(steps[:, 0])])
+        fitted = steps[np.isfinite(steps[:, 0])]
+        camera, confidence = camera_motion(fitted)
         return {
             "vmaf_motion": vmaf.to_full_size(float(scores.mean())),
             "mv_mean": self._mean_length(tracks["vector_length"][inside], tracks["from_flow"][inside]),
@@ -126,7 +136,16 @@ class MotionMeter:
             "slideshow_score": self._slideshow(tracks, span),
             "camera_motion": camera or Unmeasured("no camera motion fits"),
             "camera_motion_conf": confidence,
+            "shake": self._shake(tracks["shift"][inside]),
         }
+
+    def _shake(self, shifts: np.ndarray) -> float:
+        """Rms change of the scene's shift within about 1 / SHAKE_PER_S seconds, pixels per second at 720 lines."""
+        lag = max(1, round(self._info.fps / SHAKE_PER_S))
+        changes = ((shifts[lag:] - shifts[:-lag]) ** 2).sum(axis=1)
+        known = np.sort(changes[np.isfinite(changes)])
+        kept = known[: round(len(known) * (1 - SHAKE_TRIMMED))]
+        return float(np.sqrt(kept.mean())) * self._info.fps if len(kept) else 0.0
 
     def _mean_length(self, lengths: np.ndarray, from_flow: np.ndarray) -> Any:
         known = np.isfinite(lengths)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rushes.curation.content import published
 from rushes.curation.content.embed import MeasuredSemanticEmbedder
 from rushes.curation.content.near import neighbours, vector_of
 from rushes.curation.looking.base import ModelError
@@ -30,7 +31,7 @@ def near(
     if clip is not None:
         query = vector_of(run, clip)
     else:
-        query = _picture(run, image, weights) if image is not None else _text(run, text or "", weights)
+        query = _picture(run, image, weights) if image is not None else text_vector(run, text or "", weights)
     found = neighbours(run, query, k + (clip is not None), inside)
     found = [one for one in found if one.clip_id != clip][:k]
     marks = ", ".join("?" for _ in found) or "NULL"
@@ -41,14 +42,10 @@ def near(
 
 def made_by(run: Run) -> str:
     """The model that made the run's semantic vectors, as its rows name it. Raises ManifestError where none did."""
-    found = records(
-        run, "SELECT look_models AS models FROM {clips} WHERE list_contains(list_transform(look_models, "
-        "lambda m: starts_with(m, 'semantic: ')), true) LIMIT 1",
-    )  # fmt: skip
-    for model in found[0]["models"] if found else ():
-        if model.startswith("semantic: "):
-            return model.removeprefix("semantic: ")
-    raise ManifestError(f"{run.root} has no semantic vectors: no model looked at a clip of it.")
+    found = published.made_by(run, "semantic")
+    if found is None:
+        raise ManifestError(f"{run.root} has no semantic vectors: no model looked at a clip of it.")
+    return found
 
 
 def tower(run: Run, weights: str | None = None) -> Any:
@@ -82,7 +79,8 @@ def _picture(run: Run, path: str, weights: str | None) -> np.ndarray:
     return tower(run, weights).pictures([picture])[0]
 
 
-def _text(run: Run, text: str, weights: str | None) -> np.ndarray:
+def text_vector(run: Run, text: str, weights: str | None = None) -> np.ndarray:
+    """The text in the space of the run's semantic vectors, float [D]. Raises ManifestError where they know no words."""
     if not text.strip():
         raise ManifestError("--text is empty: say in a few words what the clips should show.")
     if made_by(run) == MeasuredSemanticEmbedder.name:

@@ -29,7 +29,8 @@ from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.pair import compared, sentence
 from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.story import deciding_value
-from rushes.pipelines.view.tables import recipe_of, rows_at
+from rushes.pipelines.view.suitability_section import suitability_section
+from rushes.pipelines.view.tables import query, recipe_of, rows_at
 
 CLIPS_PER_GROUP = 12  # per fate at first sight: six rows of two on a laptop
 CLIPS_LISTED = 1_000  # of all fates together, behind "show all"
@@ -67,7 +68,11 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = (), folder: str | Non
 
     recipe = recipe_of(run)
     found = funnel(run)
-    further = [section for section in (*sections, concept_section(run, recipe)) if section is not None]
+    further = [
+        section
+        for section in (*sections, concept_section(run, recipe), suitability_section(run))
+        if section is not None
+    ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"),
         autoescape=True,
@@ -200,7 +205,8 @@ def _twins(run: Run, clips: pa.Table) -> pa.Table:
     wanted = pc.unique(clips["duplicate_of"].drop_null())
     if not len(wanted):
         return clips.slice(0, 0)
-    return rows_at(run, "clips", _where(pc.is_in(run.table("clips", ["clip_id"])["clip_id"], value_set=wanted)))
+    found = query(run, "SELECT * FROM {clips} WHERE list_contains(?, clip_id)", [wanted.to_pylist()])
+    return found.select(clips.column_names).cast(clips.schema)
 
 
 def _card(
