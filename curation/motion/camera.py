@@ -10,6 +10,12 @@ import numpy as np
 
 from rushes.curation.motion.vectors import CAMERA
 
+#: B.2's sixteen words (moviegen's list), in the order of the model's answers.
+CLASSES = (
+    "zoom in", "zoom out", "push in", "pull out", "pan right", "pan left", "truck right", "truck left", "tilt up",
+    "tilt down", "pedestal up", "pedestal down", "arc shot", "tracking shot", "static shot", "handheld shot",
+)  # fmt: skip
+
 STILL_SHIFT = 0.0004  # mean shift per frame below which the camera stands, shares of the longer side
 STEADY_SHIFT = 0.0012  # shift per frame from which a pan or tilt is one
 STEADY_GROWTH = 0.0015  # growth per frame from which a zoom is one
