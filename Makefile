@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help env demo test test-heavy test-vllm bench lint clean
+.PHONY: help env demo test test-heavy test-vllm bench accuracy lint clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,10 @@ test-vllm: env $(VLLM_STAMP)  ## captioning against the real engine, vLLM on the
 
 bench: env       ## the benchmarks: ratios against a yardstick measured in the same run
 	$(BIN)/python -m tests.bench
+
+FOOTAGE ?=
+accuracy: env   ## how often each signal is wrong, on made footage (FOOTAGE=FOLDER adds real videos)
+	$(BIN)/python -m tests.accuracy $(if $(FOOTAGE),--footage $(FOOTAGE))
 
 lint: env        ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

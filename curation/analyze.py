@@ -45,7 +45,8 @@ def _row(source: Source, clip: ClipSpan, meters: list[meter.Meter], observed: Tr
         "frames": span.stop - span.first, "width": width, "height": height, "fps": info.fps,
         "orientation": "landscape" if width >= height else "portrait",
     }  # fmt: skip
-    notes: list[str] = []
+    row["bits_per_pixel"] = bits_per_pixel(source, observed)
+    notes = [] if row["bits_per_pixel"] is not None else ["bits_per_pixel: the size of the file is not known"]
     for one in meters:
         for name, value in one.measure(observed, span).items():
             if isinstance(value, Unmeasured):
@@ -57,6 +58,14 @@ def _row(source: Source, clip: ClipSpan, meters: list[meter.Meter], observed: Tr
             row[name] = value
     row["notes"] = notes
     return row
+
+
+def bits_per_pixel(source: Source, observed: Tracks) -> float | None:
+    """Bits of the whole file over the pixels of all its frames as they are coded."""
+    info = observed.info
+    if source.size_bytes is None or info is None or not observed.frames:
+        return None
+    return 8 * source.size_bytes / (observed.frames * info.width * info.height)
 
 
 @dataclass(frozen=True)

@@ -112,12 +112,14 @@ PEOPLE_MIN = 0.6
 
 TEXT, REAL, EXACT = pa.string(), pa.float32(), pa.float64()
 WHOLE, LONG, FLAG, LIST = pa.int32(), pa.int64(), pa.bool_(), pa.list_(pa.string())
+BOXES = pa.list_(REAL)  # left, top, right, bottom of one box after another, as shares of the frame's sides
 
 SHARE = {"ge": 0, "le": 1}
 NOT_LOOKED_AT = "the clip was rejected before models looked, or has no still"
 NOT_KEPT = "the clip is not kept"
 NO_MOTION = "fewer than two frames, or too few frames per second (motion.fps_measurable)"
 NO_STILL = "the clip is too short for a still"
+NOT_CROPPED = "the clip is kept whole, or visual.rescue is reject"
 SHOTS, STILLS, MOTION = "scenes:ShotMeter", "visual.stills:StillMeter", "motion.meter:MotionMeter"
 
 SIGNALS: tuple[Signal, ...] = (
@@ -143,6 +145,10 @@ SIGNALS: tuple[Signal, ...] = (
         rules=(Rule("visual.fps_min", ">=", 12.0, "least frames per second", {"gt": 0}),),
     ),
     Signal(
+        "bits_per_pixel", REAL, "bits of the source's file over the pixels of all its frames, sound included", "bits",
+        "the size of the file is not known", stage="visual", chart="range",
+    ),
+    Signal(
         "aspect", REAL, "the longer side over the shorter", stage="visual", chart="range", derived=True,
         rules=(Rule("visual.aspect_max", "<=", 2.5, "longest side over shortest", {"ge": 1}),),
     ),
@@ -150,6 +156,11 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("kept", FLAG, "whether the clip passed every rule and was drawn", part="judge"),
     Signal("rejected_by", TEXT, "recipe key of the first rule that the clip fails", null="kept", part="judge"),
     Signal("sets", LIST, "names of the sets that the clip is in", part="judge"),
+    Signal("crop_x", WHOLE, "left edge of the clean rectangle that is cut of the frame as shown", "px", NOT_CROPPED,
+           part="judge"),
+    Signal("crop_y", WHOLE, "its upper edge", "px", NOT_CROPPED, part="judge"),
+    Signal("crop_width", WHOLE, "its width, even", "px", NOT_CROPPED, part="judge"),
+    Signal("crop_height", WHOLE, "its height, even", "px", NOT_CROPPED, part="judge"),
     Signal("bucket", TEXT, "aspect and duration class, as 16x9/12-16s", null=NOT_KEPT, part="judge"),
     Signal("media", TEXT, "path of the cut clip, below the run", null="the clip was not cut", part="cut"),
     Signal("media_bytes", LONG, "length of that file", "bytes", null="the clip was not cut", part="cut"),

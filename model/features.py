@@ -15,7 +15,6 @@ videos float32 [N, 3, 16, H, W] in [0, 1], an exported I3D for example; its rand
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rushes.curation.looking.torchvision_schemas import import_open_clip
 
 OFFLINE, CLIP_PREFIX = "random-conv", "open_clip:"
 OFFLINE_NAME = "random-conv features, seed 0: comparable only with itself"
@@ -158,7 +159,7 @@ def _open_clip(source: str, device: torch.device | str) -> Callable[[Tensor], Te
     if not model or not tag:
         raise FeaturesError(f"'{source}' names no weights; for example open_clip:ViT-B-32/laion2b_s34b_b79k.")
     try:
-        open_clip = importlib.import_module("open_clip")
+        open_clip = import_open_clip()
     except ImportError as error:
         raise FeaturesError(
             f"'{source}' needs open_clip, which is not installed: pip install 'rushes[text]'"

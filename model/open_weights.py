@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rushes.curation.looking.torchvision_schemas import imported
 from rushes.model.checkpoint import CheckpointError
 from rushes.model.tae import Posterior
 
@@ -101,15 +102,15 @@ class OpenTAE(nn.Module):
         shape = (1, -1, *[1] * (latent.ndim - 2))
         return latent * self.latent_std.view(shape) + self.latent_mean.view(shape)
 
+    def forget_network(self) -> None:
+        """Only the statistics are kept."""
+        del self.vae
+
 
 def load_open_tae(where: str, device: torch.device | str = "cpu") -> OpenTAE:
     """The autoencoder at `where` (without the prefix). Raises CheckpointError."""
     folder, name = _described(where, "vae", AUTOENCODERS)
     return OpenTAE(_load(name, where, folder)).eval().requires_grad_(False).to(device)
-
-    def forget_network(self) -> None:
-        """Only the statistics are kept."""
-        del self.vae
 
 
 class OpenDiT(nn.Module):
@@ -213,10 +214,8 @@ def _load(name: str, where: str, folder: str | None) -> nn.Module:
 
 
 def _needs(module: str) -> Any:
-    import importlib
-
     try:
-        return importlib.import_module(module)
+        return imported(module)
     except ImportError as error:
         raise CheckpointError(
             f"Open weights need {module}, which is not installed: pip install 'rushes[open]'"

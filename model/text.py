@@ -12,7 +12,6 @@ demo or a test. It is never a silent substitute: a recipe asks for it by its nam
 from __future__ import annotations
 
 import hashlib
-import importlib
 import math
 import re
 from collections.abc import Sequence
@@ -22,6 +21,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from rushes.curation.looking.torchvision_schemas import imported
 
 QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”|«([^»]+)»')
 POSITION_PERIOD = 10_000.0  # of the sinusoids of Vaswani 2017
@@ -217,7 +218,7 @@ class TextEncoders:
 
 def _needs(module: str, encoder: str) -> ModuleType | Any:
     try:
-        return importlib.import_module(module)
+        return imported(module)
     except ImportError as error:
         raise TextEncoderError(
             f"the text encoder {encoder!r} needs {module}, which is not installed: pip install 'rushes[text]'"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ import pytest
 TOP = Path(__file__).parents[1]
 ROOMS = ("curation", "pipelines", "model")
 DATA = (".yaml", ".md", ".html", ".j2", ".css", ".js", ".svg", ".json")
+
+
+#: What a room may import of another; the last two import nothing of ours.
+ALLOWED = {
+    "curation": (),
+    "model": ("curation.manifest", "curation.plain_yaml", "curation.looking.torchvision_schemas"),
+    "pipelines": ("curation", "model"),
+}
 
 
 def code_folders() -> set[str]:
@@ -27,6 +37,26 @@ def code_folders() -> set[str]:
 def test_every_folder_with_code_is_a_published_package():
     listed = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert sorted(listed) == sorted(code_folders())
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of ours that a file imports, without `rushes.`, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rushes"):
+            yield from (f"{node.module}.{alias.name}".removeprefix("rushes.") for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.removeprefix("rushes.") for alias in node.names if alias.name.startswith("rushes."))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_the_arrows_allow(room):
+    wrong = [
+        f"{path.relative_to(TOP)}: {name}"
+        for path in (TOP / room).rglob("*.py")
+        for name in imports(path)
+        if not any(f"{name}.".startswith(f"{allowed}.") for allowed in (room, *ALLOWED[room]))
+    ]
+    assert not wrong
 
 
 @pytest.mark.heavy

@@ -23,8 +23,7 @@ class ComposedCaptioner:
 
 def compose(row: dict[str, Any]) -> str:
     """Caption of one clip row; facts that are null are left out. The camera's motion has a column of its own."""
-    words = [_word(BRIGHTNESS, row.get("luma_mean")), _word(COLOUR, row.get("saturation"))]
-    look = " and ".join(word for word in words if word)
+    look = light_of(row)
     subject = "people" if (row.get("human_score") or 0) >= PEOPLE_SURE else None
     pace = _word(PACE, row.get("vmaf_motion"))
     what = f"{look} {row['orientation']} shot" if look else f"{row['orientation']} shot"
@@ -32,6 +31,12 @@ def compose(row: dict[str, Any]) -> str:
     text += f" with {subject}" if subject else ""
     text += f" and {pace}" if pace and subject else f" with {pace}" if pace else ""
     return f"{text}, {row['duration_s']:.1f} seconds long."
+
+
+def light_of(row: dict[str, Any]) -> str:
+    """Brightness and colour of a clip row in words; empty where neither was measured."""
+    words = [_word(BRIGHTNESS, row.get("luma_mean")), _word(COLOUR, row.get("saturation"))]
+    return " and ".join(word for word in words if word)
 
 
 def _word(steps: tuple[tuple[float, str], ...], value: float | None) -> str | None:

@@ -43,10 +43,9 @@ class Draft(BaseModel):
     shot_angle: ShotAngle
     subject: str = Field(min_length=1, max_length=FIELD_LETTERS)
     background: str = Field(min_length=1, max_length=FIELD_LETTERS)
-    motion: str = Field(min_length=1, max_length=FIELD_LETTERS)
-    expression: str | None = Field(max_length=FIELD_LETTERS)
+    action: str = Field(min_length=1, max_length=FIELD_LETTERS)
     light: str = Field(min_length=1, max_length=FIELD_LETTERS)
-    caption: str = Field(min_length=1, max_length=2 * FIELD_LETTERS)
+    style: str = Field(min_length=1, max_length=FIELD_LETTERS)
 
 
 @dataclass(frozen=True)

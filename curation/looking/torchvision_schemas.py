@@ -1,4 +1,4 @@
-"""Lets torchvision of the package index be imported beside a torch without CUDA; open_clip imports it.
+"""Lets torchvision of the package index be imported beside a torch without CUDA; open_clip and peft import it.
 
 Its compiled operators do not load there, and its import dies because two operators that it registers are unknown
 ("operator torchvision::nms does not exist"). Their schemas are defined here first; a correct install is left alone.
@@ -18,6 +18,11 @@ _libraries: list[Any] = []  # a library is undone when it is collected
 
 def import_open_clip() -> Any:
     """The module open_clip. Raises ImportError where it is not installed."""
+    return imported("open_clip")
+
+
+def imported(module: str) -> Any:
+    """A module that imports torchvision. Raises ImportError where it is not installed."""
     import sys
 
     import torch
@@ -27,4 +32,4 @@ def import_open_clip() -> Any:
         for schema in SCHEMAS:
             library.define(schema)
         _libraries.append(library)
-    return importlib.import_module("open_clip")
+    return importlib.import_module(module)

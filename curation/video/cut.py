@@ -22,6 +22,7 @@ from rushes.curation.manifest import DiskFull, ManifestError, is_local, join, na
 from rushes.curation.recipe import Cut
 from rushes.curation.scratch import scratch_file
 from rushes.curation.video import containers, seal
+from rushes.curation.video.colour import missing_tag
 from rushes.curation.video.containers import open_media, refuse_special
 from rushes.curation.video.seal import Seal
 from rushes.curation.video.source import Source
@@ -140,12 +141,14 @@ class Cutter:
         seek lands behind the span's first frame, frames are missing, never replaced by later ones.
         """
         edge = min(EDGE_S, EDGE_FRAMES / clip["fps"])
-        first = (source.first_pts_s or 0.0) - edge
+        first, matrix = (source.first_pts_s or 0.0) - edge, _missing_tag(path)
         start, end = first + clip["start_s"], first + clip["end_s"]
         for lead in SEEK_LEADS_S:
             seeks = lead is not None and clip["start_s"] > lead
             options = {"seek_timestamp": 1, "ss": f"{start - lead:.6f}"} if lead is not None and seeks else {}
             stream = ffmpeg.input(path, threads=1, **containers.options(), **options)["v:0"]
+            if matrix is not None:
+                stream = stream.filter("setparams", colorspace=matrix)
             if source.interlaced:
                 stream = stream.filter("bwdif", mode="send_frame")
             stream = stream.filter("trim", start=f"{start:.6f}", end=f"{end:.6f}").filter("setpts", "PTS-STARTPTS")
@@ -202,6 +205,15 @@ def _quality(recipe: Cut) -> dict[str, Any]:
         "libvpx-vp9": {"crf": recipe.crf, "b:v": 0, "deadline": "good", "cpu-used": 4},
         "libsvtav1": {"crf": recipe.crf, "preset": 8},
     }[recipe.encoder]
+
+
+def _missing_tag(path: str) -> str | None:
+    """See colour.missing_tag; None where the file cannot be opened: FFmpeg says why."""
+    try:
+        with open_media(path) as container:
+            return missing_tag(container.streams.video[0])
+    except (OSError, IndexError):
+        return None
 
 
 def _frames(path: str) -> int:

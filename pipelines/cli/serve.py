@@ -26,6 +26,14 @@ def serve(
     address: Annotated[
         str | None, typer.Option(help="Dashboard of a Ray cluster to send jobs to; none: processes beside the service.")
     ] = None,
+    reviews: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RUSHES_REVIEWS",
+            help="Reviews' database; default SQLite in the state folder. "
+            "postgresql+psycopg://USER:PASSWORD@HOST/NAME for many.",
+        ),
+    ] = None,
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Engineers' recipes may name meters, commands, files and servers.")
     ] = False,
@@ -42,6 +50,7 @@ def serve(
         from rushes.pipelines.service.app import create_app
     except ImportError:
         fail("the service needs the extra `serve`: pip install 'rushes[serve]'.")
+    from rushes.pipelines.review.database import ReviewError
     from rushes.pipelines.service.access import AccessError
     from rushes.pipelines.service.settings import ServiceError, settings
 
@@ -53,15 +62,17 @@ def serve(
             tuple(root or ()),
             state,
             address=address,
+            reviews=reviews,
             allow_code=allow_code,
             jobs_at_once=jobs,
             requests_per_s=rate,
         )
-    except (ServiceError, AccessError) as error:
+        app = create_app(chosen)
+    except (ServiceError, AccessError, ReviewError) as error:
         fail(str(error))
     console.print(f"Serving {chosen.runs} at http://{host}:{port}/api/v1", highlight=False, soft_wrap=True)
     uvicorn.run(
-        create_app(chosen), host=host, port=port, log_level="warning", access_log=False, server_header=False,
+        app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=3, h11_max_incomplete_event_size=64 * 1024, backlog=2048,
     )  # fmt: skip
 

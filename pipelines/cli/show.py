@@ -154,8 +154,22 @@ def _print_clip(found: dict[str, Any], console: Console) -> None:
         mark = f"{verdict}  <- rejected here" if decisive else verdict
         table.add_row(key, Text(value), Text(wants), Text(mark, style=style), style="bold" if decisive else "")
     console.print(table)
+    if found["pair"] is not None:
+        console.print(_pair_table(row["clip_id"], found["pair"]))
     for label, text in (fact.values() for fact in found["facts"]):
         console.print(Text.assemble((f"{label:<18}", "dim"), text), soft_wrap=True)
+
+
+def _pair_table(clip_id: str, pair: dict[str, Any]) -> Table:
+    """A copy and the clip that stays, side by side, the line that decided marked."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in (f"{pair['decided_by'].replace('_', ' ')} decided", f"{clip_id} (goes)", f"{pair['clip_id']} (stays)"):
+        table.add_column(name, overflow="fold")
+    for line in pair["rows"]:
+        mark = " <-" if line["decides"] else ""
+        style = "bold" if line["decides"] else ""
+        table.add_row(line["name"].replace("_", " ") + mark, Text(line["this"]), Text(line["other"]), style=style)
+    return table
 
 
 def _print_source(source: dict[str, Any], console: Console) -> None:

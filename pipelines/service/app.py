@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -18,7 +19,8 @@ from rushes.curation.manifest import ManifestError
 from rushes.curation.recipe import RecipeError
 from rushes.curation.video.inputs import InputError
 from rushes.pipelines.engine.ray_jobs import ClusterError
-from rushes.pipelines.service import routes_jobs, routes_runs
+from rushes.pipelines.review.database import Conflict, Missing, ReviewError, Reviews, ReviewsAway
+from rushes.pipelines.service import routes_jobs, routes_review, routes_runs
 from rushes.pipelines.service.access import ROLES, Person, Tokens
 from rushes.pipelines.service.jobs import JobError, Jobs
 from rushes.pipelines.service.library import Kept, Library
@@ -30,7 +32,7 @@ from rushes.pipelines.view.clips import QueryError
 API = "/api/v1"
 STATUS_OF: dict[type[Exception], int] = {
     ManifestError: 404, PlaceError: 422, QueryError: 422, RecipeError: 422, InputError: 422, JobError: 409,
-    ClusterError: 424,
+    ClusterError: 424, Missing: 404, Conflict: 409, ReviewError: 422, ReviewsAway: 503,
 }  # fmt: skip
 NOT_ALLOWED = {401: {"description": "no token, or none that is known"}, 422: {"description": "the request is wrong"},
                404: {"description": "there is no such thing"}, 429: {"description": "too many requests"}}  # fmt: skip
@@ -47,7 +49,10 @@ def create_app(settings: Settings) -> Any:
     app.state.settings = settings
     app.state.library, app.state.streams = Library(settings), 0
     app.state.jobs = None
-    for router in (session, routes_runs.router, routes_jobs.router, routes_jobs.recipe_router):
+    app.state.reviews = Reviews(settings.reviews_url)
+    app.state.review_limit = CapacityLimiter(routes_review.AT_ONCE)
+    app.state.reviews_seen, app.state.frame_times = {}, {}
+    for router in (session, routes_runs.router, routes_review.router, routes_jobs.router, routes_jobs.recipe_router):
         app.include_router(router, prefix=API, responses=NOT_ALLOWED)
     for kind, status in STATUS_OF.items():
         app.add_exception_handler(kind, _sentence(status))
@@ -70,6 +75,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     finally:
         app.state.ending.set()
         app.state.jobs.close()
+        app.state.reviews.close()
 
 
 @session.get("/health", summary="Whether the service is up")
@@ -100,15 +106,16 @@ async def end() -> Response:
     return response
 
 
-def _reply(status: int, detail: str, headers: Any = None) -> Response:
-    body = json.dumps({"detail": detail}, ensure_ascii=True)
+def _reply(status: int, detail: str, headers: Any = None, code: str | None = None) -> Response:
+    body = json.dumps({"detail": detail, **({"code": code} if code else {})}, ensure_ascii=True)
     return Response(body, status, headers=headers, media_type="application/json")
 
 
 def _sentence(status: int) -> Any:
     async def handle(request: Request, error: Exception) -> Response:
         code = 404 if isinstance(error, JobError) and "no job" in str(error) else status
-        return _reply(code, str(error)[:2_000])
+        headers = {"retry-after": "1"} if status == 503 else None
+        return _reply(code, str(error)[:2_000], headers, getattr(error, "code", None))
 
     return handle
 
@@ -118,7 +125,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if first["type"] == "json_invalid":
         return _reply(400, "The body is no JSON.")
     where = ".".join(str(part) for part in first["loc"])
-    return _reply(422, f"{where}: {first['msg']}.")
+    return _reply(422, f"{where}: {first['msg'].removeprefix('Value error, ')}.")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

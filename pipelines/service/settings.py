@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rushes.pipelines.review.database import FILE, STATE_FOLDER
 from rushes.pipelines.service.access import Tokens
 
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
-STATE_FOLDER = ".service"  # below the runs: jobs' data base, their input lists and logs
 
 
 class ServiceError(ValueError):
@@ -21,7 +21,8 @@ class Settings:
     """runs: the folder (or object store prefix) of all runs. roots: where inputs may lie. tokens: None on loopback.
 
     allow_code: engineers' recipes may name meters, commands, files and servers. address: jobs are sent to this Ray
-    cluster, else they are processes beside the service. The bounds are per request, and per person for the rate.
+    cluster, else they are processes beside the service. reviews: the reviews' database, None: SQLite in the state
+    folder. The bounds are per request, and per person for the rate.
     """
 
     runs: str
@@ -31,12 +32,17 @@ class Settings:
     state: Path = field(default_factory=Path)
     allow_code: bool = False
     address: str | None = None
+    reviews: str | None = None
     jobs_at_once: int = 1
     body_bytes_most: int = 256 * 1024
     requests_per_s: float = 2_000.0
     streams_most: int = 200
     questions_at_once: int = 4
     cache_bytes: int = 64 * 1024 * 1024
+
+    @property
+    def reviews_url(self) -> str:
+        return self.reviews or f"sqlite:///{self.state / FILE}"
 
 
 def settings(

@@ -26,6 +26,7 @@ from rushes.pipelines.view import charts, words
 from rushes.pipelines.view.advice import advise, sentences
 from rushes.pipelines.view.concept_section import concept_section
 from rushes.pipelines.view.funnel import funnel
+from rushes.pipelines.view.pair import compared, sentence
 from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.story import deciding_value
 from rushes.pipelines.view.tables import recipe_of, rows_at
@@ -164,7 +165,7 @@ def _cards(
     pictured = pa.concat_tables([clips, twins])
     most = max(budget // STRIP_BYTES_LEAST, 1)
     strips = _strips(run, recipe, pictured.slice(0, most), budget)
-    named = {row["clip_id"]: row for row in twins.select(["clip_id", "uri", "start_s", "end_s"]).to_pylist()}
+    named = {name: twins.slice(at, 1) for at, name in enumerate(twins["clip_id"].to_pylist())}
     signals, made, done = charts.sortable(run), [], 0
     for (rule, _, _), rows in zip(fates, picked, strict=True):
         stop = done + len(rows)
@@ -203,7 +204,7 @@ def _twins(run: Run, clips: pa.Table) -> pa.Table:
 
 
 def _card(
-    clip: pa.Table, rule: str | None, recipe: Recipe, strips: dict[str, str], twins: dict[str, dict[str, Any]],
+    clip: pa.Table, rule: str | None, recipe: Recipe, strips: dict[str, str], twins: dict[str, pa.Table],
     signals: list[str], run: Run, folder: str,
 ) -> dict[str, Any]:  # fmt: skip
     row = clip.to_pylist()[0]
@@ -224,9 +225,14 @@ def _card(
         },
         "media": media_link(run.root, row["media"], folder),
         "strip": strips.get(row["clip_id"]),
-        "twin": twin and {"uri": twin["uri"], "span": words.span(twin["start_s"], twin["end_s"])},
+        "twin": twin and _twin(clip, twin, recipe),
         "twin_strip": strips.get(row["duplicate_of"]) if twin else None,
     }
+
+
+def _twin(clip: pa.Table, twin: pa.Table, recipe: Recipe) -> dict[str, str]:
+    pair = compared(clip, twin, recipe)
+    return {"uri": pair["uri"], "span": pair["span"], "decided": sentence(pair)}
 
 
 def media_link(root: str, media: str | None, folder: str) -> str | None:

@@ -13,6 +13,7 @@ from rushes.curation import rules
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import ALIKE, COPIES, DRAW, LATE_RULES, LOOK_FAILED, PUBLISHED
+from rushes.pipelines.view.pair import pair_of, stands_for
 from rushes.pipelines.view.tables import query, recipe_of, records
 from rushes.pipelines.view.words import needs, number, reason
 
@@ -27,7 +28,7 @@ CLIPS_LISTED = 10_000  # most clips of a source that are listed
 def story(run: Run, wanted: str) -> dict[str, Any]:
     """Everything about a clip, by its id or a unique prefix of it, or about sources by address, file name or id.
 
-    Returns {clip, rules, facts} for a clip (see `story_of`), or {sources: [{uri, status, error, clips}]}. Raises
+    Returns {clip, rules, pair, facts} for a clip (see `story_of`), or {sources: [{uri, status, error, clips}]}. Raises
     ManifestError where nothing or more than one thing matches; the sentence names the nearest.
     """
     found = records(
@@ -37,7 +38,7 @@ def story(run: Run, wanted: str) -> dict[str, Any]:
     ) if wanted else []  # fmt: skip
     ids = [row["clip_id"] for row in found]
     if ids and (len(ids) == 1 or ids[0] == wanted):
-        return story_of(query(run, "SELECT * FROM {clips} WHERE clip_id = ? LIMIT 1", [ids[0]]), recipe_of(run))
+        return story_of(run, query(run, "SELECT * FROM {clips} WHERE clip_id = ? LIMIT 1", [ids[0]]))
     named = _sources(run, wanted)
     if named:
         return {"sources": named}
@@ -48,13 +49,20 @@ def story(run: Run, wanted: str) -> dict[str, Any]:
     raise ManifestError(f"{run.root} has no clip or source '{wanted}'; {_nearest(run, wanted)}")
 
 
-def story_of(clip: pa.Table, recipe: Recipe) -> dict[str, Any]:
-    """One clip (a table of one row): its row, every rule {rule, value, needs, verdict}, and facts {name, text}."""
+def story_of(run: Run, clip: pa.Table) -> dict[str, Any]:
+    """One clip (a table of one row): its row, every rule {rule, value, needs, verdict}, and facts {name, text}.
+
+    pair: the clip that stays in its place beside it (`pair.pair_of`), null where it is no copy.
+    """
+    recipe = recipe_of(run)
     lines = explain(clip, recipe)
+    copies = stands_for(run, clip["clip_id"][0].as_py())
+    facts = [*([("stands for", copies)] if copies else []), *_facts(clip, recipe)]
     return {
         "clip": clip.to_pylist()[0],
         "rules": [dict(zip(("rule", "value", "needs", "verdict"), line, strict=True)) for line in lines],
-        "facts": [{"name": name, "text": text} for name, text in _facts(clip, recipe)],
+        "pair": pair_of(run, clip, recipe),
+        "facts": [{"name": name, "text": text} for name, text in facts],
     }
 
 

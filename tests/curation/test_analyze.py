@@ -12,6 +12,7 @@ from rushes.curation.look import Looker
 from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import RecipeError, build
 from rushes.curation.video.decode import probe
+from rushes.curation.video.source import Source
 from tests.footage import timed_cuts
 
 SHORT = ["scenes.head_s=0", "visual.text=false"]
@@ -43,6 +44,14 @@ def test_there_is_one_clip_per_shot_with_stills_from_inside_it(analysis, film):
     for row in rows:
         times = [still["t_s"] for still in stills if still["clip_id"] == row["clip_id"]]
         assert times and all(row["start_s"] <= t < row["end_s"] for t in times)
+
+
+def test_bits_per_pixel_are_those_of_the_file_and_unknown_where_its_size_is(analysis, film):
+    row = analysis.clips.to_pylist()[0]
+    pixels = analysis.source.frames * row["width"] * row["height"]
+    assert row["bits_per_pixel"] == pytest.approx(8 * film[0].stat().st_size / pixels, rel=1e-6)
+    row = Analyzer(build({}, SHORT))(Source(uri=str(film[0]))).clips.to_pylist()[0]
+    assert row["bits_per_pixel"] is None and "bits_per_pixel: the size of the file is not known" in row["notes"]
 
 
 def test_the_same_file_gives_the_same_rows(analysis, film):

@@ -20,6 +20,7 @@ from rushes.curation.video import cut as cut_module
 from rushes.curation.video import seal
 from rushes.curation.video.cut import CutClip, Cutter, media_path
 from rushes.curation.video.decode import Decoded, frames, opened, probe
+from rushes.model.frames import read_clip
 from tests.footage import make_video
 
 WHOLE = 4096  # stills of this side are not shrunk
@@ -80,6 +81,17 @@ def test_the_frames_cut_are_the_frames_measured(bad_inputs, tmp_path, name):
             assert low + int(np.argmax(near)) == at, near
             assert max(near) > GOOD_DB or name == "interlaced"  # half of whose lines are made anew
         assert mine_times == pytest.approx([t - times[first] for t in times[first:stop]], abs=2e-3)
+
+
+@pytest.mark.parametrize(("size", "matrix"), [((1280, 720), 1), ((640, 360), 6)])  # AVCOL_SPC_BT709, SMPTE170M
+def test_a_clip_names_the_colour_matrix_that_its_nameless_source_is_read_with(tmp_path, size, matrix):
+    path = make_video(tmp_path / "film.mp4", size=size, seconds=0.2, filters=["drawbox=color=0xD03020:t=fill"])
+    row = {"clip_id": "ab" * 10, "start_s": 0.0, "end_s": 0.2, "frames": 4, "fps": 24.0}
+    cut = Cutter(Cut(side_max=320), "hash", str(tmp_path))(probe(str(path)), [row])["ab" * 10]
+    with av.open(str(tmp_path / cut.media)) as container:
+        assert container.streams.video[0].codec_context.colorspace == matrix
+    before, after = (read_clip(str(p), np.array([0.05]), 96, 160)[0, 48, 80] for p in (path, tmp_path / cut.media))
+    assert np.abs(before.astype(int) - after).max() <= 3, (before, after)  # levels of 255
 
 
 @pytest.mark.parametrize("name", ["rotated", "wide_pixels", "odd_size", "interlaced", "ten_bit", "grayscale"])

@@ -6,9 +6,14 @@ import io
 
 import pytest
 
+from rushes.curation.looking.torchvision_schemas import imported
+
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
-pytest.importorskip("peft")
+try:
+    peft = imported("peft")
+except ImportError:
+    pytest.skip("peft is not installed", allow_module_level=True)
 pytestmark = pytest.mark.heavy
 
 from rich.console import Console  # noqa: E402
@@ -99,8 +104,6 @@ def test_a_lora_is_trained_on_latents_of_open_weights_and_goes_out_as_peft_reads
     plain = diffusers.WanTransformer3DModel.from_pretrained(f"{transformer}/transformer")
     x, text = torch.randn(1, 4, 2, 4, 4), torch.randn(1, 3, TEXT)
     before = plain(x, torch.tensor([500.0]), text, return_dict=False)[0]
-    import peft
-
     after = peft.PeftModel.from_pretrained(plain, str(tmp_path / "adapter"))(
         hidden_states=x, timestep=torch.tensor([500.0]), encoder_hidden_states=text, return_dict=False
     )[0]

@@ -17,7 +17,8 @@ from rushes.curation.signals import STATUSES
 from rushes.pipelines.cli.show import print_funnel, print_story
 from rushes.pipelines.view import words
 from rushes.pipelines.view.funnel import funnel
-from rushes.pipelines.view.story import explain
+from rushes.pipelines.view.pair import compared, sentence
+from rushes.pipelines.view.story import explain, story
 from rushes.pipelines.view.tables import recipe_of, rows_at
 from tests.pipelines.synthetic_run import SYNTHETIC, make_run
 
@@ -243,3 +244,26 @@ def test_spans_are_written_as_clock_times():
 
 def test_shares_below_one_percent_keep_their_digits():
     assert [words.percent(share) for share in (0.5, 0.0094, 0.0, None)] == ["50.0 %", "0.94 %", "0.0 %", "–"]
+
+
+def test_why_puts_a_copy_and_the_clip_that_stays_side_by_side_and_names_what_decided(run, tmp_path):
+    rows = run.table("clips").to_pylist()
+    gone = next(row for row in rows if row["rejected_by"] == "content.copy_threshold")
+    stays = next(row for row in rows if row["clip_id"] == gone["duplicate_of"])
+    for row, bits in ((gone, 0.05), (stays, 0.21)):
+        row |= {"width": 1920, "height": 1080, "fps": 24.0, "bits_per_pixel": bits}
+    odd = republish(run, tmp_path, clips=pa.Table.from_pylist(rows, run.table("clips").schema))
+    text = printed(print_story, odd, gone["clip_id"])
+    lines = {line.strip().split("  ")[0]: line for line in text.splitlines() if line.strip()}
+    assert "bits per pixel decided" in lines and stays["clip_id"] in lines["bits per pixel decided"]
+    assert "0.05" in lines["bits per pixel <-"] and "0.21" in lines["bits per pixel <-"]
+    assert "1920 × 1080" in lines["resolution"]
+    pair = story(odd, gone["clip_id"])["pair"]
+    assert pair["decided_by"] == "bits_per_pixel" and sentence(pair) == "bits per pixel: 0.21 against 0.05"
+    assert gone["clip_id"] in printed(print_story, odd, stays["clip_id"])
+    assert story(odd, stays["clip_id"])["pair"] is None
+
+
+def test_copies_that_are_equal_in_everything_are_told_apart_by_their_ids(run):
+    clip = run.table("clips").slice(0, 1)
+    assert compared(clip, clip, recipe_of(run))["decided_by"] == "the order of the ids"

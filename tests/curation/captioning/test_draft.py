@@ -12,8 +12,8 @@ from tests.curation.captioning.stub import Behaviour, serving
 
 GOOD = {
     "camera_control": "pan left", "shot_angle": "over the shoulder", "subject": "a man in a blue coat",
-    "background": "a busy street", "motion": "he turns and walks away", "expression": None,
-    "light": "low evening sun", "caption": "A man in a blue coat turns and walks away.",
+    "background": "a busy street", "action": "he turns and walks away",
+    "light": "low evening sun", "style": "documentary",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_a_draft_is_read_also_between_fences_and_words():
         (json.dumps({**GOOD, "camera_control": "whirl"}), "camera_control"),
         (json.dumps({**GOOD, "subject": ""}), "subject"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "light"}), "light"),
-        (json.dumps({**GOOD, "motion": "on and " * 1000}), "motion"),
+        (json.dumps({**GOOD, "action": "on and " * 1000}), "action"),
     ],
 )
 def test_what_is_no_draft_is_told_with_the_field(answer, words):
