@@ -121,6 +121,7 @@ NO_MOTION = "fewer than two frames, or too few frames per second (motion.fps_mea
 NO_STILL = "the clip is too short for a still"
 NOT_CROPPED = "the clip is kept whole, or visual.rescue is reject"
 SHOTS, STILLS, MOTION = "scenes:ShotMeter", "visual.stills:StillMeter", "motion.meter:MotionMeter"
+CAMERA = "motion.camera:CameraMeter"
 
 SIGNALS: tuple[Signal, ...] = (
     Signal("clip_id", TEXT, "name of this span of this content, the same in every run"),
@@ -227,12 +228,12 @@ SIGNALS: tuple[Signal, ...] = (
         ),
     ),
     Signal(
-        "camera_motion", TEXT, "how the camera moves, in B.2's words", null="no class fits, or " + NO_MOTION,
-        stage="motion", meter=MOTION, chart="categories",
+        "camera_motion", TEXT, "how the camera moves, the likeliest of B.2's sixteen words",
+        null="too little can be followed, or " + NO_MOTION, stage="motion", meter=CAMERA, chart="categories",
     ),
     Signal(
-        "camera_motion_conf", REAL, "share of the frames that agree with camera_motion", "0-1", NO_MOTION,
-        stage="motion", meter=MOTION, chart="range",
+        "camera_motion_conf", REAL, "how often camera_motion is right where it is this sure, on rendered scenes", "0-1",
+        "as camera_motion", stage="motion", meter=CAMERA, chart="range",
     ),
     Signal(
         "looked", FLAG, "whether models have seen the clip; false where they failed, for reasons of ours", "",

@@ -1,4 +1,4 @@
-"""The motion meter: VMAF motion, mean motion vector, static share, slideshow score and camera motion."""
+"""The motion meter: VMAF motion, mean motion vector, static share and slideshow score."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ import pyarrow as pa
 
 from rushes.curation.meter import Noted, Span, Unmeasured
 from rushes.curation.motion import vmaf
-from rushes.curation.motion.camera import camera_motion
-from rushes.curation.motion.vectors import (
-    CAMERA,
-    REFERENCE_SIDE,
-    Field,
-    Flow,
-    field_of,
-    fit_camera,
-    mean_lengths,
-)
+from rushes.curation.motion.vectors import REFERENCE_SIDE, Flow, mean_lengths
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -26,33 +17,30 @@ from rushes.curation.video.decode import StreamInfo
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
 
-CAMERA_PER_S = 4.0  # frames a second whose vectors are fitted to a camera
 FLOW_PER_S = 8.0  # frames a second whose flow is measured where the codec exports no vectors
 FLOW_AFTER_S = 2.0  # vectors are not expected where none came for so long, seconds
 FLOW_SIDE_MIN = 16  # optical flow needs pictures of at least this side, pixels
 SLIDESHOW_AROUND_S = 20.0  # footage around a clip that is searched for stills and jumps, seconds
 SLIDESHOW_JUMPS = 2  # so many jumps between stills make a slideshow
-COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score", "camera_motion", "camera_motion_conf")
+COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score")
 
 
 class MotionMeter:
     """A clip at too low a frame rate, or of a single frame, is unmeasured, never "no motion".
 
     vmaf: change of the blurred small luma, grey levels. vector_length: pixels per frame at 720 lines. from_flow: 1
-    where that is from optical flow. camera: the fitted step (vectors.CAMERA) of some frames a second.
+    where that is from optical flow.
     """
 
     tracks = (
         pa.field("vmaf", pa.float32()),
         pa.field("vector_length", pa.float32()),
         pa.field("from_flow", pa.uint8()),
-        pa.field("camera", pa.list_(pa.float32(), len(CAMERA))),
     )
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
         self._info, self._recipe = info, recipe.motion
         self._to_reference = REFERENCE_SIDE / max(1, min(info.width, info.height))
-        self._camera_every = max(1, round(info.fps / CAMERA_PER_S))
         self._flow_every = max(1, round(info.fps / FLOW_PER_S))
         self._blurred: np.ndarray | None = None
         self._luma: np.ndarray | None = None
@@ -66,18 +54,14 @@ class MotionMeter:
             "vmaf": self._vmaf(batch.luma),
             "vector_length": np.full(count, np.nan, np.float32),
             "from_flow": np.zeros(count, np.uint8),
-            "camera": np.full((count, len(CAMERA)), np.nan, np.float32),
         }
         lengths = mean_lengths(batch.vectors) * self._to_reference
-        fitted, flowing = batch.every(self._camera_every), batch.every(self._flow_every)
+        flowing = batch.every(self._flow_every)
         for place, vectors in enumerate(batch.vectors):
             time_s = batch.time_s[place]
             if vectors is not None and len(vectors):
                 self._vectors_s = time_s
-                reach = self._since_anchor
-                found["vector_length"][place] = lengths[place] / reach
-                if fitted[place]:
-                    self._fit(found, place, field_of(vectors, self._info.width, self._info.height, reach))
+                found["vector_length"][place] = lengths[place] / self._since_anchor
             elif flowing[place] and time_s - self._vectors_s > FLOW_AFTER_S:
                 self._measure_flow(found, place, batch.luma)
             self._since_anchor = self._since_anchor + 1 if batch.bidirectional[place] else 1
@@ -100,14 +84,9 @@ class MotionMeter:
         if before is None or min(before.shape) < FLOW_SIDE_MIN:
             return
         self._flow = self._flow or Flow()
-        length, field = self._flow.measure(before, luma[place])
+        length, _ = self._flow.measure(before, luma[place])
         found["vector_length"][place] = length * self._info.factor * self._to_reference
         found["from_flow"][place] = 1
-        self._fit(found, place, field)
-
-    def _fit(self, found: dict[str, np.ndarray], place: int, field: Field | None) -> None:
-        if field is not None:
-            found["camera"][place] = fit_camera(field)
 
     def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
         if self._info.fps < self._recipe.fps_measurable:
@@ -117,15 +96,11 @@ class MotionMeter:
         scores = tracks["vmaf"][inside]
         if not len(scores):
             return dict.fromkeys(COLUMNS, Unmeasured("one frame shows no motion"))
-        steps = tracks["camera"][inside]
-        camera, confidence = camera_motion(steps[np.isfinite(steps[:, 0])])
         return {
             "vmaf_motion": vmaf.to_full_size(float(scores.mean())),
             "mv_mean": self._mean_length(tracks["vector_length"][inside], tracks["from_flow"][inside]),
             "static_frac": float((scores < self._recipe.static_eps).mean()),
             "slideshow_score": self._slideshow(tracks, span),
-            "camera_motion": camera or Unmeasured("no camera motion fits"),
-            "camera_motion_conf": confidence,
         }
 
     def _mean_length(self, lengths: np.ndarray, from_flow: np.ndarray) -> Any:

@@ -10,20 +10,45 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+LOOKS_PER_S = 4.0  # frames a second between which points are followed
+APART_MAX_S = 0.6  # frames further apart are not compared: the file has a gap
 CELLS = (8, 5)  # along the longer and the shorter side: one point each
 WINDOW, LEVELS = 11, 3  # pixels and halvings of the pyramid: a point may go 40 pixels of 160
 LOST_ERROR = 18.0  # mean difference of grey levels beyond which a point is not the same any more
 POINTS_MIN = 10  # fewer say nothing about a camera
 SIDE_MIN = 32  # pixels: smaller pictures have no points to follow
+RIM = 0.3  # share of the points' whole width or height from the centre, beyond which a point is at the rim
+ENDS = (0.1, 0.9)  # shares between which a displacement is an ordinary one
+EXPLAINED = 0.25  # of its motion a point may keep for the similarity to explain it
+STILL = 0.004  # shares of the longer side per second below which a point stands
 TERMS = ((cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT), 10, 0.03)
 
 #: What one look leaves, per second and in shares of the longer side. shift, growth, turn: the similarity that fits;
-#: speed: mean length; left: median left over. The rest: see `spread`.
+#: speed: mean length; left: median left over; inside: share of points that it explains. What is left over, in mean: along
+#: and across the points' mean motion, outward from the centre and around it. shear, stretch: the affine rest; bend: its
+#: growth with the square of the place; low, high: tenth and ninetieth hundredth; centre, rim: medians of the middle and
+#: of the outer points; still, found: shares of points that stand, that were found again.
 LOOK = (
     "shift_x", "shift_y", "growth", "turn", "speed", "left", "inside", "along", "across", "outward", "around",
     "shear_x", "shear_y", "stretch", "bend_x", "bend_y", "low_x", "low_y", "high_x", "high_y", "centre_x", "centre_y",
     "rim_x", "rim_y", "still", "found",
 )  # fmt: skip
+
+
+class Follower:
+    """Follows points from each picture that it is given to the next."""
+
+    def __init__(self) -> None:
+        self._before: np.ndarray | None = None
+        self._before_s = 0.0
+
+    def add(self, luma: np.ndarray, time_s: float) -> np.ndarray | None:
+        """`follow` from the picture before, uint8 [h, w]; None for the first one and after a gap."""
+        before, elapsed_s = self._before, time_s - self._before_s
+        self._before, self._before_s = luma, time_s
+        if before is None or not 0 < elapsed_s <= APART_MAX_S or before.shape != luma.shape:
+            return None
+        return follow(before, luma, elapsed_s)
 
 
 def corners(luma: np.ndarray) -> np.ndarray:
@@ -73,27 +98,37 @@ def _looks(points: np.ndarray, known: np.ndarray) -> np.ndarray:
         rx = dx - (shift_x + growth * x - turn * y)
         ry = dy - (shift_y + turn * x + growth * y)
         left = np.hypot(rx, ry)
-        median = _median(left, known)
-        weight = known / (1 + (left / (1.5 * median + 1e-4)) ** 2)
+        (median,) = _quantiles(left, known, 0.5)
+        weight = known / (1 + (left / (1.5 * median[:, None] + 1e-4)) ** 2)
     one = known / known.sum(axis=1, keepdims=True)
     speed = (np.hypot(dx, dy) * one).sum(axis=1)
     mean_x, mean_y = (dx * one).sum(axis=1, keepdims=True), (dy * one).sum(axis=1, keepdims=True)
     length = np.hypot(mean_x, mean_y) + 1e-9
     ux, uy = mean_x / length, mean_y / length
     far = np.hypot(x, y) + 1e-6
-    spread = lambda v: (np.abs(v) * one).sum(axis=1)  # noqa: E731
     shear_x, shear_y, stretch = _slopes(x, y, dx, dy, weight)
-    rim = known & ((np.abs(x) > 0.3 * np.ptp(x, axis=1, keepdims=True)) | (np.abs(y) > 0.3 * np.ptp(y, axis=1, keepdims=True)))
+    rim = np.zeros_like(known)
+    for at in (x, y):
+        rim |= known & (np.abs(at) > RIM * np.ptp(at, axis=1, keepdims=True))
     middle = known & ~rim
+    low_x, high_x = _quantiles(dx, known, *ENDS)
+    low_y, high_y = _quantiles(dy, known, *ENDS)
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        return (np.abs(values) * one).sum(axis=1)
+
+    def middle_of(which: np.ndarray) -> list[np.ndarray]:
+        return [_quantiles(values, which, 0.5)[0] for values in (dx, dy)]
+
     return np.stack(
         [
-            shift_x[:, 0], shift_y[:, 0], growth[:, 0], turn[:, 0], speed, median[:, 0],
-            (known & (left < 0.25 * np.hypot(dx, dy) + 0.002)).sum(1) / known.sum(1),
+            shift_x[:, 0], shift_y[:, 0], growth[:, 0], turn[:, 0], speed, median,
+            (known & (left < EXPLAINED * np.hypot(dx, dy) + STILL / 2)).sum(1) / known.sum(1),
             spread(rx * ux + ry * uy), spread(rx * uy - ry * ux), spread((rx * x + ry * y) / far),
             spread((rx * y - ry * x) / far), shear_x, shear_y, stretch,
             *(_bend(v, r, weight) for v, r in ((x, rx), (y, ry))),
-            *_quantiles(dx, dy, known), *_medians(dx, dy, middle), *_medians(dx, dy, rim),
-            (known & (np.hypot(dx, dy) < 0.004)).sum(1) / known.sum(1), known.mean(1),
+            low_x, low_y, high_x, high_y, *middle_of(middle), *middle_of(rim),
+            (known & (np.hypot(dx, dy) < STILL)).sum(1) / known.sum(1), known.mean(1),
         ],
         axis=1,
     )  # fmt: skip
@@ -113,9 +148,11 @@ def _similarity(x, y, dx, dy, weight):
 def _slopes(x, y, dx, dy, weight):
     """How dx grows downwards, dy to the right, and by how much dy grows downwards more than dx to the right."""
     w = weight / weight.sum(axis=1, keepdims=True)
-    slope = lambda a, b: ((a - (a * w).sum(1, keepdims=True)) * b * w).sum(1) / (  # noqa: E731
-        ((a - (a * w).sum(1, keepdims=True)) ** 2 * w).sum(1) + 1e-9
-    )
+
+    def slope(at: np.ndarray, of: np.ndarray) -> np.ndarray:
+        centred = at - (at * w).sum(axis=1, keepdims=True)
+        return (centred * of * w).sum(axis=1) / ((centred**2 * w).sum(axis=1) + 1e-9)
+
     return slope(y, dx), slope(x, dy), slope(y, dy) - slope(x, dx)
 
 
@@ -126,21 +163,12 @@ def _bend(at, left, weight):
     return (square * left * w).sum(axis=1) / ((square * square * w).sum(axis=1) + 1e-9)
 
 
-def _median(values, known):
-    return np.nanmedian(np.where(known, values, np.nan), axis=1, keepdims=True)
-
-
-def _medians(dx, dy, which):
-    """Medians of dx and dy where `which`; 0 where that is nowhere."""
-    some = which.any(axis=1)
+def _quantiles(values: np.ndarray, which: np.ndarray, *shares: float) -> list[np.ndarray]:
+    """Per row the value below which each of these shares of the values `which` lies; 0 where there is none."""
+    ordered = np.sort(np.where(which, values, np.inf), axis=1)
+    count = which.sum(axis=1)
     found = []
-    for values in (dx, dy):
-        masked = np.where(which, values, np.nan)
-        masked[~some] = 0
-        found.append(np.nanmedian(masked, axis=1))
+    for share in shares:
+        place = np.rint(np.maximum(count - 1, 0) * share).astype(int)
+        found.append(np.where(count > 0, ordered[np.arange(len(values)), place], 0.0))
     return found
-
-
-def _quantiles(dx, dy, known):
-    """Tenth and ninetieth hundredth of dx and dy: low_x, low_y, high_x, high_y."""
-    return [np.nanquantile(np.where(known, values, np.nan), q, axis=1) for q in (0.1, 0.9) for values in (dx, dy)]

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from rushes.curation.video.decode import Decoded, Frame, StreamInfo, frames, shrink_stack
-from rushes.curation.visual.patches import cut, places
 
 FRAMES = 32  # of a batch
 TIME_EPS = 1e-6  # seconds: rounding of timestamps
@@ -26,7 +25,7 @@ class Batch:
     time_s: float64 [n], seconds from the file's first frame. key, corrupt, bidirectional: bool [n] (coded on its own;
     marked as damaged; a B-frame). luma: uint8 [n, h, w], longer side about 160. vectors: per frame the codec's motion
     vectors (structured, at most about 1,000, evenly chosen) or None. stills: (place in the batch, upright uint8 BGR
-    [h, w, 3]). patches: (place in the batch, patches.cut of the frame before, the same places of this one). before_s: time of the frame before the batch, None at the file's start. lead: so many of its frames are
+    [h, w, 3]). before_s: time of the frame before the batch, None at the file's start. lead: so many of its frames are
     only there to warm up: their tracks are dropped.
     """
 
@@ -39,7 +38,6 @@ class Batch:
     chroma: np.ndarray | None
     vectors: list[np.ndarray | None]
     stills: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    patches: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
     before_s: float | None = None
     lead: int = 0
 
@@ -99,7 +97,6 @@ class _Stack:
         self._facts: list[tuple[float, bool, bool, bool]] = []
         self._vectors: list[np.ndarray | None] = []
         self.stills: list[tuple[int, np.ndarray]] = []
-        self.patches: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -112,51 +109,28 @@ class _Stack:
         self._vectors.append(frame.vectors)
         self._facts.append((frame.time_s, frame.key, frame.corrupt, frame.bidirectional))
 
-    @property
-    def last_luma(self) -> np.ndarray:
-        """Small luma of the frame that was added last."""
-        return self._luma[len(self._facts) - 1]
-
     def batch(self, before_s: float | None, begin_s: float) -> Batch:
         count = len(self._facts)
         time_s, *flags = (np.array(column) for column in zip(*self._facts, strict=True))
         return Batch(
             self._info, time_s, *flags, self._luma[:count],
-            None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, self.patches, before_s,
+            None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, before_s,
             int(np.searchsorted(time_s, begin_s - TIME_EPS)),
         )  # fmt: skip
 
 
-class _Pair:
-    """Takes patches of two frames in a row, on a grid of the file's time."""
-
-    def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
-        self._places: list[tuple[int, int]] = []
-        self._first: np.ndarray | None = None
-
-    def add(self, frame: Frame, stack: _Stack, before_s: float | None) -> None:
-        if self._first is not None:
-            stack.patches.append((len(stack) - 1, self._first, cut(frame.full_luma, self._places)))
-            self._first = None
-        elif self._per_s and tick(frame.time_s, before_s, self._per_s):
-            self._places = places(stack.last_luma, frame.info.width, frame.info.height)
-            self._first = cut(frame.full_luma, self._places) if self._places else None
-
-
 def batches(
     container: object, stream: object, end: Decoded, begin_s: float = 0.0, end_s: float | None = None,
-    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, patches_per_s: float = 0.0,
+    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640,
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches of the frames that are shown from begin_s to end_s (None: to the file's end), seconds.
 
     A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up. `end` is filled as
-    frames come. stills_per_s, patches_per_s: 0 takes none.
+    frames come. stills_per_s: 0 takes none.
     """
     stack: _Stack | None = None
     before_batch: float | None = None
     before: float | None = None
-    pair = _Pair(patches_per_s)
     from_s = max(0.0, begin_s - lead_s)
     for frame in frames(container, stream, end, from_s):
         if end_s is not None and frame.time_s >= end_s - TIME_EPS:
@@ -169,7 +143,6 @@ def batches(
             first = before is None and begin_s <= 0
             if first or (before is not None and tick(frame.time_s, before, stills_per_s)):
                 stack.stills.append((len(stack) - 1, frame.still(stills_side)))
-        pair.add(frame, stack, before)
         before = frame.time_s
         if before >= begin_s - TIME_EPS:
             end.kept, end.kept_end_s = end.kept + 1, end.end_s

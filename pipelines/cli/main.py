@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from rushes.pipelines.cli import cluster as cluster_cli
 from rushes.pipelines.cli import content as content_cli
+from rushes.pipelines.cli import fit as fit_cli
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, utf8_names
@@ -348,6 +349,7 @@ def verify(
 
 train_cli.register(app)
 content_cli.register(app)
+fit_cli.register(app)
 serve_cli.register(app)
 cluster_cli.register(app)
 
