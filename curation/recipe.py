@@ -25,7 +25,7 @@ from rushes.curation.names import wrong_name
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 2, "measure": 3, "look": 2, "content": 2, "cut": 3, "caption": 2}
+PART_VERSIONS = {"observe": 2, "measure": 3, "look": 2, "content": 3, "cut": 3, "caption": 2}
 
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
@@ -139,7 +139,11 @@ class Content(Section):
         gt=0, le=1,
     )  # fmt: skip
     against: tuple[str, ...] = knob((), "content", "runs whose kept clips are not kept again: near copies of them go")
-    join: str | None = knob(None, "content", "run whose concepts are taken over, so that their numbers stay the same")
+    join: str | None = knob(
+        None,
+        "content",
+        "run whose concepts are taken over with their numbers; what is unlike all of them gets new ones",
+    )
     prefer: tuple[Literal["resolution", "fps", "bits_per_pixel", "duration"], ...] = knob(
         ("resolution", "fps", "bits_per_pixel", "duration"),
         "judge",

@@ -366,8 +366,14 @@ EMBEDDINGS: tuple[Column, ...] = (
 CONCEPTS: tuple[Column, ...] = (
     Column("cluster_id", LONG, "as in clips; several rows where centres were merged"),
     Column("clips", LONG, "clips that lie nearest to this centre", "clips"),
-    Column("reach", REAL, "least cosine of these clips to the centre", "0-1"),
+    Column("reach", REAL, "cosine to the centre that all but one in a hundred of these clips have", "-1-1"),
+    Column("generation", LONG, "0: found by the run that began; one more for each run that joined another since"),
     Column("centre", pa.list_(REAL), "mean direction of the semantic vectors"),
+)
+
+VOCABULARY: tuple[Column, ...] = (
+    Column("word", TEXT, "a topic or a verb; the table is there where models.semantic has a text tower"),
+    Column("vector", pa.list_(REAL), "what the text tower makes of it, comparable with the semantic vectors"),
 )
 
 TABLES: dict[str, tuple[Column, ...]] = {
@@ -375,6 +381,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "clips": tuple(signal for signal in SIGNALS if not signal.derived),
     "embeddings": EMBEDDINGS,
     "concepts": CONCEPTS,
+    "vocabulary": VOCABULARY,
     "sets/NAME": SET,
 }
 

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rushes.model.tae import SPACE_FACTOR, latent_frames
+from rushes.model.tae_config import SPACE_FACTOR, latent_frames
 from rushes.model.text import TextProjector
 
 TIME_FREQUENCIES = 256  # width of the sinusoidal time embedding (Peebles 2023)

@@ -16,7 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rushes.model.tae import TAE, TIME_LEVELS, Attention, TAEConfig, TemporalConv
+from rushes.model.tae import TAE
+from rushes.model.tae_config import TIME_LEVELS, TAEConfig
+from rushes.model.tae_layers import Attention, TemporalConv
 
 # Names that older AutoencoderKL files use for the attention projections.
 OLD_NAMES = {

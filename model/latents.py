@@ -41,7 +41,8 @@ from rushes.curation.manifest import Run, exists, join, open_run, read_table, re
 from rushes.model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, frames_of
 from rushes.model.frames import ClipError
 from rushes.model.steps import latent_of, prompts_of
-from rushes.model.tae import SPACE_FACTOR, TAE, TIME_FACTOR
+from rushes.model.tae import TAE
+from rushes.model.tae_config import SPACE_FACTOR, TIME_FACTOR
 from rushes.model.text import TextEncoders
 from rushes.model.train_recipe import Stage, TrainRecipe
 

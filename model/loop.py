@@ -12,7 +12,6 @@ on a step whose loss or gradient was not finite.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import signal
 import threading
@@ -25,12 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
+from torch import Tensor
 
 from rushes.curation.manifest import ManifestError
 from rushes.model import checkpoint as checkpoints
@@ -38,16 +32,11 @@ from rushes.model import store
 from rushes.model.checkpoint import Checkpoint, Saver
 from rushes.model.data import Batch, Loader
 from rushes.model.journal import Journal
-from rushes.model.parallel import Place, by_mesh, clip_gradients, mean_over_ranks, reshard
-from rushes.model.stages import Progress, warmup_of
+from rushes.model.parallel import Place, mean_over_ranks, reshard
+from rushes.model.stages import Progress, learning_rate, note_validation, warmup_of
 from rushes.model.steps import Backward, to_device
-from rushes.model.train_recipe import Optimizer, Stage, TrainRecipe
-
-EMA_RAMP = 10  # the average's decay is at most (1 + n) / (10 + n) after n steps, so that short runs have one too
-PROGRESS = 1e-4  # by how much, relatively, a validation loss must fall to count as progress; its draws are fixed
-HALF = 0.5  # what the learning rate is multiplied with on a plateau (3.1.5)
-
-BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)  # however the parameters are grouped
+from rushes.model.train_recipe import Stage, TrainRecipe
+from rushes.model.trained import Trained
 
 Say = Callable[[str], None]
 Flops = Callable[[Batch, dict[str, Any]], float | None]
@@ -55,95 +44,6 @@ Flops = Callable[[Batch, dict[str, Any]], float | None]
 
 class TrainingError(RuntimeError):
     """A training that cannot go on: one sentence."""
-
-
-class Trained:
-    """A model with its optimizer and its moving average. Build it after sharding."""
-
-    def __init__(self, model: nn.Module, options: Optimizer) -> None:
-        self.model, self.options = model, options
-        learned = by_mesh(p for p in model.parameters() if p.requires_grad)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": group} for group in learned], lr=0.0, betas=(options.beta1, options.beta2),
-            weight_decay=options.weight_decay, fused=True,
-        )  # fmt: skip
-        self.begin_average()
-
-    def begin_average(self) -> None:
-        """The average is the weights as they are."""
-        self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-
-    def step(self, lr: float, number: int, broken: Tensor | None = None) -> Tensor:
-        """One clipped step at `lr`; `number`: steps of this average. Returns the gradient's norm before clipping.
-
-        Where the norm is not finite, or `broken` (a bool on the device) is true, weights and moments stay as they are.
-        The host is not asked: it may read the norm later.
-        """
-        norm = clip_gradients([p for p in self.model.parameters() if p.grad is not None], self.options.clip)
-        found = ~norm.isfinite() if broken is None else broken | ~norm.isfinite()
-        self.optimizer.found_inf = found.float()  # what torch's fused optimizers read on the device
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self._average(average_decay(self.options, number))
-        return norm
-
-    @torch.no_grad()
-    def _average(self, decay: float) -> None:
-        now = self.model.state_dict()
-        learned = {name for name, _ in self.model.named_parameters()}
-        for name, value in self.ema.items():
-            old, new = _local(value), _local(now[name])
-            if name in learned:
-                old.lerp_(new, 1 - decay)
-            else:
-                old.copy_(new)  # buffers are measured, not learned
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
-        optimizer = get_optimizer_state_dict(self.model, self.optimizer, options=BY_NAME)
-        return {"model": self.model.state_dict(), "ema": self.ema, "optimizer": optimizer}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`, after the checkpoint was loaded into it."""
-        self.model.load_state_dict(state["model"])
-        set_optimizer_state_dict(self.model, self.optimizer, state["optimizer"], options=BY_NAME)
-
-
-def average_decay(options: Optimizer, number: int) -> float:
-    """The decay of the moving average after `number` steps of its own: rising to the recipe's."""
-    return min(options.ema, (1 + number) / (EMA_RAMP + number))
-
-
-def _local(value: Tensor) -> Tensor:
-    return value.to_local() if hasattr(value, "to_local") else value
-
-
-def learning_rate(stage: Stage, step: int, factor: float, warmup: int | None = None) -> float:
-    """The rate at `step` of the stage (0 is the first): linear warm-up, then constant, halved or cosine to 0.
-
-    warmup: steps of it; None: the stage's.
-    """
-    rate = stage.lr * min(1.0, (step + 1) / ((stage.warmup if warmup is None else warmup) + 1))
-    if stage.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
-    return rate * (factor if stage.schedule == "plateau" else 1.0)
-
-
-def note_validation(progress: Progress, stage: Stage, loss: float) -> bool:
-    """Record a validation loss; True where it is the one after which the rate is halved (schedule `plateau`)."""
-    if progress.best is None or loss < progress.best * (1 - PROGRESS):
-        progress.best, progress.waited = loss, 0
-        return False
-    progress.waited += 1
-    if stage.schedule != "plateau" or progress.waited < stage.patience or progress.factor <= stage.lr_floor:
-        return False
-    progress.factor, progress.waited = max(progress.factor * HALF, stage.lr_floor), 0
-    return True
-
-
-# ---- a session -----------------------------------------------------------------------------------------------------
 
 
 @dataclass

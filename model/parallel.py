@@ -1,4 +1,4 @@
-"""Everything a model need not know about: ranks, devices, sharding, recomputation and compilation, from outside.
+"""Everything a model need not know about: ranks, sharding, recomputation and compilation, from outside.
 
 One process needs none of it. Under torchrun (or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)
 the ranks share the DiT as the recipe's section `parallel` says; the autoencoder, 1/100 of its size, is replicated and
@@ -8,7 +8,8 @@ its gradients are averaged. All of it gives the loss and the gradients of one pr
 
 - tensor: heads and feed-forward widths are split (Megatron's columns and rows, by torch's parallelize_module), and
   the tokens wherever none looks at another (sequence parallelism): norms, modulation, what a block is recomputed from.
-- context: tokens are split; keys and values are gathered for self-attention. Any number of heads will do.
+- context: tokens are split; keys and values are gathered for self-attention. Any number of heads will do. Both stand in
+  model/split.py.
 - shard, replicate: FSDP2, and HSDP where there are several replicas. Weights are sharded over shard x context ranks:
   ranks of one context group hold gradients of their own tokens, which must be summed in any case.
 
@@ -28,10 +29,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from rushes.model.split import split_tokens, split_weights
 from rushes.model.train_recipe import Parallel, TrainRecipeError
 
 
@@ -188,188 +189,6 @@ def _keeps_costly() -> Callable[..., Any]:
     return policy
 
 
-@contextmanager
-def attention_order(device: torch.device) -> Iterator[None]:
-    """On CUDA, attention's back ends in the order in which they are tried: each takes the inputs that it can.
-
-    FlashAttention 3 where it is installed, cuDNN, flash, then the memory-efficient one, which takes masks, and plain
-    matrix products.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    fast = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION]
-    fast = fast[::-1] if _flash_3() else fast
-    with sdpa_kernel([*fast, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True):
-        yield
-
-
-def _flash_3() -> bool:
-    """Whether torch's flash attention is FlashAttention 3: a package that is installed beside it, for Hopper GPUs."""
-    from torch.nn.attention import activate_flash_attention_impl, list_flash_attention_impls
-
-    if "FA3" not in list_flash_attention_impls() or torch.cuda.get_device_capability()[0] != 9:
-        return False
-    try:
-        activate_flash_attention_impl("FA3")
-    except (ImportError, RuntimeError):
-        return False
-    return True
-
-
-def split_weights(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Tensor and sequence parallelism in place: each rank has some heads of every attention and a part of every
-    feed-forward, and between them 1 / ranks of the tokens. Context parallelism comes before it.
-
-    What is left (patches, positions, text, time) is computed by every rank alike. Raises TrainRecipeError where heads
-    or feed-forward width do not divide.
-    """
-    from torch.distributed.tensor import Replicate, Shard
-    from torch.distributed.tensor.parallel import (
-        ColwiseParallel,
-        PrepareModuleInput,
-        RowwiseParallel,
-        SequenceParallel,
-        parallelize_module,
-    )
-
-    config, ranks = model.config, mesh.size()
-    if config.heads % ranks or config.ffn % ranks:
-        raise TrainRecipeError(
-            f"parallel.tensor: {config.heads} heads and a feed-forward width of {config.ffn} do not divide among "
-            f"{ranks} ranks; take a divisor of both."
-        )
-    mine, all_of_them = Shard(1), Replicate()  # of [B, N, dim]
-    gathered = PrepareModuleInput(input_layouts=(mine,), desired_input_layouts=(all_of_them,))
-    beside_text = PrepareModuleInput(
-        input_layouts=(mine, all_of_them, None), desired_input_layouts=(all_of_them, all_of_them, None)
-    )
-    plan = {"ffn": gathered, "self_attention": gathered, "cross_attention": beside_text}
-    plan |= {"ffn.gate": ColwiseParallel(), "ffn.up": ColwiseParallel()}
-    plan |= {"ffn.down": RowwiseParallel(output_layouts=mine), "cross_norm": SequenceParallel(use_local_output=True)}
-    for attention in ("self_attention", "cross_attention"):
-        plan |= {f"{attention}.{name}": ColwiseParallel() for name in "qkv"}
-        plan[f"{attention}.o"] = RowwiseParallel(output_layouts=mine)
-        if config.qk_norm:  # one weight for all heads, dimension 1 of [B, heads, N, d]: its gradient is summed
-            for name in ("q_norm", "k_norm"):
-                plan[f"{attention}.{name}"] = SequenceParallel(sequence_dim=1, use_local_output=True)
-    share = SequenceShare(mesh)
-    model.shard_tokens = nn.Sequential(model.shard_tokens, share)
-    model.gather_tokens = nn.Sequential(GatherSequence(share), model.gather_tokens)
-    for block in model.blocks:
-        parallelize_module(block, mesh, plan)
-        block.for_tokens = SumOfGradients(mesh)
-        block.self_attention.attend = UnpaddedAttention(block.self_attention.attend, share)
-
-
-class SequenceShare(nn.Module):
-    """[B, N, dim], the same at all ranks -> this rank's ceil(N / ranks) tokens; what is filled up is zero."""
-
-    def __init__(self, mesh: DeviceMesh) -> None:
-        super().__init__()
-        self.mesh, self.tokens = mesh, 0  # of the forward pass that is on its way: N
-
-    def forward(self, x: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor, Replicate, Shard
-
-        self.tokens = x.shape[1]
-        x = F.pad(x, (0, 0, 0, -self.tokens % self.mesh.size()))
-        whole = DTensor.from_local(x, self.mesh, [Replicate()], run_check=False)
-        return whole.redistribute(placements=[Shard(1)]).to_local()
-
-
-class GatherSequence(nn.Module):
-    """The inverse of SequenceShare. What follows is computed by every rank alike, so its gradients are whole."""
-
-    def __init__(self, share: SequenceShare) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor, Replicate, Shard
-
-        parts = DTensor.from_local(x, self.share.mesh, [Shard(1)], run_check=False)
-        return parts.full_tensor(grad_placements=[Replicate()]).narrow(1, 0, self.share.tokens)
-
-
-class SumOfGradients(nn.Module):
-    """What every rank applies to its own tokens: passed on as it is; its gradient is the sum over the ranks."""
-
-    def __init__(self, mesh: DeviceMesh) -> None:
-        super().__init__()
-        self.mesh = mesh
-
-    def forward(self, x: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor, Partial, Replicate
-
-        return DTensor.from_local(x, self.mesh, [Replicate()], run_check=False).to_local(grad_placements=[Partial()])
-
-
-class UnpaddedAttention(nn.Module):
-    """Attention of [B, heads, N, d] without the tokens that only fill up."""
-
-    def __init__(self, attend: nn.Module, share: SequenceShare) -> None:
-        super().__init__()
-        self.attend, self.share = attend, share
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        out = self.attend(*(x.narrow(2, 0, self.share.tokens) for x in (q, k, v)), mask)
-        return F.pad(out, (0, 0, 0, q.shape[2] - self.share.tokens))
-
-
-def split_tokens(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Context parallelism in place: each rank has 1 / ranks of the tokens from the first block to the last."""
-    share = TokenShare(mesh)
-    model.shard_tokens, model.gather_tokens = share, GatherTokens(share)
-    for block in model.blocks:
-        block.self_attention.attend = GatheredAttention(block.self_attention.attend, share)
-
-
-class TokenShare(nn.Module):
-    """[B, N, dim] -> this rank's ceil(N / ranks) tokens; the last rank's are filled up with zeros."""
-
-    def __init__(self, mesh: DeviceMesh) -> None:
-        super().__init__()
-        self.mesh, self.tokens = mesh, 0  # of the forward pass that is on its way: N
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.tokens, ranks = x.shape[1], self.mesh.size()
-        share = -(-self.tokens // ranks)
-        x = F.pad(x, (0, 0, 0, share * ranks - self.tokens))
-        return x.narrow(1, self.mesh.get_local_rank() * share, share)
-
-    def whole(self, x: Tensor, dim: int) -> Tensor:
-        """All ranks' parts of `dim`, what was filled up taken off; gradients are summed over the ranks."""
-        from torch.distributed.tensor import DTensor, Partial, Shard
-
-        parts = DTensor.from_local(x, self.mesh, [Shard(dim)], run_check=False)
-        return parts.full_tensor(grad_placements=[Partial()]).narrow(dim, 0, self.tokens)
-
-
-class GatherTokens(nn.Module):
-    """The inverse of TokenShare: [B, ceil(N / ranks), dim] -> [B, N, dim]."""
-
-    def __init__(self, share: TokenShare) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.share.whole(x, 1)
-
-
-class GatheredAttention(nn.Module):
-    """Attention of a rank's own queries to all ranks' keys and values: [B, heads, N, d], one gather for both."""
-
-    def __init__(self, attend: nn.Module, share: TokenShare) -> None:
-        super().__init__()
-        self.attend, self.share = attend, share
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.attend(q, *self.share.whole(torch.stack([k, v]), 3), mask)
-
-
 def shard(model: nn.Module, mesh: DeviceMesh, dtype: torch.dtype = torch.float32) -> None:
     """FSDP2 in place, HSDP on a mesh of two dimensions: each of `model.blocks` is a unit, what is left is one more."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -448,17 +267,3 @@ def mean_over_ranks(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values = values / dist.get_world_size()
     return values
-
-
-# ---- devices -------------------------------------------------------------------------------------------------------
-
-
-def peak_flops(device: torch.device) -> float | None:
-    """Dense bfloat16 peak of the GPU, FLOP/s, from the vendor's data sheets; None where it is not known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for key, peak in PEAKS.items() if key in name), None)
-
-
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}

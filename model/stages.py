@@ -1,4 +1,4 @@
-"""What a stage of a training takes over from the one before, and what it begins anew: decided here, for both models.
+"""What a stage takes over from the one before, what it begins anew, and its learning rate, for both models.
 
                             middle of a stage   next stage                          first stage
     weights                 as they were        those of the last step              fresh, or init_from's average
@@ -16,6 +16,7 @@ ones: so it goes on where it can, and where it cannot, the rate warms up while i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,14 @@ from rushes.model import checkpoint as checkpoints
 from rushes.model.checkpoint import Checkpoint
 from rushes.model.dit import stretch
 from rushes.model.parallel import fill
-from rushes.model.train_recipe import TrainRecipe
+from rushes.model.train_recipe import Stage, TrainRecipe
 
 if TYPE_CHECKING:
-    from rushes.model.loop import Trained
+    from rushes.model.trained import Trained
 
 TABLES = "positions."  # of the parameters that grow
+PROGRESS = 1e-4  # by how much, relatively, a validation loss must fall to count as progress; its draws are fixed
+HALF = 0.5  # what the learning rate is multiplied with on a plateau (3.1.5)
 
 
 @dataclass
@@ -102,3 +105,26 @@ def _without_grown(state: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]
         }
 
     return kept(state, "")
+
+
+def learning_rate(stage: Stage, step: int, factor: float, warmup: int | None = None) -> float:
+    """The rate at `step` of the stage (0 is the first): linear warm-up, then constant, halved or cosine to 0.
+
+    warmup: steps of it; None: the stage's.
+    """
+    rate = stage.lr * min(1.0, (step + 1) / ((stage.warmup if warmup is None else warmup) + 1))
+    if stage.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return rate * (factor if stage.schedule == "plateau" else 1.0)
+
+
+def note_validation(progress: Progress, stage: Stage, loss: float) -> bool:
+    """Record a validation loss; True where it is the one after which the rate is halved (schedule `plateau`)."""
+    if progress.best is None or loss < progress.best * (1 - PROGRESS):
+        progress.best, progress.waited = loss, 0
+        return False
+    progress.waited += 1
+    if stage.schedule != "plateau" or progress.waited < stage.patience or progress.factor <= stage.lr_floor:
+        return False
+    progress.factor, progress.waited = max(progress.factor * HALF, stage.lr_floor), 0
+    return True

@@ -22,7 +22,8 @@ from rushes.model.dit import DiT
 from rushes.model.flow import Process, training_loss
 from rushes.model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
 from rushes.model.parallel import average_gradients, mean_over_ranks, reduce_gradients
-from rushes.model.tae import SPACE_FACTOR, TAE, latent_frames
+from rushes.model.tae import TAE
+from rushes.model.tae_config import SPACE_FACTOR, latent_frames
 from rushes.model.text import TextEncoders, prompt
 from rushes.model.tiling import encode_tiled
 from rushes.model.train_recipe import Stage, TrainRecipe

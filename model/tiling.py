@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from rushes.model.tae import SPACE_FACTOR, TIME_FACTOR, Posterior, check_frames
+from rushes.model.tae import Posterior
+from rushes.model.tae_config import SPACE_FACTOR, TIME_FACTOR, check_frames
 
 TILE_FRAMES, TILE_LATENTS, OVERLAP_LATENTS = 32, 4, 2  # sec 3.1.1: 32 raw / 4 latent, decoder overlap 16 / 2
 SIDE_MOST = 80  # latents of a tile's side: 640 pixels; 32 x 128 x 640^2 = 1.7e9

@@ -21,24 +21,15 @@ from rushes.curation.manifest import ManifestError, lock
 from rushes.model import checkpoint as checkpoints
 from rushes.model.blocks import fit
 from rushes.model.data import Batch, DataError, DataOptions, Loader, Shape, mix
+from rushes.model.device import attention_order, peak_flops
 from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, parameter_count, stretch, token_count, train_flops
 from rushes.model.flow import PROCESSES
+from rushes.model.frozen import load_tae, text_encoders
 from rushes.model.inflate import inflate
 from rushes.model.latents import encodings, loader_class, require_encoded, videos_only
-from rushes.model.loop import Flops, Say, Session, Trained, TrainingError, stop_on_signal
+from rushes.model.loop import Flops, Say, Session, TrainingError, stop_on_signal
 from rushes.model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from rushes.model.open_weights import PREFIX, OpenTAE, load_open_tae
-from rushes.model.parallel import (
-    Place,
-    attention_order,
-    fill,
-    joined,
-    mean_over_ranks,
-    parallelize,
-    peak_flops,
-    prepare_blocks,
-    ranks_of,
-)
+from rushes.model.parallel import Place, fill, joined, mean_over_ranks, parallelize, prepare_blocks, ranks_of
 from rushes.model.stages import take_over
 from rushes.model.steps import (
     VALIDATION_SEED,
@@ -52,9 +43,10 @@ from rushes.model.steps import (
     tae_backward,
     to_video,
 )
-from rushes.model.tae import TAE, TAE_SIZES, TAEConfig, heavy_parts
-from rushes.model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
-from rushes.model.train_recipe import BytesText, ClipText, Parallel, Stage, T5Text, Text, TrainRecipe, TrainRecipeError
+from rushes.model.tae import TAE, heavy_parts
+from rushes.model.tae_config import TAE_SIZES, TAEConfig
+from rushes.model.train_recipe import Parallel, Stage, TrainRecipe, TrainRecipeError
+from rushes.model.trained import Trained
 
 Cost = Callable[[Shape], float]
 FIT_BATCHES = 16  # of the first stage, that the transform of a TAE of blocks is fitted to
@@ -273,37 +265,6 @@ def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig, loa
 
 
 # ---- the transformer -----------------------------------------------------------------------------------------------
-
-
-def load_tae(where: str, device: torch.device | str = "cpu") -> tuple[TAE | OpenTAE, str]:
-    """A frozen autoencoder (averaged weights) and its fingerprint. Raises CheckpointError.
-
-    where: a training's output, one of its checkpoints, or `diffusers:PATH` (model/open_weights.py).
-    """
-    if where.startswith(PREFIX):
-        theirs = load_open_tae(where.removeprefix(PREFIX), device)
-        return theirs, checkpoints.fingerprint(theirs)
-    found = checkpoints.open_checkpoint(where)
-    checkpoints.require(found, "tae")
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in found.meta["config"].items()}
-    model = TAE(TAEConfig(**options))
-    checkpoints.load_weights(found, model)
-    return model.eval().requires_grad_(False).to(device), checkpoints.fingerprint(model)
-
-
-def text_encoders(text: Text, device: torch.device | str = "cpu") -> TextEncoders:
-    """The encoders that the recipe names. Raises TextEncoderError where weights or a library are missing."""
-    return TextEncoders([_text_encoder(choice, str(device)) for choice in text.encoders])
-
-
-def _text_encoder(choice: BytesText | T5Text | ClipText, device: str) -> TextEncoder:
-    if choice.name in ("bytes", "quoted"):
-        return ByteEncoder(choice.width, choice.max_tokens, choice.name, choice.name == "quoted")
-    if choice.name == "clip":
-        return CLIPEncoder(choice.model, choice.pretrained, device=device)
-    source = choice.source or {"ul2": "google/ul2", "byt5": "google/byt5-small"}[choice.name]
-    dtype = getattr(torch, choice.precision)
-    return T5Encoder(source, choice.name, choice.max_tokens, choice.name == "byt5", device, dtype)
 
 
 def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, say: Say = print) -> bool:

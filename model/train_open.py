@@ -15,13 +15,15 @@ from torch import Tensor
 from rushes.model import checkpoint as checkpoints
 from rushes.model.data import Batch
 from rushes.model.flow import PROCESSES
-from rushes.model.loop import Say, Session, Trained, stop_on_signal
+from rushes.model.frozen import load_tae
+from rushes.model.loop import Say, Session, stop_on_signal
 from rushes.model.open_weights import OpenDiT, load_open_dit
 from rushes.model.parallel import Place, average_gradients, joined
 from rushes.model.stages import take_over
 from rushes.model.steps import Backward, dit_backward, dit_validation, preparation
-from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, load_tae, loader_of
+from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, loader_of
 from rushes.model.train_recipe import Parallel, TrainRecipe, TrainRecipeError
+from rushes.model.trained import Trained
 
 
 def train_lora(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, say: Say = print) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from rich.console import Console
@@ -18,6 +18,7 @@ from rushes.curation import manifest, storage
 from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.looking import check as check_models
 from rushes.curation.looking import gpu_share
+from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run, Snapshot
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.storage import join
@@ -34,18 +35,23 @@ from rushes.pipelines.stages.deciding import decide_all, gather, measure_content
 from rushes.pipelines.stages.job import Inputs, Job
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import cut
+from rushes.pipelines.stages.probing import probe
 from rushes.pipelines.stages.publishing import commit_record, finished, listed, made_from, source_summary, write_tables
-from rushes.pipelines.stages.reading import observe_and_look, probe
+from rushes.pipelines.stages.reading import observe_and_look
 from rushes.pipelines.stages.worker import Worker, stop_reason
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run, and whether more of it failed than the recipe's error budget allows."""
+    """A finished run, and whether more of it failed than the recipe's error budget allows.
+
+    published: whether this command published it; an earlier one did where there was nothing to do.
+    """
 
     run: Run
     over_budget: bool
     sentence: str | None
+    published: bool = True
 
 
 def publish(job: Job) -> Run:
@@ -59,6 +65,8 @@ def publish(job: Job) -> Run:
         }  # fmt: skip
         concepts = job.work("content", job.keys.content, f"{CONCEPTS}.parquet")
         files[CONCEPTS] = snapshot.write(CONCEPTS, storage.read_table(concepts))
+        if job.vocabulary is not None:
+            files[VOCABULARY] = snapshot.write(VOCABULARY, storage.read_table(job.vocabulary))
         sources, footage_s = source_summary(job.sources)
         stage.step(len(job.made))
         stage.end()
@@ -110,6 +118,7 @@ def curate(
         sweep(root)
         log = EventLog(root)
         bus = Bus([terminal, log, *observers(root)])
+        before = manifest.current(root)
         bus.emit(Event("begin", text=root, total=len(uris), unit="sources", data={"recipe": recipe.name}))
         ray_start.start(recipe.engine)
         missing = check_models(recipe, ray_start.gpus())
@@ -122,7 +131,7 @@ def curate(
         job = Job(recipe, root, pool, bus, Inputs(uris), Keys.of(recipe))
         try:
             run = next(found for found in (stage(job) for stage in stages) if isinstance(found, Run))
-            outcome = _outcome(run, recipe)
+            outcome = replace(_outcome(run, recipe), published=run.snapshot != before)
             announce(run, inputs)
             bus.emit(Event("end", text=outcome.sentence or "", data={"snapshot": run.snapshot}))
             return outcome

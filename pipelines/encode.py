@@ -30,6 +30,7 @@ from rushes.model import checkpoint as checkpoints
 from rushes.model.checkpoint import CheckpointError
 from rushes.model.data import Clip, ClipTable, DataError, Shape
 from rushes.model.frames import ClipError
+from rushes.model.frozen import load_tae, text_encoders
 from rushes.model.latents import (
     PRECISIONS,
     ClipEncoder,
@@ -44,7 +45,6 @@ from rushes.model.latents import (
 from rushes.model.open_weights import PREFIX
 from rushes.model.tae import TAE
 from rushes.model.text import TextEncoderError
-from rushes.model.train import load_tae, text_encoders
 from rushes.model.train_recipe import Text, TrainRecipe
 from rushes.pipelines.cli.progress import Terminal
 from rushes.pipelines.engine import pool as engine

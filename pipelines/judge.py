@@ -18,6 +18,7 @@ from rushes.curation import recipe as recipes
 from rushes.curation.content import RESULT
 from rushes.curation.content.concepts import CONCEPTS
 from rushes.curation.decide import decide, solve
+from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run, Snapshot, TableFiles
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED
@@ -84,7 +85,9 @@ def _judge(run: Run, recipe: Recipe, snapshot: Snapshot, parent: str | None) -> 
     record["times_s"] = {"judge": round(time.monotonic() - began, 3)}
     if snapshot.name == "dry-run":
         return Run(run.root, {**run.record, **record, "tables": {}})
-    kept = {name: _entry(run, name, here) for name in ("sources", "embeddings", CONCEPTS) if name in run.tables}
+    kept = {
+        name: _entry(run, name, here) for name in ("sources", "embeddings", CONCEPTS, VOCABULARY) if name in run.tables
+    }
     if concepts is not None:
         kept[CONCEPTS] = snapshot.write(CONCEPTS, storage.read_table(concepts))
     return manifest.publish_files(snapshot, {**kept, **tables.files}, record, parent)

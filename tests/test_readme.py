@@ -1,4 +1,4 @@
-"""What the README says can be typed, and does what it says."""
+"""What the README and docs/training.md say can be typed, and what the README says is done."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rushes.pipelines.cli.main import app
 from tests.footage import make_video, pool  # noqa: F401 - a fixture
 
 README = Path(__file__).parent.parent / "README.md"
+TRAINING = README.parent / "docs" / "training.md"
 
 
 def python_block(holding: str) -> str:
@@ -58,11 +59,14 @@ def blocks_of_shell() -> list[str]:
 
 
 def commands() -> list[str]:
-    return [found[1] for block in blocks_of_shell() for line in block.splitlines() if (found := COMMAND.match(line))]
+    """Of the README and of the trainer's manual; lines that end in a backslash go on."""
+    blocks = blocks_of_shell() + re.findall(r"```bash\n(.*?)```", TRAINING.read_text(encoding="utf-8"), re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    return [found[1] for line in lines if (found := COMMAND.match(line))]
 
 
 @pytest.mark.parametrize("words", commands())
-def test_every_command_of_the_readme_is_one_that_the_program_knows(words):
+def test_every_command_of_the_pages_is_one_that_the_program_knows(words):
     """Parsed as the program does, its options and arguments with it; nothing is run."""
     command = typer.main.get_command(app)
     context = command.make_context("rushes", ["--help"], resilient_parsing=True)

@@ -50,6 +50,12 @@ def known(rows: np.ndarray) -> np.ndarray:
     return rows.any(axis=1)
 
 
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows [N, D] of length 1; a row of zeros stays."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.where(length > 0, length, 1), np.float32)
+
+
 def lengths(rows: np.ndarray) -> np.ndarray:
     """float64 [N], exact before the root."""
     wide = rows.astype(np.float32)

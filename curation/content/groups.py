@@ -24,13 +24,16 @@ from rushes.curation.content.concepts import (
     ROUNDS,
     SAMPLE_PER_CENTRE,
     Concepts,
+    Tally,
     assigned,
     merged,
     tallied,
 )
 from rushes.curation.content.grid import centres_of
+from rushes.curation.content.growing import Limits, grown
 from rushes.curation.content.published import Published, concepts_of, matched, open_published
 from rushes.curation.content.shards import Part, Shard, batches, opened, parts_of, prepare, sample, widths
+from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.storage import join
 
@@ -84,7 +87,9 @@ class _Content:
 
     def measure(self) -> list[str]:
         published = [open_published(root, self.width["copy"]) for root in self.content.against]
-        self.key = arrays.key_of(self.key, [run.snapshot for run in published])
+        self.joined = None if self.content.join is None else concepts_of(self.content.join, self.width["semantic"])
+        snapshots = [run.snapshot for run in [*published, *(self.joined or ())[:1]]]
+        self.key = arrays.key_of(self.key, snapshots)
         files = [join(self.folder, "content", f"groups-{arrays.key_of(s.key, self.key)}.parquet") for s in self.shards]
         if all(storage.exists(file) for file in [*files, self._concepts_file()]):
             return files
@@ -168,34 +173,30 @@ class _Content:
 
     def _concepts(self, rows: int) -> np.ndarray:
         """Names of the centres' clusters; leaves every part's labels, and concepts.parquet."""
-        self.names, self.labels = np.empty(0, np.int64), ""
-        if not self.width["semantic"]:
-            none = Concepts(np.empty((0, 1), np.int16), self.names, self.names, np.empty(0, np.float32))
-            storage.write_table(self._concepts_file(), none.table())
-            return self.names
-        old = self._joined()
-        if old is None:
-            centres = self._centres(rows)
-            total = self._tally(centres)
-            for _ in range(ROUNDS):
-                centres = centres_of(total[0], centres)
-                total = self._tally(centres)
-            names = merged(centres, total[1], self.content.merge_threshold)
-        else:
-            centres, names = old.centres, old.cluster_id
-            total = self._tally(centres)
-        found = Concepts(centres, names, total[1], total[2])
-        keep = found.clips > 0 if old is None else np.ones(len(names), bool)
-        reach = found.reach if old is None else np.minimum(found.reach, old.reach)
-        table = Concepts(centres[keep], names[keep], found.clips[keep], reach[keep]).table()
-        storage.write_table(self._concepts_file(), table)
-        self.names = names
-        return names
+        self.labels, width = "", self.width["semantic"]
+        none = np.empty(0, np.int64)
+        found = Concepts(np.empty((0, width or 1), np.int16), none, none, none.astype(np.float32), none)
+        if width:
+            found = self._found(rows) if self.joined is None else self._grown(*self.joined)
+        storage.write_table(self._concepts_file(), found.take(np.flatnonzero(found.cluster_id >= 0)).table())
+        self.names = found.cluster_id
+        return self.names
 
-    def _joined(self) -> Concepts | None:
-        if self.content.join is None:
-            return None
-        return concepts_of(self.content.join, self.width["semantic"])
+    def _found(self, rows: int) -> Concepts:
+        centres = self._centres(rows)
+        tally = self._tally(centres)
+        for _ in range(ROUNDS):
+            centres = centres_of(tally.total, centres)
+            tally = self._tally(centres)
+        names = merged(centres, tally.count, self.content.merge_threshold)
+        return Concepts(centres, names, tally.count, tally.reach(), np.zeros(len(names), np.int64))
+
+    def _grown(self, run: Run, old: Concepts) -> Concepts:
+        content, most = self.content, self.memory // (6 * self.width["semantic"])
+        limits = Limits(most, content.clusters, content.merge_threshold)
+        found = grown(self.parts, old, run, content.seed, limits, self.map)
+        self.labels = found.labels
+        return found.concepts
 
     def _centres(self, rows: int) -> np.ndarray:
         found = self._sample("semantic", min(rows, self.content.clusters * SAMPLE_PER_CENTRE), rows)
@@ -204,19 +205,12 @@ class _Content:
         k = max(1, min(self.content.clusters, len(found) // MIN_ROWS_PER_CLUSTER))
         return fit(found, k).leaves
 
-    def _tally(self, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Labels of every part for these centres, and over all: sums, counts and least cosines."""
+    def _tally(self, centres: np.ndarray) -> Tally:
+        """Labels of every part for these centres, and the tally over all."""
         self.labels = arrays.key_of(centres.tobytes())
-        total, count, least = (
-            np.zeros(centres.shape),
-            np.zeros(len(centres), np.int64),
-            np.full(len(centres), 2.0, np.float32),
+        return sum(
+            self.map(partial(_label, centres=centres, key=self.labels), self.parts), Tally.nothing(centres.shape)
         )
-        for t, c, smallest in self.map(partial(_label, centres=centres, key=self.labels), self.parts):
-            total += t
-            count += c
-            np.minimum(least, smallest, out=least)
-        return total, count, least
 
     # --- what is published already -----------------------------------------------------------------------
 
@@ -272,8 +266,8 @@ def _pairs(run: tuple[int, int], parts: list[Part], threshold: float, key: str, 
     return near_file, drawn_file
 
 
-def _label(part: Part, centres: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Leave a part's labels and cosines; the sums, counts and least cosines of its labels."""
+def _label(part: Part, centres: np.ndarray, key: str) -> Tally:
+    """Leave a part's labels and cosines; the tally of its labels."""
     rows = arrays.load(part.file("semantic"))
     label_file, cosine_file = part.file("labels", key), part.file("cosines", key)
     if storage.exists(label_file) and storage.exists(cosine_file):

@@ -1,10 +1,12 @@
-"""Words for concepts: what the captions of a concept say that those of the others do not (TF-IDF)."""
+"""Words for concepts: what their captions say that those of the others do not (TF-IDF), what a text tower sees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+
+from rushes.curation.content.grid import unit
 
 CAPTIONS_PER_CONCEPT = 64  # more of them name a concept no better
 WORDS = 3
@@ -37,6 +39,21 @@ def names(captions: Sequence[Sequence[str]], words: int = WORDS) -> list[str]:
             if not found[place]:
                 found[place] = _top(weights[row], vocabulary, words)
     return found
+
+
+def seen(centres: np.ndarray, words: Sequence[str], vectors: np.ndarray, count: int = WORDS) -> list[str]:
+    """For centres [K, D] the `count` words whose vectors [W, D] say most of each, as "a dog, a meadow".
+
+    A word says as much as the centre is nearer to it than the concepts are on the whole (where there are several): some
+    words are near to all pictures.
+    """
+    if not len(centres) or not len(words):
+        return [""] * len(centres)
+    cosine = unit(np.asarray(centres, np.float32)) @ unit(np.asarray(vectors, np.float32)).T
+    if len(centres) > 1:
+        cosine -= cosine.mean(axis=0)
+    best = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
+    return [", ".join(words[place] for place in row) for row in best]
 
 
 def _top(row, vocabulary: np.ndarray, words: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rushes.curation import storage
-from rushes.curation.content.grid import vectors_of
+from rushes.curation.content.grid import unit, vectors_of
 from rushes.curation.content.shards import batches
 from rushes.curation.manifest import ManifestError, Run
 
@@ -71,9 +71,3 @@ def semantic(run: Run) -> Iterable[tuple[list[str], np.ndarray]]:
                 yield batch["clip_id"].to_pylist(), vectors_of(batch["semantic"])
     if not found:
         raise ManifestError(f"{run.root} has no semantic vectors: no clip passed the rules of the decode.")
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows [N, D] of length 1; a row of zeros stays."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.where(length > 0, length, 1), np.float32)

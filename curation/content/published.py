@@ -61,14 +61,16 @@ def _same_width(schema: pa.Schema, column: str, width: int, root: str, key: str)
         )
 
 
-def concepts_of(root: str, width: int) -> Concepts:
-    """The concepts of a run named by content.join. Raises ManifestError where it has none, or of another width."""
+def concepts_of(root: str, width: int) -> tuple[Run, Concepts]:
+    """A run named by content.join and its concepts. Raises ManifestError where it has none, or of another width."""
     run: Run = open_run(root)
     if CONCEPTS not in run.record["tables"]:
         raise ManifestError(f"{root}, named by content.join, has no table '{CONCEPTS}': curate it again.")
     table = run.table(CONCEPTS)
     _same_width(table.schema, "centre", width, root, "content.join")
-    return Concepts.of(table)
+    if not table.num_rows:
+        raise ManifestError(f"{root}, named by content.join, holds no concepts: none of its clips was looked at.")
+    return run, Concepts.of(table)
 
 
 def _bare_hash(ids: pa.Array) -> np.ndarray:

@@ -96,12 +96,18 @@ class Tower:
         return np.ascontiguousarray(((rgb - self._mean) / self._std).transpose(2, 0, 1))
 
 
+def tower_of(recipe: Recipe, device: str = "cpu") -> Tower:
+    """The recipe's CLIP. Raises ModelError."""
+    models = recipe.models
+    return Tower(models.clip, models.clip_weights, device, models.clip_precision, models.batch)
+
+
 class ClipLooker:
     """Everything that the recipe asks of its CLIP, in one pass over the stills."""
 
     def __init__(self, recipe: Recipe, device: str, tower: Tower | None = None) -> None:
         models = recipe.models
-        self.tower = tower or Tower(models.clip, models.clip_weights, device, models.clip_precision, models.batch)
+        self.tower = tower or tower_of(recipe, device)
         self.name = self.tower.name
         self._semantic = models.semantic == "clip"
         self._aesthetic = None

@@ -70,8 +70,9 @@ def people_question(tower: Any) -> Question:
 
 
 def _ask(tower: Any, names: list[str], yes: list[str], no: list[str], worst: bool = False) -> Question:
-    return Question(tuple(names), _texts(tower, yes), _texts(tower, no), tower.scale, worst)
+    return Question(tuple(names), texts(tower, yes), texts(tower, no), tower.scale, worst)
 
 
-def _texts(tower: Any, texts: list[str]) -> np.ndarray:
-    return np.concatenate([tower.texts(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)])
+def texts(tower: Any, phrases: list[str]) -> np.ndarray:
+    """float32 [N, D], rows of length 1, some phrases at a time."""
+    return np.concatenate([tower.texts(phrases[i : i + BATCH]) for i in range(0, len(phrases), BATCH)])

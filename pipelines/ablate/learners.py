@@ -110,7 +110,8 @@ class TinyTAE:
 
         from rushes.curation.manifest import SET, publish
         from rushes.model.evaluate import reconstruct
-        from rushes.model.train import load_tae, train_tae
+        from rushes.model.frozen import load_tae
+        from rushes.model.train import train_tae
 
         recipe = self.recipe.model_copy(update={"seed": seed})
         with tempfile.TemporaryDirectory() as folder:

@@ -74,7 +74,7 @@ def ablate(
 
 
 def _tae(recipe: str, steps: int) -> Learner:
-    from rushes.pipelines.cli.train import sentences
+    from rushes.pipelines.cli.train_options import sentences
 
     with sentences():
         from rushes.model.train_recipe import load

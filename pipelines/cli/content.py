@@ -30,12 +30,16 @@ def concepts(
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("concept", justify="right")
+    tower = any(one.seen for one in found)
+    if tower:
+        table.add_column("seen", overflow="fold")
     table.add_column("words", overflow="fold")
     for name in ("measured", "clips", "kept", "dropped"):
         table.add_column(name, justify="right")
     for one in found[:most]:
         counts = (one.measured, one.clips, one.sampled, one.dropped)
-        table.add_row(str(one.cluster_id), one.words or "[dim]no captions[/]", *(f"{count:,}" for count in counts))
+        words = ([one.seen] if tower else []) + [one.words or "[dim]no captions[/]"]
+        table.add_row(str(one.cluster_id), *words, *(f"{count:,}" for count in counts))
     console.print(table)
     if len(found) > most:
         console.print(f"[dim]... and {len(found) - most:,} more: --limit, or --json[/]")
@@ -46,6 +50,10 @@ def near(
     clip: Annotated[str | None, typer.Option("--clip", metavar="ID", help="Like this clip of the run.")] = None,
     image: Annotated[str | None, typer.Option("--image", metavar="FILE", help="Like this picture.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="What this text says; needs a text tower.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", metavar="FILE", help="The run's CLIP, if it lies elsewhere on this machine."),
+    ] = None,
     k: Annotated[int, typer.Option("--limit", "-n", min=1, help="Clips listed.")] = 10,
     set_: Annotated[str | None, typer.Option("--in", metavar="SET", help="Only clips of this set.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -55,13 +63,16 @@ def near(
     Example:  rushes near runs/first --clip 4f2a9c... --in pretrain-256
     """
     from rich.table import Table
+    from rich.text import Text
 
     from rushes.curation.manifest import open_run
+    from rushes.pipelines.view.near import made_by
     from rushes.pipelines.view.near import near as near_to
 
     if sum(one is not None for one in (clip, image, text)) != 1:
         fail("Name one of --clip ID, --image FILE and --text TEXT.")
-    rows = near_to(open_run(run), k, clip=clip, image=image, text=text, among=set_)
+    opened = open_run(run)
+    rows = near_to(opened, k, clip=clip, image=image, text=text, among=set_, weights=weights)
     if json_:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
@@ -71,8 +82,9 @@ def near(
     for row in rows:
         kept = "yes" if row["kept"] else row["rejected_by"] or "no"
         span = f"{row['start_s']:.1f}-{row['end_s']:.1f} s of {row['uri'].rsplit('/', 1)[-1]}"
-        table.add_row(f"{row['cosine']:.3f}", row["clip_id"], span, kept, row["caption"] or "")
+        table.add_row(f"{row['cosine']:.3f}", row["clip_id"], span, kept, Text(row["caption"] or ""))
     console.print(table)
+    console.print(f"[dim]by {made_by(opened)}[/]", highlight=False)
 
 
 def register(app: typer.Typer) -> None:

@@ -124,7 +124,8 @@ def curate(
     outcome = run_curation(resolved, input, output, console, column, limit)
     print_funnel(outcome.run, console)
     _print_warnings(outcome.run)
-    report = write_report(output) if "://" not in output else None
+    page = Path(output, "report.html")
+    report = None if "://" in output else page if page.exists() and not outcome.published else write_report(output)
     console.print(f"\nManifests: {output}/clips, {output}/sets/*", highlight=False, soft_wrap=True)
     console.print(f"Clips:     {output}/media", highlight=False, soft_wrap=True)
     if report:

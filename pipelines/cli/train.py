@@ -1,40 +1,32 @@
-"""`rushes train`, `encode`, `sample`, `average`, `evaluate`: the command line of model/. Commands import torch."""
+"""`rushes train` and `preview`: the command line of trainings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rushes.pipelines.cli import models
 from rushes.pipelines.cli.ablate import ablate
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli.train_options import (
+    DryRun,
+    GpusPerWorker,
+    Output,
+    Overrides,
+    Ray,
+    Runs,
+    Tae,
+    WorkerCount,
+    of_model,
+    say,
+    sentences,
+)
 from rushes.pipelines.engine import signals
 
 if TYPE_CHECKING:
     from rushes.model.train_recipe import TrainRecipe
-
-Runs = Annotated[list[str], typer.Argument(help="One or more curated runs, whose sets the recipe's stages name.")]
-Output = Annotated[
-    str, typer.Option("--output", "-o", help="Checkpoints, log and recipe go there; the same folder again goes on.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; stages.all.KEY or stages.NAME.KEY."),
-]
-Ray = Annotated[
-    str | None, typer.Option("--ray", help="Start the ranks on this Ray cluster: HOST:PORT, auto, or local.")
-]
-WorkerCount = Annotated[int, typer.Option("--workers", help="With --ray: how many ranks.", min=1)]
-GpusPerWorker = Annotated[
-    float | None, typer.Option(help="With --ray: GPUs of a rank; default 1 where the cluster has any.", min=0)
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be trained on what, and by which ranks, and stop.")
-]
-Tae = Annotated[str, typer.Option("--tae", help="Output of `rushes train tae`, or one of its checkpoints.")]
 
 app = typer.Typer(no_args_is_help=True, help="Train the autoencoder (tae) or the transformer (dit) on curated sets.")
 
@@ -42,56 +34,9 @@ app = typer.Typer(no_args_is_help=True, help="Train the autoencoder (tae) or the
 def register(commands: typer.Typer) -> None:
     """Put the commands beside those of curation."""
     commands.add_typer(app, name="train")
-    commands.command()(encode)
-    commands.command()(sample)
-    commands.command()(average)
-    commands.command()(evaluate)
-    commands.command()(ablate)
-    commands.command()(preview)
-    commands.command("export-weights")(export_weights)
-
-
-@contextmanager
-def sentences() -> Iterator[None]:
-    """What a person can act on is a sentence and exit code 2. Needs the extra `train`."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        fail("training needs torch, which is not installed: pip install 'rushes[train]'")
-    from rushes.curation.manifest import ManifestError
-    from rushes.model.checkpoint import CheckpointError
-    from rushes.model.data import DataError
-    from rushes.model.features import FeaturesError
-    from rushes.model.frames import ClipError
-    from rushes.model.loop import TrainingError
-    from rushes.model.text import TextEncoderError
-    from rushes.model.train_recipe import TrainRecipeError
-
-    known = (
-        CheckpointError,
-        ClipError,
-        DataError,
-        FeaturesError,
-        ManifestError,
-        TextEncoderError,
-        TrainingError,
-        TrainRecipeError,
-    )
-    try:
-        yield
-    except known as error:
-        fail(str(error))
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
-def _end(finished: bool, output: str) -> None:
-    if not finished:
-        _say("Stopped and saved; the same command goes on from here.")
-        raise typer.Exit(signals.exit_code())
-    _say(f"Finished: {output}/checkpoints")
+    for command in (models.encode, models.sample, models.average, models.evaluate, ablate, preview):
+        commands.command()(command)
+    commands.command("export-weights")(models.export_weights)
 
 
 @app.command()
@@ -112,19 +57,7 @@ def tae(
     On several GPUs:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli train tae ...
     On a Ray cluster:  rushes train tae ... --ray HOST:PORT --workers 16
     """
-    with sentences():
-        from rushes.model.train import describe, train_tae
-        from rushes.model.train_recipe import load
-
-        chosen = _of(load(recipe, set_ or []), "tae")
-        if dry_run:
-            _say(describe(chosen, runs, ranks=_ranks(ray, workers)))
-            _preview(chosen, runs)
-        elif ray:
-            _on_ray(ray, workers, gpus_per_worker, ["tae", *runs, "--output", output], chosen)
-        else:
-            _page(chosen, runs, output)
-            _end(train_tae(chosen, runs, output, _say), output)
+    _Training("tae", runs, output, None).start(recipe, set_ or [], _Ranks(ray, workers, gpus_per_worker), dry_run)
 
 
 @app.command()
@@ -146,64 +79,80 @@ def dit(
     On several GPUs:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli train dit ...
     On a Ray cluster:  rushes train dit ... --ray HOST:PORT --workers 16
     """
-    with sentences():
-        from rushes.model.train import describe, train_dit
-        from rushes.model.train_recipe import load
-
-        chosen = _of(load(recipe, set_ or []), "dit")
-        if dry_run:
-            _say(describe(chosen, runs, tae, _ranks(ray, workers)))
-            _preview(chosen, runs)
-        elif ray:
-            _on_ray(ray, workers, gpus_per_worker, ["dit", *runs, "--output", output, "--tae", tae], chosen)
-        else:
-            _page(chosen, runs, output)
-            _end(train_dit(chosen, runs, output, tae, _say), output)
+    _Training("dit", runs, output, tae).start(recipe, set_ or [], _Ranks(ray, workers, gpus_per_worker), dry_run)
 
 
-def _preview(recipe: TrainRecipe, runs: list[str]) -> None:
-    """The first clip of each stage and bucket, in words. Runs of latents have no pictures to look at."""
-    from rushes.model.latents import encodings
-    from rushes.pipelines.train.preview import lines, preview
+@dataclass(frozen=True)
+class _Ranks:
+    """Where the ranks are: on a Ray cluster, or those that a launcher started (this process where none did)."""
 
-    for shown in () if encodings(runs) else preview(recipe, runs, each=1):
-        _say("\n".join(lines(shown)))
+    ray: str | None
+    workers: int
+    gpus: float | None
 
-
-def _page(recipe: TrainRecipe, runs: list[str], output: str) -> None:
-    """OUTPUT/preview.html before the first step, by one rank; a training that goes on has it already."""
-    import os
-
-    from rushes.model.latents import encodings
-    from rushes.pipelines.train.preview import write_page
-
-    page = Path(output) / "preview.html"
-    if os.environ.get("RANK", "0") == "0" and not page.exists() and not encodings(runs):
-        try:
-            _say(f"What the network will get: {write_page(recipe, runs, page, each=1)} clips in {page}")
-        except OSError as error:
-            fail(f"{page} cannot be written: {error}.")
+    @property
+    def count(self) -> int:
+        return self.workers if self.ray else int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _ranks(ray: str | None, workers: int) -> int:
-    import os
+@dataclass(frozen=True)
+class _Training:
+    """What both commands do. tae: of a transformer."""
 
-    return workers if ray else int(os.environ.get("WORLD_SIZE", "1"))
+    model: str
+    runs: list[str]
+    output: str
+    tae: str | None
 
+    def start(self, recipe_name: str, settings: list[str], ranks: _Ranks, dry_run: bool) -> None:
+        with sentences():
+            from rushes.model.train import describe
+            from rushes.model.train_recipe import load
 
-def _on_ray(address: str, workers: int, gpus: float | None, words: list[str], recipe: TrainRecipe) -> None:
-    from rushes.pipelines.train.on_ray import Workers, train_on_ray
+            recipe = of_model(load(recipe_name, settings), self.model)
+            if dry_run:
+                say(describe(recipe, self.runs, self.tae, ranks.count))
+                self._preview(recipe)
+            elif ranks.ray:
+                self._on_ray(recipe, ranks)
+            else:
+                self._page(recipe)
+                if not self._train(recipe):
+                    say("Stopped and saved; the same command goes on from here.")
+                    raise typer.Exit(signals.exit_code())
+                say(f"Finished: {self.output}/checkpoints")
 
-    if not train_on_ray(Workers(address, workers, gpus), words, recipe.to_yaml(), _say):
-        raise typer.Exit(signals.exit_code())  # rank 0 has said it
+    def _train(self, recipe: TrainRecipe) -> bool:
+        from rushes.model.train import train_dit, train_tae
 
+        if self.tae is None:
+            return train_tae(recipe, self.runs, self.output, say)
+        return train_dit(recipe, self.runs, self.output, self.tae, say)
 
-def _of(recipe: TrainRecipe, model: str) -> TrainRecipe:
-    from rushes.model.train_recipe import TrainRecipeError
+    def _on_ray(self, recipe: TrainRecipe, ranks: _Ranks) -> None:
+        from rushes.pipelines.train.on_ray import Workers, train_on_ray
 
-    if recipe.model != model:
-        raise TrainRecipeError(f"The recipe '{recipe.name}' trains a {recipe.model}: rushes train {recipe.model}.")
-    return recipe
+        words = [self.model, *self.runs, "--output", self.output, *(["--tae", self.tae] if self.tae else [])]
+        if not train_on_ray(Workers(ranks.ray, ranks.workers, ranks.gpus), words, recipe.to_yaml(), say):
+            raise typer.Exit(signals.exit_code())  # rank 0 has said it
+
+    def _preview(self, recipe: TrainRecipe) -> None:
+        """The first clip of each stage and bucket, in words. Runs of latents have no pictures to look at."""
+        from rushes.model.latents import encodings
+        from rushes.pipelines.train.preview import lines, preview
+
+        for shown in () if encodings(self.runs) else preview(recipe, self.runs, each=1):
+            say("\n".join(lines(shown)))
+
+    def _page(self, recipe: TrainRecipe) -> None:
+        """OUTPUT/preview.html before the first step, by one rank; a training that goes on has it already."""
+        from rushes.curation.storage import exists, join
+        from rushes.model.latents import encodings
+        from rushes.pipelines.train.preview import write_page
+
+        page = join(self.output, "preview.html")
+        if os.environ.get("RANK", "0") == "0" and not exists(page) and not encodings(self.runs):
+            say(f"What the network will get: {write_page(recipe, self.runs, page, each=1)} clips in {page}")
 
 
 def preview(
@@ -221,200 +170,4 @@ def preview(
         from rushes.model.train_recipe import load
         from rushes.pipelines.train.preview import write_page
 
-        count = write_page(load(recipe, set_ or []), runs, Path(output), each)
-        _say(f"{count} clips: {output}")
-
-
-def encode(
-    runs: Runs,
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="Run folder of the latents; the same folder again goes on.")
-    ],
-    tae: Tae,
-    recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="The DiT's recipe: its stages and text encoders say what is stored.")
-    ] = "dit-tiny",
-    set_: Overrides = None,
-    set_name: Annotated[
-        list[str] | None, typer.Option("--set-name", help="Only stages that read this set; may be repeated.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="float16, bfloat16 or float32: of what is stored.")] = "float16",
-    parts: Annotated[int, typer.Option(help="Places from which longer clips are taken; 1: the middle.", min=1)] = 1,
-    stills: Annotated[int, typer.Option(help="Single frames of a clip for image batches.", min=1)] = 4,
-    compute: Annotated[
-        str, typer.Option(help="float32 or bfloat16: what the autoencoder computes in; the latter on GPUs.")
-    ] = "float32",
-    gpus: Annotated[float, typer.Option(help="GPUs of a worker, 0.5 for two on one; 0: CPUs.", min=0)] = 0,
-    cpus: Annotated[int | None, typer.Option(help="CPUs to use; default: all.", min=1)] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster (auto, ray://host:10001); default: here.")] = None,
-    clips_per_file: Annotated[int, typer.Option(help="What a kill may cost a worker.", min=1)] = 32,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try clips again that failed before.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stored, and stop.")] = False,
-) -> None:
-    """Store latents and text features of sets, so that `train dit` reads them instead of decoding.
-
-    Example:  rushes encode runs/demo --tae runs/tae --recipe dit-tiny -o runs/latents
-    """
-    with sentences():
-        from rushes.curation.recipe import Engine
-        from rushes.model.train import load_tae
-        from rushes.model.train_recipe import load
-        from rushes.pipelines import encode as job
-
-        if precision not in job.PRECISIONS:
-            fail(f"--precision is one of {', '.join(job.PRECISIONS)}, not '{precision}'.")
-        if compute not in ("float32", "bfloat16"):
-            fail(f"--compute is float32 or bfloat16, not '{compute}'.")
-        resolved = _of(load(recipe, set_ or []), "dit")
-        engine = Engine(address=address, num_cpus=cpus)
-        options = job.Options(precision, parts, stills, compute, gpus, clips_per_file, retry_failed, engine)
-        if dry_run:
-            frozen, mark = load_tae(tae)
-            plans = job.plan_sets(resolved, runs, set_name or [])
-            settings = job.settings_of(resolved, frozen, mark, options)
-            console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
-            return
-        run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
-        for name, entry in run.record["encoding"]["sets"].items():
-            console.print(f"sets/{name}: {entry['encoded']} of {entry['rows']} clips", highlight=False)
-        for note in notes:
-            console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
-def sample(
-    dit: Annotated[str, typer.Option("--dit", help="Output of `rushes train dit`, or one of its checkpoints.")],
-    tae: Tae,
-    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="A video for each; may be repeated.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the mp4 files.")] = "samples",
-    frames: Annotated[int, typer.Option(help="Length in frames; 256 is 16 s.", min=1)] = 16,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 16.")] = "128x80",
-    steps: Annotated[int, typer.Option(help="Sampling steps; the paper's 50.", min=2)] = 50,
-    guidance: Annotated[float, typer.Option(help="Weight of the text; the paper's 7.5. 1: none.")] = 7.5,
-    seed: Annotated[int, typer.Option(help="Another seed, another video.")] = 0,
-    fps: Annotated[float, typer.Option(help="Frames per second, said to the model and written.", min=1)] = 16,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16: half the memory, on GPUs faster.")] = "float32",
-    image: Annotated[
-        str | None, typer.Option(help="An image the videos begin with; a DiT trained with options.first_frame.")
-    ] = None,
-) -> None:
-    """Videos for prompts, as mp4.
-
-    Example:  rushes sample --dit runs/dit --tae runs/tae -p "A slow pan over a forest." --size 128x80 --frames 16
-
-    A model that no GPU holds, over several:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli sample ...
-    """
-    if precision not in ("float32", "bfloat16"):
-        fail(f"--precision is float32 or bfloat16, not '{precision}'.")
-    wide, _, high = size.partition("x")
-    if not (wide.isdigit() and high.isdigit()) or int(wide) % 16 or int(high) % 16 or not int(wide) * int(high):
-        fail(f"--size wants WIDTHxHEIGHT, multiples of 16, for example 128x80, not '{size}'.")
-    with sentences():
-        from rushes.model.flow import PROCESSES
-        from rushes.model.frames import read_image
-        from rushes.model.parallel import joined
-        from rushes.model.sample import load_dit, sample_video, write_mp4
-        from rushes.model.train import load_tae, text_encoders
-        from rushes.model.train_recipe import Parallel, Text
-
-        with joined(Parallel()) as place:
-            decoder, mark = load_tae(tae, place.device)
-            model, meta = load_dit(dit, mark, place, precision == "bfloat16")
-            encoders, process = text_encoders(Text(**meta["text"]), place.device), PROCESSES[meta["process"]]()
-            if image and not model.config.first_frame:
-                fail(f"{dit} was not trained on first frames: train it with --set options.first_frame=true.")
-            first = read_image(image, int(high), int(wide)) if image else None
-            for number, text in enumerate(prompt):
-                video = sample_video(
-                    model, decoder, encoders, text, frames, int(high), int(wide), steps, guidance, seed,
-                    process, fps if frames > 1 else None, first=first,
-                )  # fmt: skip
-                if place.leads:
-                    _say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
-
-
-def average(
-    checkpoints: Annotated[list[str], typer.Argument(help="Checkpoints, or outputs of trainings (their newest).")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Where the averaged checkpoint is written.")],
-    weight: Annotated[list[float] | None, typer.Option("--weight", help="One per checkpoint; default: equal.")] = None,
-) -> None:
-    """Average the weights of several trainings of one model, as the paper does after fine-tuning.
-
-    Example:  rushes average runs/finetune-a runs/finetune-b -o runs/averaged
-    """
-    with sentences():
-        from rushes.model.average import average as run_average
-
-        _say(f"Averaged {len(checkpoints)} checkpoints: {run_average(checkpoints, output, weight)}")
-
-
-def export_weights(
-    checkpoint: Annotated[str, typer.Argument(help="A training's output, or one of its checkpoints.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder for config.json and safetensors.")],
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    raw: Annotated[bool, typer.Option("--raw", help="The weights themselves instead of their moving average.")] = False,
-    part_gb: Annotated[float, typer.Option(help="Size of a file at most, GB.", min=0.001)] = 5.0,
-) -> None:
-    """Weights as safetensors with a config.json, for other programs. An adapter (LoRA) goes out as peft writes it.
-
-    Example:  rushes export-weights runs/dit -o weights/dit --precision bfloat16
-    """
-    with sentences():
-        from rushes.model.export import export
-
-        for path in export(checkpoint, output, precision, not raw, part_gb):
-            _say(str(path))
-
-
-def evaluate(
-    runs: Runs,
-    tae: Annotated[list[str], typer.Option("--tae", help="A trained TAE; several are rows side by side.")],
-    dit: Annotated[
-        list[str] | None, typer.Option("--dit", help="A DiT of that TAE: its samples are judged; may be repeated.")
-    ] = None,
-    set_name: Annotated[str, typer.Option("--set-name", help="Which set of the runs.")] = "validation",
-    clips: Annotated[int, typer.Option(help="At most so many clips.", min=1)] = 16,
-    frames_max: Annotated[int | None, typer.Option(help="At most so many frames of each; default: all.", min=1)] = None,
-    resolution: Annotated[
-        int | None, typer.Option(help="Square root of the area, pixels; default: the set's.", min=16)
-    ] = None,
-    features: Annotated[
-        str, typer.Option(help="FID's extractor: a TorchScript file, open_clip:NAME/TAG, or random-conv.")
-    ] = "random-conv",
-    video_features: Annotated[
-        str, typer.Option(help="FVD's extractor: a TorchScript file (I3D), or random-conv.")
-    ] = "random-conv",
-    steps: Annotated[int, typer.Option(help="DiT: sampling steps.", min=2)] = 50,
-    guidance: Annotated[float, typer.Option(help="DiT: weight of the text.")] = 7.5,
-    seed: Annotated[int, typer.Option(help="DiT: of the first clip's noise.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-) -> None:
-    """Autoencoders by PSNR, SSIM, FID and FVD of what they reproduce; transformers by FID and FVD of their samples.
-
-    Example:  rushes evaluate runs/demo --tae runs/tae-2.5d --tae runs/tae-3d --resolution 96 --frames-max 16
-    """
-    if dit and len(tae) > 1:
-        fail(f"--dit is judged with the one TAE it was trained with; {len(tae)} were given with --tae.")
-    with sentences():
-        import json
-
-        from rushes.model.data import DataOptions
-        from rushes.model.latents import videos_only
-        from rushes.pipelines.train import evaluation
-
-        videos_only(runs)
-        options = DataOptions(set_name, 1, 0, frames_max, resolution)
-        setting = evaluation.Setting(runs, options, clips, features, video_features, _device())
-        if dit:
-            report = evaluation.compare_dits(setting, tae[0], dit, steps, guidance, seed)
-        else:
-            report = evaluation.compare_taes(setting, tae)
-        if json_:
-            print(json.dumps(report, indent=1))
-        else:
-            evaluation.show(report, console)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        say(f"{write_page(load(recipe, set_ or []), runs, output, each)} clips: {output}")

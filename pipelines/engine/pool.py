@@ -26,6 +26,8 @@ LOOK = "look"  # workers with GPUs, where the models of looking want them
 POLL_S = 1.0  # how often, while nothing ends, hanging leases and dead nodes are looked for, seconds
 LOOK_EVERY_S = 5.0  # how often the cluster is asked for its nodes, seconds
 IDLE_S = 60.0  # a worker without work for so long is given back, seconds
+WAITING = 2  # leases waiting per worker from which no more are planned
+PLANNED_AT_ONCE = 100  # leases planned between two looks at what has happened
 AHEAD_FROM = 4  # leases waiting per worker from which a second one waits at the worker itself
 EXCUSED_MAX = 20  # lost nodes after which a lease is given up all the same: it may be what kills them
 MAP_S = 24 * 3600.0  # a step over shards may take so long, seconds
@@ -100,6 +102,7 @@ class Pool:
         self._nodes = cluster.nodes()
         self._looked = self._swept = cluster.now()
         self._left_out: set[str] = set()
+        self._planned = True  # whether all leases are made that are planned
         self.notes: list[str] = []  # sentences about nodes that were left out
 
     # ---- what callers use --------------------------------------------------------------------------------------------
@@ -114,20 +117,33 @@ class Pool:
     def _wait(self, task: Task) -> None:
         heapq.heappush(self._waiting[task.kind], (task.order, task.number, task))
 
-    def completed(self) -> Iterator[tuple[Task, Any]]:
+    def completed(self, plan: Iterator[None] | None = None) -> Iterator[tuple[Task, Any]]:
         """(task, result or Failure) as they end, until nothing is waiting or running; more may be submitted meanwhile.
 
+        plan: submits some more at each step, and is asked when few leases wait, so that they are not all made at once.
         Raises StopRun where an error concerns the whole run.
         """
-        while self.waiting or self.running or self._ready:
+        self._planned, plan = plan is None, plan or iter(())
+        while self._plan(plan) or self.waiting or self.running or self._ready:
             self._grow()
             self._hand_out()
             if not self._ready:
-                for event in self._cluster.poll(POLL_S):
+                for event in self._cluster.poll(POLL_S if self._planned or self._enough() else 0.0):
                     self._take(event)
                 self._sweep()
             ready, self._ready = self._ready, []
             yield from ready
+
+    def _enough(self) -> bool:
+        return self.waiting >= WAITING * sum(self.workers(kind) for kind in self._kinds)
+
+    def _plan(self, plan: Iterator[None]) -> bool:
+        """Some more leases where few wait. Whether any were planned."""
+        steps = 0
+        while not self._planned and steps < PLANNED_AT_ONCE and not self._enough():
+            steps += 1
+            self._planned = next(plan, self) is self
+        return steps > 0
 
     def map(self, function: Callable[[Any], Any], values: Sequence[Any], kind: str = CPU) -> Iterator[Any]:
         """As the built-in map, on the workers: results in the order of `values`. function: one of a module's own.
@@ -226,7 +242,7 @@ class Pool:
                 self._begin(task, worker)
             for task in passed:
                 self._wait(task)
-            if waiting and len(waiting) > AHEAD_FROM * len(self._workers[name]):
+            if waiting and (not self._planned or len(waiting) > AHEAD_FROM * len(self._workers[name])):
                 self._hand_ahead(name, waiting)
 
     def _hand_ahead(self, name: str, waiting: list[tuple[tuple[float, ...], int, Task]]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +73,35 @@ def _start_here(engine: Engine, options: dict[str, Any]) -> None:
     if not _writable(SHARED_MEMORY):
         options["_plasma_directory"] = _ray_folder()  # slower than memory, and only signals pass through it
     try:
-        ray.init(
-            address="local", num_cpus=engine.num_cpus or os.cpu_count() or 1, include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES, **options,
-        )  # fmt: skip
+        with _few_services():
+            ray.init(
+                address="local", num_cpus=engine.num_cpus or os.cpu_count() or 1, include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES, **options,
+            )  # fmt: skip
     except Exception as error:
         raise StopRun(f"Ray could not be started on this machine: {_first_line(error)}.") from error
+
+
+@contextlib.contextmanager
+def _few_services() -> Iterator[None]:
+    """Ray starts without its API server, autoscaler and log monitor: for one command on one machine nobody asks them.
+
+    They take two seconds of a core. Ray has no option for it; where its insides are named otherwise, they start.
+    """
+    from ray._private import node, services
+
+    def nothing(*_: Any, **__: Any) -> tuple[None, None]:
+        return None, None
+
+    replaced = [(services, "start_api_server"), (node.Node, "start_monitor"), (node.Node, "start_log_monitor")]
+    own = [(owner, name, getattr(owner, name)) for owner, name in replaced if hasattr(owner, name)]
+    try:
+        for owner, name, _ in own:
+            setattr(owner, name, nothing)
+        yield
+    finally:
+        for owner, name, function in own:
+            setattr(owner, name, function)
 
 
 def _check_machine() -> None:

@@ -247,6 +247,7 @@ class ComparisonView(BaseModel):
     questions: list[str]
     raters: int
     pairs: int
+    unpaired: int = Field(0, description="videos whose name only one of the folders has")
     votes: int
     wanted: int = Field(description="votes for all pairs, questions and raters")
     mine: int = Field(description="votes of the asker")

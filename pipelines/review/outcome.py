@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,13 +66,10 @@ def kappa(both: Sequence[tuple[bool, bool]]) -> float | None:
     """Cohen's kappa of two raters' yes and no: (observed - chance agreement) / (1 - chance agreement)."""
     if not both:
         return None
-    from sklearn.metrics import cohen_kappa_score
-
-    first, second = zip(*both, strict=True)
-    if len({*first, *second}) < 2:
-        return None
-    found = float(cohen_kappa_score(first, second))
-    return found if math.isfinite(found) else None
+    first, second = (sum(pair[rater] for pair in both) / len(both) for rater in (0, 1))
+    chance = first * second + (1 - first) * (1 - second)
+    agreed = sum(a == b for a, b in both) / len(both)
+    return (agreed - chance) / (1 - chance) if chance < 1 else None
 
 
 def _has(one: Said, name: str) -> bool:

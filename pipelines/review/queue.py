@@ -71,7 +71,7 @@ class ReviewQueue:
         """Keep a decision. seconds: the length of a span of frames of a clip, where its frames' times are known."""
         with self._reviews.writing() as session:
             queue, now = self._locked(session), self._clock()
-            before = _known(session, Decision, form, person)
+            before = known(session, Decision, form, person)
             if before is not None:
                 return self._decided(session, queue, before, form.next, now, again=True)
             item = self._item(session, queue, form.clip_id)
@@ -80,7 +80,7 @@ class ReviewQueue:
             made = Decision(
                 id=form.id, queue_id=queue.id, item_id=item.id, person=person, verdict=form.verdict,
                 reasons=list(dict.fromkeys(form.reasons)), in_frame=form.in_frame, out_frame=form.out_frame, at=now,
-                took_ms=form.took_ms, undoes=None, form=_hash(form),
+                took_ms=form.took_ms, undoes=None, form=form_hash(form),
             )  # fmt: skip
             if form.verdict == outcome.REJECT:
                 made.in_frame = made.out_frame = None
@@ -98,7 +98,7 @@ class ReviewQueue:
         """Take back the person's last decision that stands, at most ten in a row; the clip is held again."""
         with self._reviews.writing() as session:
             queue, now = self._locked(session), self._clock()
-            before = _known(session, Decision, form, person)
+            before = known(session, Decision, form, person)
             if before is not None:
                 return self._decided(session, queue, before, form.next, now, again=True)
             lately = session.scalars(
@@ -116,7 +116,7 @@ class ReviewQueue:
                 )
             made = Decision(
                 id=form.id, queue_id=queue.id, item_id=last.item_id, person=person, verdict="undo", reasons=[], at=now,
-                undoes=last.id, form=_hash(form),
+                undoes=last.id, form=form_hash(form),
             )  # fmt: skip
             session.add(made)
             session.execute(sa.delete(Standing).where(Standing.item_id == last.item_id, Standing.person == person))
@@ -133,12 +133,12 @@ class ReviewQueue:
         with self._reviews.writing() as session:
             queue, now = self._locked(session), self._clock()
             item = self._item(session, queue, form.clip_id)
-            before = _known(session, Caption, form, person)
+            before = known(session, Caption, form, person)
             if before is None:
                 lease = session.get(Lease, (item.id, person))
                 if not (lease and lease.until > now) and session.get(Standing, (item.id, person)) is None:
                     raise Conflict("Somebody else may hold this clip now: ask for clips again.", "lease_lost")
-                before = self._write(session, item, person, form.id, form.fields.model_dump(), now, _hash(form))
+                before = self._write(session, item, person, form.id, form.fields.model_dump(), now, form_hash(form))
             return CaptionView(fields=before.fields, text=before.text, written_by=before.written_by)
 
     # --- what is asked --------------------------------------------------------------------------------------------
@@ -343,15 +343,15 @@ def _newest(session: Session, item: Item) -> Caption | None:
     ).first()
 
 
-def _known(session: Session, table: type[Any], form: Any, person: str) -> Any:
+def known(session: Session, table: type[Any], form: Any, person: str) -> Any:
     """What was kept under the form's id; None where it is new. Raises ReviewError where it was something else."""
     before = session.scalars(sa.select(table).where(table.id == form.id)).first()
-    if before is not None and (before.person != person or before.form != _hash(form)):
+    if before is not None and (before.person != person or before.form != form_hash(form)):
         raise ReviewError("This id stands for something else that was sent before: make a new one for each thing.")
     return before
 
 
-def _hash(form: Form) -> str:
+def form_hash(form: Form) -> str:
     """Of what was sent, but for how many clips are wanted next."""
     said = form.model_dump(mode="json", exclude={"next"})
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

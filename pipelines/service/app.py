@@ -20,13 +20,14 @@ from rushes.curation.recipe import RecipeError
 from rushes.curation.video.inputs import InputError
 from rushes.pipelines.engine.ray_jobs import ClusterError
 from rushes.pipelines.review.database import Conflict, Missing, ReviewError, Reviews, ReviewsAway
-from rushes.pipelines.service import routes_jobs, routes_review, routes_runs
+from rushes.pipelines.service import routes_compare, routes_jobs, routes_look, routes_review, routes_runs
 from rushes.pipelines.service.access import ROLES, Person, Tokens
 from rushes.pipelines.service.jobs import JobError, Jobs
 from rushes.pipelines.service.library import Kept, Library
 from rushes.pipelines.service.limits import COOKIE, Gate
 from rushes.pipelines.service.places import PlaceError
 from rushes.pipelines.service.settings import Settings
+from rushes.pipelines.studio.pages import Pages
 from rushes.pipelines.view.clips import QueryError
 
 API = "/api/v1"
@@ -52,7 +53,15 @@ def create_app(settings: Settings) -> Any:
     app.state.reviews = Reviews(settings.reviews_url)
     app.state.review_limit = CapacityLimiter(routes_review.AT_ONCE)
     app.state.reviews_seen, app.state.frame_times = {}, {}
-    for router in (session, routes_runs.router, routes_review.router, routes_jobs.router, routes_jobs.recipe_router):
+    for router in (
+        session,
+        routes_runs.router,
+        routes_look.router,
+        routes_review.router,
+        routes_compare.router,
+        routes_jobs.router,
+        routes_jobs.recipe_router,
+    ):
         app.include_router(router, prefix=API, responses=NOT_ALLOWED)
     for kind, status in STATUS_OF.items():
         app.add_exception_handler(kind, _sentence(status))
@@ -61,6 +70,7 @@ def create_app(settings: Settings) -> Any:
     if isinstance(settings.tokens, Tokens):
         _describe_tokens(app)
     app.add_middleware(Kept, library=app.state.library)
+    app.add_middleware(Pages)
     app.add_middleware(Gate, settings=settings)  # outermost: nothing is said before it
     return app
 

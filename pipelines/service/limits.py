@@ -11,6 +11,7 @@ from typing import Any
 
 from rushes.pipelines.service.access import LOCAL, Person
 from rushes.pipelines.service.settings import LOOPBACK, Settings
+from rushes.pipelines.studio.pages import is_page
 
 COOKIE = "rushes_token"
 OPEN = frozenset(("/api/v1/health", "/api/v1/openapi.json"))  # asked without a token
@@ -90,7 +91,8 @@ class Gate:
             return LOCAL if host in LOOPBACK and own else None  # a page of another site must not use this one
         token = _token(headers)
         person = self.settings.tokens.person(token) if token else None
-        return person or (Person("nobody", "viewer") if scope["path"] in OPEN else None)
+        is_open = scope["path"] in OPEN or is_page(scope["path"])
+        return person or (Person("nobody", "viewer") if is_open else None)
 
     def _counted(self, who: str) -> bool:
         """One request less of what a person may ask in a second."""

@@ -17,13 +17,17 @@ import pyarrow.compute as pc
 
 from rushes.curation import content, manifest, storage
 from rushes.curation.decide import Decisions, Global, decide, solve
+from rushes.curation.looking.clip import tower_of
+from rushes.curation.looking.registry import gpu_share
+from rushes.curation.looking.vocabulary import phrases, vocabulary
 from rushes.curation.recipe import Recipe
 from rushes.curation.storage import join
 from rushes.curation.table import left_join, with_column
 from rushes.curation.video.source import Source
+from rushes.pipelines.engine.pool import LOOK
 from rushes.pipelines.stages.items import parts_of
 from rushes.pipelines.stages.job import Job
-from rushes.pipelines.stages.reading import probed_rows
+from rushes.pipelines.stages.probing import probed_rows
 from rushes.pipelines.stages.records import facts_of, key_of
 
 SHARD_CLIPS = 50_000  # clips of a shard, about: 250 MB of rows and vectors
@@ -77,7 +81,7 @@ def _shard_plan(job: Job, begin: int, end: int) -> ShardPlan:
     numbers = range(first, stop)
     same = {n: inputs.uris[int(inputs.first_of[n])].as_py() for n in numbers if inputs.first_of[n] >= 0}
     failed = {n: inputs.failed[n] for n in numbers if n in inputs.failed}
-    records = {n: tuple(job.looked[n]) for n in numbers if n in job.looked and n not in failed}
+    records = {n: tuple(job.looked.of(n)) for n in numbers if inputs.ok[n] and n not in failed}
     name = key_of(job.keys.looked, inputs.records[begin:end], same, failed, records)
     folder = job.work("shards", job.keys.look)
     clips, vectors, sources = (join(folder, f"{name}{kind}.parquet") for kind in ("", ".vectors", ".sources"))
@@ -140,8 +144,17 @@ def measure_content(job: Job) -> None:
     """Copy groups and concepts over all shards (curation.content)."""
     stage = job.bus.stage(CONTENT, job.survivors, "clips")
     job.groups = content.measure(job.vectors, job.work("content", job.keys.content), job.recipe, job.pool.map)
+    if job.recipe.models.semantic == "clip":
+        job.vocabulary = job.work("vocabulary", f"{job.recipe.part_hash('look')}-{key_of(phrases())}.parquet")
+        missing = [job.vocabulary] if not storage.exists(job.vocabulary) else []
+        list(job.pool.map(partial(_write_vocabulary, recipe=job.recipe), missing, job.pool.kind(LOOK)))
     stage.step(job.survivors)
     stage.end()
+
+
+def _write_vocabulary(file: str, recipe: Recipe) -> None:
+    """In a worker: words and their vectors, by the model that made the clips' semantic vectors."""
+    storage.write_table(file, vocabulary(tower_of(recipe, "cuda" if gpu_share(recipe) else "cpu")))
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ PROBED = pa.schema([*SOURCES, pa.field("stamp", pa.string())])
 
 @dataclass(frozen=True)
 class Item:
-    """A source, or part number `part` of `parts` of a long one."""
+    """A source, or part number `part` of `parts` of a long one. number: of the input, as the driver counts them."""
 
     source: Source
     part: int = 0
     parts: int = 1
+    number: int = 0
 
     @cached_property
     def key(self) -> str:
@@ -44,11 +45,15 @@ class Item:
         return self.part * each, None if self.part == self.parts - 1 else (self.part + 1) * each
 
 
-def parts_of(source: Source) -> list[Item]:
+def part_count(length_s: float) -> int:
+    """Parts of a source of so much footage, seconds."""
+    return 1 if length_s <= LONG_S else math.ceil(length_s / PART_S)
+
+
+def parts_of(source: Source, number: int = 0) -> list[Item]:
     """The items of a source: itself, or the parts of a long one."""
-    length = source.duration_s or 0.0
-    parts = 1 if length <= LONG_S else math.ceil(length / PART_S)
-    return [Item(source, part, parts) for part in range(parts)]
+    parts = part_count(source.duration_s or 0.0)
+    return [Item(source, part, parts, number) for part in range(parts)]
 
 
 @dataclass(frozen=True)

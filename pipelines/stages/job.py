@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,7 @@ from rushes.pipelines.stages.keys import Keys
 
 LEASES_PER_WORKER = 16  # work is divided at least so finely, so that workers end together
 LEASE_SOURCES = 32  # sources in a lease at most
-LEASE_S = 600.0  # footage in a lease at most, seconds: what a kill may cost a worker
+LEASE_S = 900.0  # footage in a lease at most, seconds: what a kill may cost a worker
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Inputs:
     records: list[str] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
     numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
     ok: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     first_of: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     failed: dict[int, str] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class Inputs:
         self.records = [lease.record for lease in probed]
         self.first = [0, *np.cumsum(sizes).tolist()]
         self.numbers = np.concatenate([np.array(lease.numbers, np.uint64) for lease in probed])
-        self.seconds = np.concatenate([np.array(lease.seconds, np.float32) for lease in probed])
+        self.seconds = np.concatenate([np.array(lease.seconds) for lease in probed])
         self.ok = np.concatenate([np.array(lease.ok, bool) for lease in probed])
         self.first_of = np.full(len(self.ok), -1, np.int64)
         good = np.flatnonzero(self.ok)
@@ -52,6 +53,42 @@ class Inputs:
         again = where[inverse] != np.arange(len(good))
         self.first_of[good[again]] = good[where[inverse[again]]]
         self.ok[good[again]] = False
+
+
+class Recorded:
+    """Which record holds each part of each input: four bytes a part, and a name a record.
+
+    parts: int [inputs], how many parts each has.
+    """
+
+    def __init__(self, parts: np.ndarray) -> None:
+        self._first = np.concatenate([[0], np.cumsum(parts)])
+        self._places = np.full(self._first[-1], -1, np.int32)
+        self._files: list[str] = []
+        self._known: dict[str, int] = {}
+
+    def of(self, number: int) -> list[str | None]:
+        """The records of an input's parts, in order."""
+        places = self._places[self._first[number] : self._first[number + 1]].tolist()
+        return [None if place < 0 else self._files[place] for place in places]
+
+    def whole(self, number: int) -> bool:
+        """Whether all parts are recorded."""
+        return -1 not in self._places[self._first[number] : self._first[number + 1]].tolist()
+
+    def set(self, number: int, part: int, record: str | None) -> None:
+        self._places[self._first[number] + part] = -1 if record is None else self._place(record)
+
+    def take(self, number: int, records: Sequence[str | None]) -> None:
+        """The records of all parts of an input."""
+        for part, record in enumerate(records):
+            self.set(number, part, record)
+
+    def _place(self, record: str) -> int:
+        if record not in self._known:
+            self._known[record] = len(self._files)
+            self._files.append(record)
+        return self._known[record]
 
 
 @dataclass
@@ -66,14 +103,15 @@ class Job:
     keys: Keys
     warnings: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
-    observed: dict[int, list[str | None]] = field(default_factory=dict)  # records of each input's parts, in order
-    looked: dict[int, list[str | None]] = field(default_factory=dict)  # records of their clips, in order
+    observed: Recorded = field(default_factory=lambda: Recorded(np.zeros(0, np.int64)))  # tracks of inputs' parts
+    looked: Recorded = field(default_factory=lambda: Recorded(np.zeros(0, np.int64)))  # their clips
     unlooked: int = 0  # clips that no model could look at
     survivors: int = 0  # clips that pass the decode's rules, of those that were measured now
     shards: list[str] = field(default_factory=list)
     vectors: list[str] = field(default_factory=list)  # of the clips that were looked at, a file for each shard
     sources: list[str] = field(default_factory=list)  # rows of `sources`, a file for each shard
     groups: list[str] = field(default_factory=list)  # what content measured, a file for each shard
+    vocabulary: str | None = None  # words and their vectors, where a text tower made them
     decided: list[str] = field(default_factory=list)  # what was decided, a file for each shard
     plans: list[str] = field(default_factory=list)  # kept clips, by lease of cutting, a file for each shard
     made: list[str] = field(default_factory=list)  # final rows without sets, a file for each shard

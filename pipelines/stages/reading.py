@@ -1,118 +1,38 @@
-"""The stages that read footage, on the driver's side: what is probed, observed and looked at, in which leases.
+"""The stages that read footage, on the driver's side: what is observed and looked at, in which leases.
 
-    probe    what every input is                          a lease: addresses next to each other
-    observe  tracks and stills, by one decode             a lease: sources next to each other, or a part of a long one
-    look     clips' rows from tracks, models on stills    a lease: the same, as soon as its sources are observed
+    observe  tracks and stills, by one decode             a lease: a part of a long source
+    look     clips' rows from tracks, models on stills    a lease: the same, as soon as its source is observed
+    read     both, one after the other in one worker      a lease: short sources next to each other
 
-The driver knows names, lengths and counts; rows stay where the workers left them.
+Looking is a lease of its own where its models have workers of their own, where sources are observed already, and where
+reading failed. Leases are planned while others are worked on, so the driver holds a few for each worker, however many
+sources there are: it knows their lengths, and names of records. Rows stay where the workers left them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 
 from rushes.curation import storage
 from rushes.curation.video.source import Source
-from rushes.pipelines.engine.cluster import Place
+from rushes.pipelines.engine.pool import CPU, Failure, Task
 from rushes.pipelines.engine.pool import LOOK as LOOK_KIND
-from rushes.pipelines.engine.pool import Failure, Task
-from rushes.pipelines.stages.items import PROBED, Item, Looked, Probed, Seen, ToLook, parts_of
-from rushes.pipelines.stages.job import LEASE_S, LEASE_SOURCES, LEASES_PER_WORKER, Inputs, Job
-from rushes.pipelines.stages.records import Index, Ledger, key_of, number_of
+from rushes.pipelines.stages.items import LONG_S, Item, Looked, Seen, ToLook, part_count, parts_of
+from rushes.pipelines.stages.job import LEASE_S, LEASE_SOURCES, LEASES_PER_WORKER, Job, Recorded
+from rushes.pipelines.stages.probing import Blame, sources_of
+from rushes.pipelines.stages.records import Index, Ledger
 
 AGAIN_MAX = 3  # times that a source is observed again as its record was damaged
-MANY = 100_000  # addresses from which they are not all made Python strings at once
-PROBE_MEAN, PROBE_MOST = 128, 512  # inputs of a lease of probing
-PROBE_S = 5.0  # an input's share of such a lease's time limit, beside engine.timeout_min_s
-BLAMED_MAX = 3  # inputs found elsewhere after which the node that did not find them is left out
-OBSERVE, LOOK, PROBE = "scenes, visual, motion", "visual: text, people, look", "probe"
-
-
-# ---- probe -----------------------------------------------------------------------------------------------------------
-
-
-def probe(job: Job) -> None:
-    """What every input is; of inputs with the same content the first goes on."""
-    stage = job.bus.stage(PROBE, len(job.inputs.uris), "sources")
-    blame = _Blame(job)
-    for number, some in enumerate(_probe_leases(job.inputs.uris)):
-        _submit_probe(job, some, (number,))
-    done: dict[tuple[float, ...], Probed] = {}
-    for task, result in job.pool.completed():
-        uris, record = task.args
-        if isinstance(result, Failure):
-            if len(uris) > 1:  # one of them; the others lose nothing by it
-                for place, uri in enumerate(uris):
-                    _submit_probe(job, [uri], (*task.order, place))
-                continue
-            result = _not_probed(uris[0], record, result.reason)
-        elif result.missing and job.pool.elsewhere(task.avoid | {task.place.node}):
-            _submit_probe(job, uris, task.order, task.avoid | {task.place.node})
-            blame.suspect(task.order, task.place, len(result.missing))
-            continue
-        blame.cleared(task.order, len(result.missing))
-        done[task.order] = result
-        stage.error("probe", sum(not ok for ok in result.ok))
-        stage.step(len(uris))
-    job.inputs.take([done[order] for order in sorted(done)])
-    stage.end()
-
-
-def _submit_probe(job: Job, uris: list[str], order: tuple[float, ...], avoid: frozenset[str] = frozenset()) -> None:
-    record = job.work("sources", f"{key_of(uris)}.parquet")
-    limit = job.recipe.engine.timeout_min_s + PROBE_S * (len(uris) - 1)
-    job.pool.submit("probe", str(order[0]), uris, record, order=order, timeout_s=limit, avoid=avoid)
-
-
-def _probe_leases(uris: pa.Array) -> Iterator[list[str]]:
-    """Addresses next to each other. A lease ends where an address's hash says so: one more input changes one lease."""
-    some: list[str] = []
-    for uri in uris.to_pylist() if len(uris) < MANY else (value.as_py() for value in uris):
-        some.append(uri)
-        if number_of(uri) % PROBE_MEAN == 0 or len(some) >= PROBE_MOST:
-            yield some
-            some = []
-    if some:
-        yield some
-
-
-def _not_probed(uri: str, record: str, reason: str) -> Probed:
-    """An input that ended every worker that probed it: a row all the same."""
-    source = Source(uri=uri).failed(reason)
-    storage.write_table(record, pa.Table.from_pylist([{**source.row(), "stamp": None}], PROBED))
-    return Probed(record, [0], [0.0], [False], [])
-
-
-class _Blame:
-    """Nodes that do not find what others find: after some such inputs a node is left out."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._suspects: dict[Any, list[tuple[Place, int]]] = {}
-        self._blamed: Counter[str] = Counter()
-
-    def suspect(self, key: Any, place: Place, count: int) -> None:
-        """So many inputs of a lease were not found there."""
-        self._suspects.setdefault(key, []).append((place, count))
-
-    def cleared(self, key: Any, missing: int) -> None:
-        """The lease was done, by another node where there are suspects, which found all but `missing`."""
-        for place, count in self._suspects.pop(key, []):
-            self._blamed[place.node] += max(0, count - missing)
-            if self._blamed[place.node] >= BLAMED_MAX:
-                self._job.pool.leave_out(place, "it does not find files that other nodes find")
-
-
-# ---- observe and look ------------------------------------------------------------------------------------------------
+LEAST_PER_WORKER_S = 0.005  # footage of a lease at least, per worker: the driver hands out some 10,000 leases a second
+OBSERVE, LOOK = "scenes, visual, motion", "visual: text, people, look"
 
 
 def observe_and_look(job: Job) -> None:
-    """Decode every good input once, and look at its clips as soon as it is observed; long leases first.
+    """Decode every good input once, and look at its clips as soon as it is observed; long sources first.
 
     What is recorded is not done again. A lease that fails is divided: one bad input costs no other its place. A record
     that turns out to be damaged is made again.
@@ -124,46 +44,75 @@ class _Reading:
     def __init__(self, job: Job) -> None:
         self.job, self.inputs, self.pool = job, job.inputs, job.pool
         ok = np.flatnonzero(self.inputs.ok)
-        seconds = float(self.inputs.seconds[ok].sum())
+        self.left = seconds = float(self.inputs.seconds[ok].sum())
+        parts = np.ones(len(self.inputs.ok), np.int64)
+        for number in np.flatnonzero(self.inputs.ok & (self.inputs.seconds > LONG_S)):
+            parts[number] = part_count(float(self.inputs.seconds[number]))
+        job.observed, job.looked = Recorded(parts), Recorded(parts)
         self.observing = job.bus.stage(OBSERVE, len(ok), "sources", seconds)
         self.looking = job.bus.stage(LOOK, len(ok), "sources", seconds)
-        self.blame = _Blame(job)
+        self.blame = Blame(job)
         self.before = _Before(job)
-        self.numbers: dict[str, int] = {}  # inputs by the keys of their items that are in work
+        self.kind = self.pool.kind(LOOK_KIND)
         self.again: Counter[int] = Counter()
 
     def run(self) -> None:
-        job = self.job
-        observed = Ledger(job.root, "observe", job.keys.observe).index()
-        looked = Ledger(job.root, "look", job.keys.looked).index()
-        to_observe, to_look = [], []
-        for number, source in sources_of(self.inputs):
-            items = parts_of(source)
-            job.observed[number] = observed.find([item.key for item in items])
-            job.looked[number] = looked.find([item.key for item in items])
-            done = None not in job.looked[number]
-            missing = [] if done else [i for i, uri in zip(items, job.observed[number], strict=True) if uri is None]
-            self.observing.step(0, source.duration_s or 0.0) if not missing else None
-            if done:
-                self._done(source.duration_s or 0.0)
-                continue
-            self.numbers |= {item.key: number for item in items}
-            to_observe += missing
-            to_look += [] if missing else self._unlooked(number, items)
-        size = self._size(to_observe + to_look)
-        for lease in leases(to_observe, size):
-            self._observe(lease)
-        for lease in leases(to_look, size):
-            self._look(lease)
-        for task, result in self.pool.completed():
-            (self._observed if task.stage == "observe" else self._looked)(task, result)
+        for task, result in self.pool.completed(self._plan()):
+            {"read": self._was_read, "observe": self._observed, "look": self._looked}[task.stage](task, result)
         self.observing.end()
         self.looking.end()
 
-    def _size(self, items: list[Item]) -> float:
-        """Footage of a lease, seconds: small enough that workers end together."""
-        share = sum(item.length_s for item in items) / (self.pool.workers() * LEASES_PER_WORKER)
-        return min(LEASE_S, share)
+    # ---- planning ----------------------------------------------------------------------------------------------------
+
+    def _plan(self) -> Iterator[None]:
+        """Each step submits a lease or more: parts of long sources first, then short sources as they come."""
+        observed = Ledger(self.job.root, "observe", self.job.keys.observe).index()
+        looked = Ledger(self.job.root, "look", self.job.keys.looked).index()
+        filling: dict[Callable[[list[Item]], None], list[Item]] = {self._read: [], self._look: []}
+        for number, source in sources_of(self.inputs):
+            self.left -= source.duration_s or 0.0
+            items = parts_of(source, number)
+            self.job.observed.take(number, observed.find([item.key for item in items]))
+            self.job.looked.take(number, looked.find([item.key for item in items]))
+            missing = self._to_do(source, items)
+            if missing is None:
+                continue
+            if len(items) > 1:
+                for item in missing:
+                    self._observe([item])
+                if not missing:
+                    self._look_each(self._unlooked(items))
+                yield
+                continue
+            submit = self._read if missing else self._look
+            if not self._fits(filling[submit], items[0]):
+                submit(filling[submit])
+                filling[submit] = []
+                yield
+            filling[submit].append(items[0])
+        for submit, items in filling.items():
+            if items:
+                submit(items)
+                yield
+
+    def _to_do(self, source: Source, items: list[Item]) -> list[Item] | None:
+        """Items that are not observed, None where all of the source is recorded."""
+        number, seconds = items[0].number, source.duration_s or 0.0
+        done = self.job.looked.whole(number)
+        records = [None] * len(items) if done else self.job.observed.of(number)
+        missing = [] if done else [item for item, record in zip(items, records, strict=True) if record is None]
+        if not missing:
+            self.observing.step(0, seconds)
+        if done:
+            self._done(seconds)
+        return None if done else missing
+
+    def _fits(self, items: list[Item], item: Item) -> bool:
+        """Whether a lease of `items` takes another: small enough that workers end together, and the driver keeps up."""
+        workers = self.pool.workers()
+        share = max(self.left / (workers * LEASES_PER_WORKER), workers * LEAST_PER_WORKER_S)
+        length = sum(one.length_s for one in items) + item.length_s
+        return not items or (length <= min(LEASE_S, share) and len(items) < LEASE_SOURCES)
 
     def _done(self, seconds: float) -> None:
         self.observing.step(1)
@@ -176,6 +125,30 @@ class _Reading:
             self.observing.error("source")
             self._done(0.0)
 
+    # ---- read: observe, then look, in one lease ----------------------------------------------------------------------
+
+    def _read(self, items: list[Item]) -> None:
+        if self.kind != CPU:
+            self._observe(items)
+            return
+        todo = [ToLook(item, (), self.before.records(item.key)) for item in items]
+        seconds = sum(item.length_s for item in items)
+        limit = 2 * self.job.timeout_s(seconds, len(items))
+        self.pool.submit("read", items[0].key, todo, order=(1, -seconds), timeout_s=limit, attempts=1)
+
+    def _was_read(self, task: Task, result: tuple[list[Seen], list[Looked]] | Failure) -> None:
+        todo: list[ToLook] = task.args[0]
+        items = [one.item for one in todo]
+        if isinstance(result, Failure):
+            for item in items:
+                self._observe([item])
+            return
+        seen, looked = result
+        told = {one.key for one in looked}
+        observed = self._take_seen(task, items, seen)
+        self._take_looked({one.item.key: one for one in todo}, looked)
+        self._look_each([item for item in observed if item.key not in told])
+
     # ---- observe -----------------------------------------------------------------------------------------------------
 
     def _observe(self, items: list[Item], avoid: frozenset[str] = frozenset()) -> None:
@@ -186,28 +159,31 @@ class _Reading:
 
     def _observed(self, task: Task, result: list[Seen] | Failure) -> None:
         items: list[Item] = task.args[0]
-        if isinstance(result, Failure):
-            if len(items) > 1:  # one of them; the others lose nothing by it
-                for item in items:
-                    self._observe([item], task.avoid)
-            else:
-                self._fail(self.numbers[items[0].key], result.reason)
-            return
+        if not isinstance(result, Failure):
+            whole = self._take_seen(task, items, result)
+            if whole:
+                self._look(whole) if whole[0].parts == 1 else self._look_each(whole)
+        elif len(items) > 1:  # one of them; the others lose nothing by it
+            for item in items:
+                self._observe([item], task.avoid)
+        else:
+            self._fail(items[0].number, result.reason)
+
+    def _take_seen(self, task: Task, items: list[Item], result: list[Seen]) -> list[Item]:
+        """Items that can be looked at now: all parts of their sources are observed."""
         complete: list[Item] = []
         for item, seen in zip(items, result, strict=True):
-            number = self.numbers[item.key]
             if seen.passing and self._try_elsewhere(task, item):
                 continue
             self.blame.cleared(item.key, int(seen.passing))
             if seen.passing:
-                self._fail(number, seen.error or "it could not be read")
+                self._fail(item.number, seen.error or "it could not be read")
                 continue
-            self.job.observed[number][item.part] = seen.record
+            self.job.observed.set(item.number, item.part, seen.record)
             self.observing.step(0, seen.seconds)
-            if None not in self.job.observed[number] and number not in self.inputs.failed:
-                complete += self._unlooked(number, parts_of(item.source))
-        for lease in leases(complete, max(self._size(items), LEASE_S)):
-            self._look(lease)
+            if self.job.observed.whole(item.number) and item.number not in self.inputs.failed:
+                complete += self._unlooked([replace(item, part=part) for part in range(item.parts)])
+        return complete
 
     def _try_elsewhere(self, task: Task, item: Item) -> bool:
         """Whether an item that could not be read here is given to another node."""
@@ -220,59 +196,63 @@ class _Reading:
 
     # ---- look --------------------------------------------------------------------------------------------------------
 
-    def _unlooked(self, number: int, items: list[Item]) -> list[Item]:
-        return [item for item, uri in zip(items, self.job.looked[number], strict=True) if uri is None]
+    def _unlooked(self, items: list[Item]) -> list[Item]:
+        records = self.job.looked.of(items[0].number)
+        return [item for item in items if records[item.part] is None]
+
+    def _look_each(self, items: list[Item]) -> None:
+        for item in items:
+            self._look([item])
 
     def _look(self, items: list[Item], unlooked: str | None = None) -> None:
         todo = []
         for item in items:
-            observed = tuple(self.job.observed[self.numbers[item.key]])
+            observed = tuple(self.job.observed.of(item.number))
             todo.append(ToLook(item, observed, self.before.records(item.key), unlooked))
         seconds = sum(item.length_s for item in items)
         limit = self.job.timeout_s(seconds, len(items))
-        kind = self.pool.kind(LOOK_KIND)
-        self.pool.submit("look", items[0].key, todo, order=(0, -seconds), timeout_s=limit, kind=kind,
+        self.pool.submit("look", items[0].key, todo, order=(0, -seconds), timeout_s=limit, kind=self.kind,
                          attempts=1 if len(items) > 1 else None)  # fmt: skip
 
     def _looked(self, task: Task, result: list[Looked] | Failure) -> None:
         todo: list[ToLook] = task.args[0]
-        if isinstance(result, Failure):
-            if len(todo) > 1:
-                for one in todo:
-                    self._look([one.item], one.unlooked)
-            elif todo[0].unlooked is None:  # the models fail: the clips have their rows all the same
-                self._look([todo[0].item], result.reason)
-            else:
-                self._fail(self.numbers[todo[0].item.key], result.reason)
-            return
-        by_key = {one.item.key: one for one in todo}
+        if not isinstance(result, Failure):
+            self._take_looked({one.item.key: one for one in todo}, result)
+        elif len(todo) > 1:
+            for one in todo:
+                self._look([one.item], one.unlooked)
+        elif todo[0].unlooked is None:  # the models fail: the clips have their rows all the same
+            self._look([todo[0].item], result.reason)
+        else:
+            self._fail(todo[0].item.number, result.reason)
+
+    def _take_looked(self, asked: dict[str, ToLook], result: list[Looked]) -> None:
         for looked in result:
-            one = by_key[looked.key]
-            number = self.numbers[looked.key]
+            one = asked[looked.key]
+            number = one.item.number
             if looked.damaged:
-                self._observe_again(number, one.item, looked.damaged)
+                self._observe_again(one.item, looked.damaged)
                 continue
-            self.job.looked[number][one.item.part] = looked.record
+            self.job.looked.set(number, one.item.part, looked.record)
             self.job.survivors += looked.survivors
             self.looking.reject(looked.rejected)
             if one.unlooked is not None:
                 self.job.unlooked += looked.survivors
                 self.looking.error("look", looked.survivors)
-            if None not in self.job.looked[number]:
+            if self.job.looked.whole(number):
                 self._done(one.item.source.duration_s or 0.0)
 
-    def _observe_again(self, number: int, item: Item, damaged: tuple[str, ...]) -> None:
-        self.again[number] += 1
-        if self.again[number] > AGAIN_MAX * item.parts:
-            self._fail(number, f"its records are damaged again and again ({damaged[0]})")
+    def _observe_again(self, item: Item, damaged: tuple[str, ...]) -> None:
+        self.again[item.number] += 1
+        if self.again[item.number] > AGAIN_MAX * item.parts:
+            self._fail(item.number, f"its records are damaged again and again ({damaged[0]})")
             return
-        parts = parts_of(item.source)
-        records = self.job.observed[number]
-        lost = [part for part in parts if records[part.part] in (None, *damaged)]
+        records = self.job.observed.of(item.number)
+        lost = [part for part, record in enumerate(records) if record in (None, *damaged)]
         for part in lost:
-            if records[part.part] is not None:
-                records[part.part] = None
-                self._observe([part])
+            if records[part] is not None:
+                self.job.observed.set(item.number, part, None)
+                self._observe([replace(item, part=part)])
         if not lost:  # another of its leases had them made again already
             self._look([item])
 
@@ -291,35 +271,3 @@ class _Before:
                              for asked in storage.folders(folder) if asked != self._job.keys.asked]  # fmt: skip
         found = (index.find([key])[0] for index in self._indexes)
         return tuple(uri for uri in found if uri is not None)
-
-
-def sources_of(inputs: Inputs) -> Iterator[tuple[int, Source]]:
-    """(number, source) of every input that is worth decoding; one lease's rows are in memory at a time."""
-    for record, first, stop in zip(inputs.records, inputs.first, inputs.first[1:], strict=False):
-        if inputs.ok[first:stop].any():
-            for place, row in enumerate(probed_rows(record)):
-                if inputs.ok[first + place]:
-                    yield first + place, Source(**row)
-
-
-def probed_rows(record: str) -> list[dict[str, Any]]:
-    """Rows of `sources` in a record of probing."""
-    return storage.read_table(record, columns=[name for name in PROBED.names if name != "stamp"]).to_pylist()
-
-
-def leases(items: Iterable[Item], seconds: float) -> Iterator[list[Item]]:
-    """Items next to each other, up to so much footage and LEASE_SOURCES; a part of a long source stands alone."""
-    some: list[Item] = []
-    length = 0.0
-    for item in items:
-        full = some and (length + item.length_s > seconds or len(some) >= LEASE_SOURCES)
-        if full or (some and item.parts > 1):
-            yield some
-            some, length = [], 0.0
-        some.append(item)
-        length += item.length_s
-        if item.parts > 1:
-            yield some
-            some, length = [], 0.0
-    if some:
-        yield some

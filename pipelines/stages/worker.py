@@ -106,6 +106,17 @@ class Worker:
 
     # ---- look --------------------------------------------------------------------------------------------------------
 
+    def read(self, todo: list[ToLook]) -> tuple[list[Seen], list[Looked]]:
+        """Observe each item, then look at those that could be read; where looking fails, nothing is said of it."""
+        seen = self.observe([one.item for one in todo])
+        good = [replace(one, observed=(of.record,)) for one, of in zip(todo, seen, strict=True) if not of.passing]
+        try:
+            return seen, self.look(good) if good else []
+        except Exception as error:
+            if stop_reason(error) is not None:
+                raise
+            return seen, []
+
     def look(self, items: list[ToLook]) -> list[Looked]:
         """Clips of each item from its tracks, a row each; models look at those that pass the decode's rules."""
         done: list[_Measured] = []

@@ -22,8 +22,8 @@ from rushes.model.checkpoint import Checkpoint
 from rushes.model.data import DataOptions
 from rushes.model.features import PIECE, load_extractor, load_video_extractor
 from rushes.model.flow import PROCESSES
+from rushes.model.frozen import load_tae, text_encoders
 from rushes.model.sample import load_dit
-from rushes.model.train import load_tae, text_encoders
 from rushes.model.train_recipe import Text
 
 PROCESS_NAMES = {"flow": "flow matching", "diffusion": "diffusion"}

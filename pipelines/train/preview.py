@@ -12,15 +12,16 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from rushes.curation.storage import write_bytes
 from rushes.model.data import Loader, Sample
+from rushes.model.frozen import text_encoders
 from rushes.model.latents import videos_only
 from rushes.model.steps import prompts_of
 from rushes.model.text import TextEncoders
-from rushes.model.train import loader_of, text_encoders
+from rushes.model.train import loader_of
 from rushes.model.train_recipe import Stage, TrainRecipe
 
 STEPS_LOOKED_AT = 500  # a bucket that comes later than this is rare, and its page says so
@@ -98,8 +99,11 @@ def lines(shown: Shown) -> list[str]:
     return said
 
 
-def write_page(recipe: TrainRecipe, roots: Sequence[str], path: Path, each: int = 2) -> int:
-    """An HTML page without anything outside itself; returns how many clips it shows."""
+def write_page(recipe: TrainRecipe, roots: Sequence[str], page: str, each: int = 2) -> int:
+    """An HTML page without anything outside itself at an address; returns how many clips it shows.
+
+    Raises what `preview` does, and StorageError.
+    """
     parts, stage, count = [], None, 0
     for shown in preview(recipe, roots, each):
         if shown.stage != stage:
@@ -113,9 +117,8 @@ def write_page(recipe: TrainRecipe, roots: Sequence[str], path: Path, each: int 
         parts.append(f'<div class="clip"><div>{html.escape(head)}</div>{picture}{said}</div>')
         count += 1
     title = f"What {html.escape(recipe.name)} will get"
-    page = f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page + "".join(parts), encoding="utf-8")
+    head = f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
+    write_bytes(page, (head + "".join(parts)).encode())
     return count
 
 

@@ -42,7 +42,7 @@ def concept_section(run: Run, recipe: Recipe) -> tuple[str, str] | None:
 
 
 def _row(one: Concept, stills: list[bytes], largest: int) -> str:
-    words = escape(one.words) or f"concept {one.cluster_id}"
+    words = escape(one.title)
     picture = f'<img alt="" src="{_thumb(stills[len(stills) // 2])}">' if stills else "<i></i>"
     bars = "".join(
         f'<b{css} style="width:{100 * count / largest:.1f}%"></b>'

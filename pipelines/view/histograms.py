@@ -56,7 +56,7 @@ def histogram(
     found = {"column": name, **{key: facts[key] for key in ("total", "nulls", "min", "max")}, "thresholds": lines}
     if not facts["total"]:
         return {**found, "edges": [], "counts": [], "kept": []}
-    start, stop = _range(facts, [line["value"] for line in lines])
+    start, stop = drawn_range(facts, [line["value"] for line in lines])
     start, stop = start if low is None else low, stop if high is None else high
     if start >= stop:
         start, stop = (start, start + 1.0) if high is None else (stop - 1.0, stop)
@@ -93,7 +93,7 @@ def thresholds(name: str, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def _range(facts: dict[str, Any], lines: list[float]) -> tuple[float, float]:
+def drawn_range(facts: dict[str, Any], lines: list[float]) -> tuple[float, float]:
     """All values and thresholds, unless a few outliers would squeeze the rest."""
     low, high = facts["min"], facts["max"]
     if high - low > OUTLYING * (facts["last"] - facts["first"]) > 0:

@@ -20,7 +20,7 @@ def stills_of(run: Run, recipe: Recipe, clip_ids: Iterable[str]) -> dict[str, li
     wanted: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in records(run, sql, [list(clip_ids)]):
         wanted[row["source_id"]].append(row)
-    observed = _observed(run.root, recipe.part_hash("observe"), run.snapshot)
+    observed = observed_of(run, recipe)
     found: dict[str, list[bytes]] = {}
     for source_id, some in wanted.items():
         try:
@@ -31,6 +31,11 @@ def stills_of(run: Run, recipe: Recipe, clip_ids: Iterable[str]) -> dict[str, li
         pictures = zip((row["clip_id"] for row in some), spans, strict=True)
         found |= {clip_id: [jpeg for _, jpeg in stills] for clip_id, stills in pictures if stills}
     return found
+
+
+def observed_of(run: Run, recipe: Recipe) -> dict[str, list[str]]:
+    """Addresses of the observation's records by source: tracks and stills."""
+    return _observed(run.root, recipe.part_hash("observe"), run.snapshot)
 
 
 @lru_cache(maxsize=8)

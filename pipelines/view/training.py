@@ -31,7 +31,7 @@ def training_section(run: str, tae: str, dit: str | None) -> tuple[str, str]:
     """(title, HTML) for `write_report`. tae, dit: outputs of trainings. Raises CheckpointError where one is not."""
     import jinja2
 
-    from rushes.model.train import load_tae
+    from rushes.model.frozen import load_tae
 
     for output in (tae, dit):
         if output and not (Path(output) / "log.jsonl").is_file():
@@ -115,8 +115,8 @@ def _pairs(run: str, tae: Any) -> list[dict[str, Any]]:
 def _samples(run: str, tae: Any, dit: str, mark: str) -> list[dict[str, Any]]:
     """Videos for captions that were trained on: a model this small knows no others."""
     from rushes.model.flow import PROCESSES
+    from rushes.model.frozen import text_encoders
     from rushes.model.sample import load_dit, sample_video
-    from rushes.model.train import text_encoders
     from rushes.model.train_recipe import Text, load
 
     model, meta = load_dit(dit, mark)

@@ -28,7 +28,8 @@ from rushes.pipelines.engine.pool import CPU, Pool
 from rushes.pipelines.stages.items import PROBED, Looked, Probed, Seen
 from rushes.pipelines.stages.job import Inputs, Job
 from rushes.pipelines.stages.keys import Keys
-from rushes.pipelines.stages.reading import observe_and_look, probe
+from rushes.pipelines.stages.probing import probe
+from rushes.pipelines.stages.reading import observe_and_look
 from rushes.pipelines.stages.records import number_of
 
 PLACED_S = 3.0  # a worker's start
@@ -114,6 +115,10 @@ def work(stage: str, args: tuple[Any, ...]) -> tuple[float, Any]:
         took = sum(SOURCE_S + LOOK_PER_S * todo.item.length_s for todo in args[0])
         rejected, record = {"motion.vmaf_min": 2}, "look/0123456789abcdef.parquet"
         return took, [Looked(todo.item.key, record, 10, 8, todo.item.length_s, rejected) for todo in args[0]]
+    if stage == "read":
+        took, seen = work("observe", ([todo.item for todo in args[0]],))
+        more, looked = work("look", args)
+        return took + more, (seen, looked)
     if stage == APPLY:
         return 0.1, None
     return 0.0, None

@@ -28,15 +28,18 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from rushes.curation.looking.torchvision_schemas import imported
+from rushes.model.device import attention_order, peak_flops
 from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, token_count, train_flops
 from rushes.model.evaluate import seconds
 from rushes.model.flow import FlowMatching, training_loss
-from rushes.model.loop import Trained
-from rushes.model.parallel import attention_order, peak_flops, prepare_blocks
+from rushes.model.parallel import prepare_blocks
 from rushes.model.steps import precision
-from rushes.model.tae import SPACE_FACTOR, TAE, TAE_SIZES, TAEConfig, latent_frames
+from rushes.model.tae import TAE
+from rushes.model.tae_config import SPACE_FACTOR, TAE_SIZES, TAEConfig, latent_frames
 from rushes.model.train import train_dit, train_tae
 from rushes.model.train_recipe import TrainRecipe, build
+from rushes.model.trained import Trained
 from tests.model.small_run import CLIPS, make_film, make_run, row
 
 REPEATS = 10  # timed runs, after one to warm up; medians
@@ -82,7 +85,7 @@ SMOKE = Scale(
     "smoke", DiTConfig(layers=2, dim=64, ffn=96, heads=2, grid=(2, 4, 4), text_widths={"ul2": 16}), (16, 32, 48), 5, 2,
     "tiny", TAE_SIZES["tiny"], (32,), 8, 1,
     "smoke", DiTConfig(layers=1, dim=64, ffn=96, heads=2, grid=(2, 4, 4), text_widths={"ul2": 16}), (16, 32, 48),
-    {"tae": {"size": "tiny", "options": {"block_channels": [4, 4, 8, 8], "norm_groups": 4, "linear": False},
+    {"tae": {"size": "tiny", "options": {"block_channels": [4, 4, 8, 8], "norm_groups": 4, "blocks": False},
              "loss": {"opl": 1.0}, "stage": {"batch": 2, "micro_batch": 2}},
      "dit": {"size": "tiny", "options": {"layers": 1, "dim": 32, "ffn": 48, "heads": 2, "grid": [1, 2, 2]},
              "stage": {"batch": 2, "micro_batch": 1}}},
@@ -208,10 +211,9 @@ def tae_of(scale: Scale, device: torch.device) -> tuple[nn.Module, int, Callable
 
 def cosmos_of(scale: Scale, device: torch.device) -> tuple[nn.Module, int, Callable, Callable]:
     """The same of NVIDIA's causal tokenizer, which takes 1 + 8 n frames. Raises ImportError without diffusers."""
-    from diffusers import AutoencoderKLCosmos
-
+    cosmos = imported("diffusers").AutoencoderKLCosmos
     with device:
-        model = AutoencoderKLCosmos(**scale.cosmos)
+        model = cosmos(**scale.cosmos)
     return (
         model,
         scale.tile + 1,
@@ -244,8 +246,7 @@ def autoencoder_row(
 def tae_table(scale: Scale, device: torch.device) -> Iterator[str]:
     made = {f"TAE {scale.tae_name}": tae_of}
     try:
-        import diffusers
-
+        diffusers = imported("diffusers")
         made[f"Cosmos 8x8x8 (diffusers {diffusers.__version__})"] = cosmos_of
     except ImportError:
         yield "diffusers is not installed, so nothing stands beside the TAE: pip install diffusers"

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rushes.model.inflate import image_config, inflate
-from rushes.model.tae import TAE, TAEConfig
+from rushes.model.tae import TAE
+from rushes.model.tae_config import TAEConfig
 
 CHANNELS = (8, 16, 16, 24)
 EXACT = 1e-5  # of values of about 1: float32 rounding in another order

@@ -79,8 +79,8 @@ def unsharded(model: torch.nn.Module) -> int:
 
 def layouts(file: str) -> None:
     """By layout: loss, norm, gradients, weights after one step and fresh weights of a DiT that the ranks share."""
-    from rushes.model.loop import Trained
     from rushes.model.parallel import average_gradients, joined, mean_over_ranks, parallelize, placed, reduce_gradients
+    from rushes.model.trained import Trained
     from tests.model.test_parallel import CLIPPED, LAYOUTS, batch_of, fresh_dit, loss_of, small_dit
 
     found = {}

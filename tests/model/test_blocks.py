@@ -13,7 +13,8 @@ from rushes.model.blocks import fit, from_blocks, to_blocks  # noqa: E402
 from rushes.model.evaluate import psnr  # noqa: E402
 from rushes.model.inflate import inflate  # noqa: E402
 from rushes.model.losses import TAELossConfig, tae_loss  # noqa: E402
-from rushes.model.tae import TAE, TAEConfig  # noqa: E402
+from rushes.model.tae import TAE  # noqa: E402
+from rushes.model.tae_config import TAEConfig  # noqa: E402
 from rushes.model.yardsticks import CORRELATIONS, linear_reconstruction, markov_basis  # noqa: E402
 
 torch.set_num_threads(1)

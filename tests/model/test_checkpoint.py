@@ -20,8 +20,9 @@ from rushes.model import checkpoint as checkpoints  # noqa: E402
 from rushes.model import store  # noqa: E402
 from rushes.model.average import average  # noqa: E402
 from rushes.model.checkpoint import CheckpointError, Saver  # noqa: E402
+from rushes.model.frozen import load_tae  # noqa: E402
 from rushes.model.loop import TrainingError  # noqa: E402
-from rushes.model.train import load_tae, train_dit, train_tae  # noqa: E402
+from rushes.model.train import train_dit, train_tae  # noqa: E402
 from tests.model.small_run import dit_recipe, losses, on_ranks, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)

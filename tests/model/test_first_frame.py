@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch")
 
 from rushes.model.data import DataError  # noqa: E402
 from rushes.model.dit import DiT, DiTConfig  # noqa: E402
+from rushes.model.frozen import load_tae  # noqa: E402
 from rushes.model.sample import load_dit, sample_video  # noqa: E402
 from rushes.model.text import ByteEncoder, TextEncoders  # noqa: E402
-from rushes.model.train import load_tae, train_dit  # noqa: E402
+from rushes.model.train import train_dit  # noqa: E402
 from tests.model.small_run import dit_recipe  # noqa: E402
 
 torch.set_num_threads(1)

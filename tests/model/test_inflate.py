@@ -7,7 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rushes.model.inflate import image_config, inflate  # noqa: E402
-from rushes.model.tae import TAE, TAEConfig  # noqa: E402
+from rushes.model.tae import TAE  # noqa: E402
+from rushes.model.tae_config import TAEConfig  # noqa: E402
 from tests.model.image_autoencoder import EXACT, pair  # noqa: E402
 
 torch.set_num_threads(1)

@@ -15,11 +15,13 @@ torch = pytest.importorskip("torch")
 from rushes.curation.manifest import open_run  # noqa: E402
 from rushes.model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, frames_of, sample_times, unit  # noqa: E402
 from rushes.model.frames import ClipError, read_clip  # noqa: E402
+from rushes.model.frozen import load_tae  # noqa: E402
 from rushes.model.latents import ClipEncoder, Job, LatentLoader, Settings, column, read_encoded, reads_of, statistics  # noqa: E402
 from rushes.model.steps import inputs_from_latents, inputs_from_videos, latent_of  # noqa: E402
-from rushes.model.tae import TAE, TAEConfig  # noqa: E402
+from rushes.model.tae import TAE  # noqa: E402
+from rushes.model.tae_config import TAEConfig  # noqa: E402
 from rushes.model.text import ByteEncoder, TextEncoders  # noqa: E402
-from rushes.model.train import load_tae, train_dit, train_tae  # noqa: E402
+from rushes.model.train import train_dit, train_tae  # noqa: E402
 from tests.model.small_run import PART, WHOLE, dit_recipe, losses, make_film, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)

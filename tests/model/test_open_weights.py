@@ -21,9 +21,10 @@ from rich.console import Console  # noqa: E402
 from rushes.curation.recipe import Engine  # noqa: E402
 from rushes.model.checkpoint import CheckpointError  # noqa: E402
 from rushes.model.export import export  # noqa: E402
+from rushes.model.frozen import load_tae  # noqa: E402
 from rushes.model.open_weights import load_open_dit, load_open_tae  # noqa: E402
 from rushes.model.tiling import decode_tiled, encode_tiled  # noqa: E402
-from rushes.model.train import load_tae, train_dit  # noqa: E402
+from rushes.model.train import train_dit  # noqa: E402
 from rushes.model.train_recipe import TrainRecipeError  # noqa: E402
 from tests.model.small_run import dit_recipe, losses  # noqa: E402
 

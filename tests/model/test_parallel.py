@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from rushes.model.dit import DiT, DiTConfig  # noqa: E402
 from rushes.model.flow import FlowMatching, training_loss  # noqa: E402
-from rushes.model.loop import Trained  # noqa: E402
 from rushes.model.parallel import Place, fill, parallelize, prepare_blocks, ranks_of  # noqa: E402
 from rushes.model.train_recipe import Optimizer, Parallel, TrainRecipeError, build  # noqa: E402
+from rushes.model.trained import Trained  # noqa: E402
 from tests.model.small_run import on_ranks  # noqa: E402
 
 torch.set_num_threads(1)

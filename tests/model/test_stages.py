@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 from rushes.model import checkpoint as checkpoints  # noqa: E402
 from rushes.model import loop, steps, train  # noqa: E402
 from rushes.model.dit import forward_flops, token_count  # noqa: E402
-from rushes.model.loop import average_decay  # noqa: E402
 from rushes.model.stages import warmup_of  # noqa: E402
 from rushes.model.train_recipe import load, shipped  # noqa: E402
+from rushes.model.trained import average_decay  # noqa: E402
 from tests.model.small_run import dit_recipe, tae_recipe  # noqa: E402
 from tests.model.test_train import ADVERSARIAL, entries, quiet  # noqa: E402
 

@@ -14,17 +14,9 @@ from torch import nn  # noqa: E402
 
 from rushes.model.losses import TAELossConfig, tae_loss  # noqa: E402
 from rushes.model.parallel import prepare_blocks  # noqa: E402
-from rushes.model.tae import (  # noqa: E402
-    TAE,
-    TAE_SIZES,
-    Attention,
-    SpaceTimeConv,
-    TAEConfig,
-    TemporalConv,
-    group_norm,
-    heavy_parts,
-    latent_frames,
-)
+from rushes.model.tae import TAE, heavy_parts  # noqa: E402
+from rushes.model.tae_config import TAE_SIZES, TAEConfig, latent_frames  # noqa: E402
+from rushes.model.tae_layers import Attention, SpaceTimeConv, TemporalConv, group_norm  # noqa: E402
 from rushes.model.tiling import decode_tiled, decode_tiles, encode_tiled, spans  # noqa: E402
 from tests.model.image_autoencoder import EXACT, pair  # noqa: E402
 
@@ -315,7 +307,8 @@ def test_a_step_at_the_published_widths_keeps_less_than_with_torchs_norms_and_a_
         model = TAE(config)
         with monkeypatch.context() as patch:
             if kind == "torch":
-                patch.setattr("rushes.model.tae.activate", lambda norm, x: F.silu(norm(x)))
+                for module in ("tae", "tae_layers"):
+                    patch.setattr(f"rushes.model.{module}.activate", lambda norm, x: F.silu(norm(x)))
             if kind == "recomputed":
                 prepare_blocks(heavy_parts(model), checkpointing=True, compiled=False)
             kept[kind] = kept_for_backward(model, large) - kept_for_backward(model, small)

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from rushes.model.data import Sample  # noqa: E402
 from rushes.model.dit import PAPER_TEXT  # noqa: E402
+from rushes.model.frozen import load_tae, text_encoders  # noqa: E402
 from rushes.model.sample import load_dit, sample_video  # noqa: E402
 from rushes.model.steps import prompts_of  # noqa: E402
 from rushes.model.text import (  # noqa: E402
@@ -23,7 +24,7 @@ from rushes.model.text import (  # noqa: E402
     prompt,
     quoted,
 )
-from rushes.model.train import load_tae, text_encoders, train_dit  # noqa: E402
+from rushes.model.train import train_dit  # noqa: E402
 from rushes.model.train_recipe import Text, TrainRecipeError, load  # noqa: E402
 from tests.model.small_run import dit_recipe  # noqa: E402
 

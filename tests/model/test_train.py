@@ -20,8 +20,9 @@ from rushes.curation.manifest import ManifestError, lock  # noqa: E402
 from rushes.model import checkpoint as checkpoints  # noqa: E402
 from rushes.model import train  # noqa: E402
 from rushes.model.data import DataError  # noqa: E402
-from rushes.model.loop import Progress, Session, TrainingError, learning_rate, note_validation  # noqa: E402
+from rushes.model.loop import Session, TrainingError  # noqa: E402
 from rushes.model.sample import load_dit, sample_video, write_mp4  # noqa: E402
+from rushes.model.stages import Progress, learning_rate, note_validation  # noqa: E402
 from rushes.model.train_recipe import Stage, TrainRecipeError, load, shipped  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
 from tests.model.small_run import CLIPS, dit_recipe, film_run, losses, make_run, on_ranks, row, tae_recipe  # noqa: E402

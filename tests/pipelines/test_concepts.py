@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from rushes.curation import manifest
-from rushes.curation.content import SEMANTIC_DIM
-from rushes.curation.content.names import names
+from rushes.curation import manifest, storage
+from rushes.curation.content import SEMANTIC_DIM, MeasuredSemanticEmbedder, measure_table
+from rushes.curation.content.names import names, seen
 from rushes.curation.content.near import neighbours, vector_of
 from rushes.curation.manifest import ManifestError
+from rushes.curation.recipe import build
 from rushes.pipelines.cli.main import app
+from rushes.pipelines.engine.events import Bus
+from rushes.pipelines.engine.pool import CPU
+from rushes.pipelines.stages.deciding import measure_content
+from rushes.pipelines.stages.job import Inputs, Job
+from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.view.concepts import concepts
 from rushes.pipelines.view.near import near
+from rushes.pipelines.view.tables import recipe_of
+from tests.curation.looking.conftest import MODEL, weights  # noqa: F401 - a fixture
 
 
 def said(*arguments: str) -> str:
@@ -58,19 +67,20 @@ def run(tmp_path_factory):
     rng = np.random.default_rng(0)
     place = np.arange(CLIPS)
     rows = np.repeat(rng.normal(size=(3, SEMANTIC_DIM)), 8, axis=0) + 0.05 * rng.normal(size=(CLIPS, SEMANTIC_DIM))
-    seen, kept = place % 6 != 5, place % 4 != 3
+    looked, kept = place % 6 != 5, place % 4 != 3
     ids = [f"clip-{i:02d}" for i in place]
     words = ("a surfer on a wave", "a chef with onions", "a train at night")
     clips = {
         "clip_id": ids, "source_id": ["s"] * CLIPS,
         "uri": ["/films/one.mp4"] * CLIPS, "start_s": 4.0 * place, "end_s": 4.0 * place + 4,
-        "kept": kept & seen, "rejected_by": [None if k else "motion.vmaf_min" for k in kept & seen],
+        "kept": kept & looked, "rejected_by": [None if k else "motion.vmaf_min" for k in kept & looked],
         "media": [f"media/{i}.mp4" for i in ids], "caption": [words[i // 8] if k else None for i, k in enumerate(kept)],
-        "cluster_id": pa.array(place // 8, pa.int64(), mask=~seen),
-        "cluster_size": pa.array([5] * CLIPS, pa.int64(), mask=~(kept & seen)),
+        "cluster_id": pa.array(place // 8, pa.int64(), mask=~looked),
+        "cluster_size": pa.array([5] * CLIPS, pa.int64(), mask=~(kept & looked)),
+        "look_models": [[f"semantic: {MeasuredSemanticEmbedder.name}"] if s else None for s in looked],
     }  # fmt: skip
     vectors = pa.array(
-        [row.tolist() if s else None for row, s in zip(rows, seen)], pa.list_(pa.float32(), SEMANTIC_DIM)
+        [row.tolist() if s else None for row, s in zip(rows, looked)], pa.list_(pa.float32(), SEMANTIC_DIM)
     )
     tables = {
         "clips": pa.table(clips),
@@ -93,7 +103,6 @@ def test_concepts_of_a_run_count_every_clip_that_was_measured(run):
 def test_the_report_draws_the_sizes_of_concepts_before_and_after(run, monkeypatch):
     import cv2
 
-    from rushes.curation.recipe import build
     from rushes.pipelines.view import concept_section
 
     jpeg = cv2.imencode(".jpg", np.zeros((360, 640, 3), np.uint8))[1].tobytes()
@@ -138,3 +147,99 @@ def test_what_cannot_be_looked_for_is_a_sentence(run, tmp_path):
     with pytest.raises(ManifestError, match="has 7: they come from different models"):
         neighbours(run, np.ones(7), 3)
     assert CliRunner().invoke(app, ["near", run.root]).exit_code == 2
+
+
+# --- a text tower ------------------------------------------------------------------------------------------
+
+
+def test_a_concept_is_what_its_centre_is_nearer_to_than_the_others_are():
+    words = ["a dog", "a picture", "a train"]
+    vectors = np.array([[1, 0, 0.2], [0.6, 0.6, 0.6], [0, 1, 0.2]])
+    found = seen(np.array([[1, 0.1, 0.5], [0.1, 1, 0.5]]), words, vectors, count=1)
+    assert found == ["a dog", "a train"]
+    assert seen(np.array([[1, 0.1, 0.5]]), words, vectors, count=3)[0].startswith("a dog")
+    assert seen(np.empty((0, 3)), words, vectors) == [] and seen(np.ones((1, 3)), [], vectors[:0]) == [""]
+
+
+@pytest.fixture(scope="module")
+def tower_run(weights, tmp_path_factory):  # noqa: F811
+    """A run whose vectors come from a small CLIP of random numbers: two clips each of what four words say."""
+    from rushes.curation.looking.clip import tower_of
+    from rushes.curation.looking.vocabulary import vocabulary
+
+    folder = tmp_path_factory.mktemp("runs") / "clip"
+    recipe = build({}, [f"models.clip={MODEL}", f"models.clip_weights={weights / 'clip.pt'}", "models.semantic=clip",
+                        "content.merge_threshold=0.999", "content.clusters=4"])  # fmt: skip
+    tower = tower_of(recipe)
+    words = vocabulary(tower)
+    chosen = ["a lion", "a train", "kissing", "lightning"]
+    rows = tower.texts([f"a photo of {word}" if word[0] != "k" else f"a photo of a person {word}" for word in chosen])
+    ids = [f"clip-{i}" for i in range(16)]
+    vectors = pa.array(np.repeat(rows, 4, axis=0).tolist(), pa.list_(pa.float32(), rows.shape[1]))
+    embeddings = pa.table({"clip_id": ids, "semantic": vectors})
+    groups, concepts = measure_table(embeddings, str(folder / "work"), recipe)
+    clips = {
+        "clip_id": ids, "source_id": ["s"] * 16, "uri": ["/films/one.mp4"] * 16, "start_s": [0.0] * 16,
+        "end_s": [4.0] * 16, "kept": [True] * 16, "rejected_by": pa.nulls(16, pa.string()),
+        "media": pa.nulls(16, pa.string()), "caption": pa.nulls(16, pa.string()), "cluster_id": groups["cluster_id"],
+        "cluster_size": pa.array([4] * 16, pa.int64()), "look_models": [[f"semantic: {tower.name}"]] * 16,
+    }  # fmt: skip
+    tables = {"clips": pa.table(clips), "embeddings": embeddings, "concepts": concepts, "vocabulary": words}
+    return manifest.publish(str(folder), tables, {"recipe": {"resolved": recipe.model_dump(mode="json")}})
+
+
+def test_a_text_finds_the_clips_that_the_model_takes_for_it(tower_run):
+    told = json.loads(said("near", tower_run.root, "--text", "a photo of a train", "-n", "4", "--json"))
+    assert {row["clip_id"] for row in told} == {f"clip-{i}" for i in range(4, 8)}
+    assert told[0]["cosine"] == pytest.approx(1.0, abs=1e-3)
+    assert MODEL in said("near", tower_run.root, "--text", "a photo of a train", "-n", "1")
+
+
+def test_a_picture_is_looked_at_by_the_model_of_the_run(tower_run, tmp_path):
+    import cv2
+
+    from rushes.pipelines.view.near import tower
+
+    picture = np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "still.png"), picture)
+    rows = np.array(tower_run.table("embeddings")["semantic"].to_pylist())
+    best = (rows @ tower(tower_run).pictures([picture])[0]).max()
+    assert near(tower_run, 1, image=str(tmp_path / "still.png"))[0]["cosine"] == pytest.approx(best, abs=1e-3)
+
+
+def test_concepts_of_a_run_with_a_text_tower_are_named_by_what_it_sees(tower_run):
+    known = set(tower_run.table("vocabulary")["word"].to_pylist())
+    found = concepts(tower_run)
+    assert len(found) == 4 and all(set(one.seen.split(", ")) <= known for one in found)
+    assert len({one.seen for one in found}) == 4 and found[0].title == found[0].seen
+    assert found[0].seen.split(", ")[0] in said("concepts", tower_run.root)
+
+
+def test_the_content_stage_asks_a_worker_for_the_words_once(tower_run, tmp_path):
+    recipe, asked = recipe_of(tower_run), []
+
+    def on_workers(function, values, kind=CPU):
+        asked.extend([kind] * len(values))
+        return map(function, values)
+
+    for expected in (["look"], []):
+        asked.clear()
+        pool = SimpleNamespace(map=on_workers, kind=lambda kind: kind)
+        job = Job(recipe, str(tmp_path), pool, Bus([]), Inputs(pa.array([])), Keys.of(recipe))
+        job.vectors, job.survivors = tower_run.files("embeddings"), 16
+        measure_content(job)
+        assert [kind for kind in asked if kind != CPU] == expected
+        assert storage.read_table(job.vocabulary)["word"].equals(tower_run.table("vocabulary")["word"])
+
+
+def test_weights_that_are_gone_or_of_another_model_are_a_sentence(tower_run, weights, tmp_path):  # noqa: F811
+    import torch
+
+    other = torch.load(weights / "clip.pt")
+    torch.save({name: value + 0.5 for name, value in other.items()}, tmp_path / "other.pt")
+    with pytest.raises(ManifestError, match=r"come from tiny-for-tests/clip.pt@.*other.pt holds .*other.pt@"):
+        near(tower_run, 3, text="a beach", weights=str(tmp_path / "other.pt"))
+    with pytest.raises(ManifestError, match=r"cannot be loaded here.*--weights FILE"):
+        near(tower_run, 3, text="a beach", weights=str(tmp_path / "gone.pt"))
+    with pytest.raises(ManifestError, match="--text is empty"):
+        near(tower_run, 3, text=" ")

@@ -40,7 +40,7 @@ def test_the_text_is_shown_as_it_is_cut(small_run):
 
 def test_the_page_needs_nothing_beside_it(small_run, tmp_path):
     page = tmp_path / "page.html"
-    assert write_page(dit_recipe(), [small_run], page) == 2
+    assert write_page(dit_recipe(), [small_run], str(page)) == 2
     text = page.read_text()
     assert text.count("data:image/jpeg;base64,") == 2 and "http" not in text
 

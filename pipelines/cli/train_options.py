@@ -1,0 +1,78 @@
+"""What the commands of the trainer share: their options, and errors as sentences. Commands import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rushes.pipelines.cli.terminal import fail
+
+if TYPE_CHECKING:
+    from rushes.model.train_recipe import TrainRecipe
+
+Runs = Annotated[list[str], typer.Argument(help="One or more curated runs, whose sets the recipe's stages name.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", help="Checkpoints, log and recipe go there; the same folder again goes on.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a key; stages.all.KEY or stages.NAME.KEY."),
+]
+Ray = Annotated[
+    str | None, typer.Option("--ray", help="Start the ranks on this Ray cluster: HOST:PORT, auto, or local.")
+]
+WorkerCount = Annotated[int, typer.Option("--workers", help="With --ray: how many ranks.", min=1)]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(help="With --ray: GPUs of a rank; default 1 where the cluster has any.", min=0)
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be trained on what, and by which ranks, and stop.")
+]
+Tae = Annotated[str, typer.Option("--tae", help="Output of `rushes train tae`, or one of its checkpoints.")]
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What a person can act on is a sentence and exit code 2. Needs the extra `train`."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        fail("training needs torch, which is not installed: pip install 'rushes[train]'")
+    from rushes.curation.manifest import ManifestError
+    from rushes.model.checkpoint import CheckpointError
+    from rushes.model.data import DataError
+    from rushes.model.features import FeaturesError
+    from rushes.model.frames import ClipError
+    from rushes.model.loop import TrainingError
+    from rushes.model.text import TextEncoderError
+    from rushes.model.train_recipe import TrainRecipeError
+
+    known = (
+        CheckpointError,
+        ClipError,
+        DataError,
+        FeaturesError,
+        ManifestError,
+        TextEncoderError,
+        TrainingError,
+        TrainRecipeError,
+    )
+    try:
+        yield
+    except known as error:
+        fail(str(error))
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def of_model(recipe: TrainRecipe, model: str) -> TrainRecipe:
+    from rushes.model.train_recipe import TrainRecipeError
+
+    if recipe.model != model:
+        raise TrainRecipeError(f"The recipe '{recipe.name}' trains a {recipe.model}: rushes train {recipe.model}.")
+    return recipe
