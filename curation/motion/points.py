@@ -24,10 +24,10 @@ STILL = 0.004  # shares of the longer side per second below which a point stands
 TERMS = ((cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT), 10, 0.03)
 
 #: What one look leaves, per second and in shares of the longer side. shift, growth, turn: the similarity that fits;
-#: speed: mean length; left: median left over; inside: share of points that it explains. What is left over, in mean: along
-#: and across the points' mean motion, outward from the centre and around it. shear, stretch: the affine rest; bend: its
-#: growth with the square of the place; low, high: tenth and ninetieth hundredth; centre, rim: medians of the middle and
-#: of the outer points; still, found: shares of points that stand, that were found again.
+#: speed: mean length; left: median left over; inside: share of points that it explains. What is left over, in mean:
+#: along and across the points' mean motion, outward from the centre and around it. shear, stretch: the affine rest;
+#: bend: growth of the rest with the square of the place; low, high: tenth and ninetieth hundredth; centre, rim: medians
+#: of the middle and of the outer points; still, found: shares of points that stand, that were found again.
 LOOK = (
     "shift_x", "shift_y", "growth", "turn", "speed", "left", "inside", "along", "across", "outward", "around",
     "shear_x", "shear_y", "stretch", "bend_x", "bend_y", "low_x", "low_y", "high_x", "high_y", "centre_x", "centre_y",

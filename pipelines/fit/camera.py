@@ -1,11 +1,12 @@
 """The model of camera motion: rendered shots of the sixteen classes, and the forest that tells them apart.
 
-A shot counts four times: as it is, mirrored, played backwards, and both, each with the word that it then has. Which shots
-a forest is asked about is never which it was fitted on: folds are of shots, and the calibration is of the folds' answers.
+A shot counts four times: as it is, mirrored, played backwards, and both, each with the word that it then has. The
+confidence is calibrated by folds: a forest is asked about shots that it was not fitted on.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ import numpy as np
 from rushes.curation import forest
 from rushes.curation.motion import points
 from rushes.curation.motion.camera import CLASSES, LOOKS_MIN, features
+from rushes.curation.signals import CAMERA_SURE
 from rushes.pipelines.fit import render, shots
-from rushes.pipelines.fit.sources import fitting_pictures
 
 TREES, LEAVES_MAX, FEATURES_SHARE = 100, 400, 0.3
 FOLDS = 5
@@ -45,7 +46,7 @@ def examples(pictures: Sequence[np.ndarray], count: int, seed: int,
             rng = np.random.default_rng([seed, number, place])
             shot = shots.draw(word, rng)
             seen = [_half(luma) for _, luma in shots.frames(shot, worn, rng, points.LOOKS_PER_S)]
-            pairs = zip(seen, seen[1:])
+            pairs = itertools.pairwise(seen)
             found.append(Example(word, np.stack([points.follow(before, now, LOOK_S) for before, now in pairs])))
         tell(f"{len(found):,} of {count * len(CLASSES):,} shots")
     return found
@@ -104,8 +105,8 @@ def fit(found: Sequence[Example], path: Path, seed: int = 0) -> dict[str, float]
         raise ValueError(f"{len(model.classes_)} of {len(CLASSES)} classes can be followed: render more shots")
     arrays = forest.of(model, lambda value: value[:, 0] / value[:, 0].sum(axis=1, keepdims=True))
     np.savez_compressed(path, **arrays, curve=np.stack([knots, curve.predict(knots)]).astype(np.float32))
-    right_, sure = np.array(right), curve.predict(share) >= 0.8
-    return {"accuracy": float(right_.mean()), "sure": float(sure.mean()), "accuracy of the sure": float(right_[sure].mean())}
+    hit, sure = np.array(right), curve.predict(share) >= CAMERA_SURE
+    return {"right": float(hit.mean()), "sure": float(sure.mean()), "right of the sure": float(hit[sure].mean())}
 
 
 def _forest(rows: np.ndarray, classes: np.ndarray, seed: int):
@@ -113,6 +114,3 @@ def _forest(rows: np.ndarray, classes: np.ndarray, seed: int):
 
     model = ExtraTreesClassifier(TREES, max_leaf_nodes=LEAVES_MAX, max_features=FEATURES_SHARE, random_state=seed)
     return model.fit(rows, classes)
-
-
-__all__ = ["Example", "examples", "fit", "fitting_pictures", "table", "versions"]

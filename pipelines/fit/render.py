@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-NEAR = 0.05  # metres: nothing nearer is seen
+NEAR, FARTHEST = 0.05, 1e5  # metres: nothing nearer or farther is seen
 TEXTURE_SIDE = 512  # pixels
-HAZE = 0.35  # share by which the farthest surface is paled
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Surface:
 
 @dataclass
 class Pose:
-    """Where the camera is, metres; yaw right, pitch up and roll, radians; half the picture's width over its distance."""
+    """at: metres; yaw right, pitch up, roll: radians; half: half the longer side of the picture over its distance."""
 
     at: np.ndarray = field(default_factory=lambda: np.zeros(3))
     yaw: float = 0.0
@@ -78,14 +77,15 @@ def render(surfaces: Sequence[Surface], worn: list[list[np.ndarray]], pose: Pose
            size: tuple[int, int]) -> np.ndarray:  # fmt: skip
     """uint8 luma [height, width]."""
     look = rays(pose, size)
-    depth = np.full(look.shape[1:], 1e6, np.float32)
+    depth = np.full(look.shape[1:], FARTHEST, np.float32)
     picture = np.full(look.shape[1:], 128, np.uint8)
     pixel = pose.half * 2 / max(size)
     for surface in surfaces:
         at = pose.at - np.array(surface.velocity) * time_s  # seen from what moves, the camera moves the other way
         a, b = (axis for axis in range(3) if axis != surface.axis)
         with np.errstate(divide="ignore", invalid="ignore"):
-            far = np.nan_to_num(np.float32(surface.offset - at[surface.axis]) / look[surface.axis])
+            far = np.float32(surface.offset - at[surface.axis]) / look[surface.axis]
+        far = np.clip(np.nan_to_num(far), -FARTHEST, FARTHEST)
         u = np.float32(at[a]) + far * look[a]
         v = np.float32(at[b]) + far * look[b]
         seen = (far > NEAR) & (far < depth)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rushes.curation.motion.camera import CLASSES
 from rushes.pipelines.fit.render import Pose, Surface, render
 
 SIZES = ((320, 180), (320, 180), (320, 180), (320, 240), (180, 320), (320, 136))
@@ -215,8 +214,10 @@ MOVES: dict[str, Callable[..., Move]] = {
     "tilt up": _turn(0, 1), "tilt down": _turn(0, -1), "pedestal up": _go(0, -1, 0), "pedestal down": _go(0, 1, 0),
     "arc shot": _arc, "tracking shot": _track, "static shot": _stay, "handheld shot": _hand,
 }  # fmt: skip
-assert tuple(MOVES) == CLASSES
-FLAT_TOO = frozenset(("zoom in", "zoom out", "pan right", "pan left", "tilt up", "tilt down", "static shot", "handheld shot"))
+#: What is the same before a picture without depth; the others are known by it.
+FLAT_TOO = frozenset(word for word in MOVES if word.startswith(("zoom", "pan", "tilt", "static", "handheld")))
+#: What a move is called by whoever does not see depth.
+FLAT = {"push": "zoom", "pull": "zoom", "truck": "pan", "pedestal": "tilt"}
 SHAKEN = frozenset(MOVES) - {"static shot", "handheld shot"}
 
 
