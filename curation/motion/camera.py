@@ -18,7 +18,7 @@ import pyarrow as pa
 from rushes.curation import forest
 from rushes.curation.meter import Span, Unmeasured
 from rushes.curation.motion import points
-from rushes.curation.motion.points import LOOK, LOOKS_PER_S
+from rushes.curation.motion.points import LOOK, TICKS_PER_S
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -56,7 +56,7 @@ class CameraMeter:
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
         found = np.full((len(batch), len(LOOK)), np.nan, np.float32)
         if self._info.fps >= self._measurable and min(batch.luma.shape[1:]) >= points.SIDE_MIN:
-            places = np.flatnonzero(batch.ticks(LOOKS_PER_S))
+            places = np.flatnonzero(batch.ticks(TICKS_PER_S))
             followed = [self._follower.add(batch.luma[place], batch.time_s[place]) for place in places]
             known = [number for number, one in enumerate(followed) if one is not None]
             if known:

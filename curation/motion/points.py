@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-LOOKS_PER_S = 4.0  # frames a second between which points are followed
+TICKS_PER_S = 4.0  # of two in a row the first is looked at, and its points are found again at the second
 APART_MAX_S = 0.6  # frames further apart are not compared: the file has a gap
 CELLS = (8, 5)  # along the longer and the shorter side: one point each
 WINDOW, LEVELS = 11, 3  # pixels and halvings of the pyramid: a point may go 40 pixels of 160
@@ -36,16 +36,18 @@ LOOK = (
 
 
 class Follower:
-    """Follows points from each picture that it is given to the next."""
+    """Follows points from the picture of every second tick to that of the next one."""
 
     def __init__(self) -> None:
         self._before: np.ndarray | None = None
         self._before_s = 0.0
 
     def add(self, luma: np.ndarray, time_s: float) -> np.ndarray | None:
-        """`follow` from the picture before, uint8 [h, w]; None for the first one and after a gap."""
-        before, elapsed_s = self._before, time_s - self._before_s
-        self._before, self._before_s = luma, time_s
+        """The picture (uint8 [h, w]) of a tick: `follow` at every second one; None at the others and after a gap."""
+        if not int(time_s * TICKS_PER_S + 1e-6) % 2:
+            self._before, self._before_s = luma.copy(), time_s
+            return None
+        before, elapsed_s, self._before = self._before, time_s - self._before_s, None
         if before is None or not 0 < elapsed_s <= APART_MAX_S or before.shape != luma.shape:
             return None
         return follow(before, luma, elapsed_s)

@@ -6,7 +6,6 @@ confidence is calibrated by folds: a forest is asked about shots that it was not
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from rushes.pipelines.fit import render, shots
 TREES, LEAVES_MAX, FEATURES_SHARE = 100, 400, 0.3
 FOLDS = 5
 KNOTS = 33  # of the calibration
-LOOK_S = 1.0 / points.LOOKS_PER_S
+LOOK_S = 1.0 / points.TICKS_PER_S
 TURNED = {"right": "left", "left": "right"}
 BACK = {"in": "out", "out": "in", "up": "down", "down": "up", "push": "pull", "pull": "push", **TURNED}
 
@@ -45,8 +44,8 @@ def examples(pictures: Sequence[np.ndarray], count: int, seed: int,
         for place, word in enumerate(CLASSES):
             rng = np.random.default_rng([seed, number, place])
             shot = shots.draw(word, rng)
-            seen = [_half(luma) for _, luma in shots.frames(shot, worn, rng, points.LOOKS_PER_S)]
-            pairs = itertools.pairwise(seen)
+            seen = [_half(luma) for _, luma in shots.frames(shot, worn, rng, points.TICKS_PER_S)]
+            pairs = zip(seen[::2], seen[1::2], strict=False)
             found.append(Example(word, np.stack([points.follow(before, now, LOOK_S) for before, now in pairs])))
         tell(f"{len(found):,} of {count * len(CLASSES):,} shots")
     return found

@@ -71,3 +71,9 @@ def _frames(path: Path) -> Iterator[np.ndarray]:
             if (frame.time or 0.0) >= after:
                 after += PICTURE_EVERY_S
                 yield frame.to_ndarray(format="gray")
+
+
+def length_s(path: Path) -> float:
+    """Length of a video as its container states it, seconds."""
+    with av.open(str(path)) as container:
+        return (container.duration or 0) / av.time_base
