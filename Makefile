@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: help env demo test test-heavy test-vllm bench accuracy lint clean
+.PHONY: help env demo faults test test-heavy test-vllm bench accuracy lint clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F':.*## *' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ test: env        ## the tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
 test-heavy: env  ## the tests marked heavy: long ones, and those of optional packages
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,readers,open]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,readers,open,postgres,s3]'
 	$(BIN)/python -m pytest -m heavy
 
 VLLM_ENV   ?= .venv-vllm
@@ -47,6 +47,10 @@ bench: env       ## the benchmarks: ratios against a yardstick measured in the s
 FOOTAGE ?=
 accuracy: env   ## how often each signal is wrong, on made footage (FOOTAGE=FOLDER adds real videos)
 	$(BIN)/python -m tests.accuracy $(if $(FOOTAGE),--footage $(FOOTAGE))
+
+faults: env      ## the fault table: a real cluster of Ray nodes here, 40 runs that are each broken once (half an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,s3]'
+	$(BIN)/python -m tests.faults
 
 lint: env        ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import manifest, rules
+from rushes.curation import manifest, rescue, rules
 from rushes.curation.content.arrays import Mapper, find
 from rushes.curation.content.resample import hash_unit, keep_probability, solve_keep
 from rushes.curation.curriculum import bucket_shape, spans
@@ -40,11 +40,8 @@ def quality(clips: pa.Table, prefer: Sequence[str]) -> np.ndarray:
 
 
 def _resolution(clips: pa.Table) -> np.ndarray:
-    whole = rules.column(clips, "width") * rules.column(clips, "height")
-    if not {"crop_width", "crop_height"} <= set(clips.column_names):
-        return whole
-    clean = rules.column(clips, "crop_width") * rules.column(clips, "crop_height")
-    return np.where(np.isnan(clean), whole, clean)
+    width, height = rescue.size(clips)
+    return width * height
 
 
 def _if_there(name: str) -> Callable[[pa.Table], np.ndarray]:
@@ -219,6 +216,7 @@ def _groups(shard: Any, load: Load, recipe: Recipe, copies: Groups | None = None
     if name not in clips.column_names:
         return Groups()
     some = clips.filter(pa.array(_open(rejected) & ~np.asarray(clips[name].is_null()), pa.bool_()))
+    some = rescue.with_crops(some, recipe)
     best = quality(some, recipe.content.prefer)
     if name == SEMANTIC_GROUP[0]:  # SemDeDup: the one furthest from the concept's centre leads, and stays where it can
         best = np.asarray(pc.equal(some[name], some["clip_id"])).astype(np.float64)[:, None]

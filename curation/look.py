@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from rushes.curation import signals
@@ -18,10 +19,11 @@ from rushes.curation.visual.stills import decode
 
 CLIPS_AT_ONCE = 8  # whose pictures are decoded at a time; 16 stills of 640 x 360 each are 88 MB
 VECTORS = ("semantic", "copy")
+BOXES = ("overlays", "heads")  # columns of boxes: looked for inside the borders, told of the whole frame
 NO_STILL = "the clip is too short for a still"
 OFF = {
-    "visual.text is off": ("text_score",),
-    "visual.people is off": ("human_score",),
+    "visual.text is off": ("text_score", "overlays"),
+    "visual.people is off": ("human_score", "heads"),
     "no model measures it in this recipe": (
         "quality",
         "human_action",
@@ -58,23 +60,38 @@ class Looker:
         missing = {why: [name for name in names if name not in self.made_by] for why, names in OFF.items()}
         self._off = [f"{', '.join(names)}: {why}" for why, names in missing.items() if names]
 
-    def __call__(self, clip_ids: Sequence[str], stills: pa.Table) -> pa.Table:
-        """stills: the STILLS rows of these clips (others are passed over). Rows come in the order of clip_ids."""
+    def __call__(
+        self, clip_ids: Sequence[str], stills: pa.Table, pictures: Mapping[str, Sequence[float]] | None = None
+    ) -> pa.Table:
+        """stills: the STILLS rows of these clips (others are passed over). Rows come in the order of clip_ids.
+
+        pictures: of clips with borders, what lies inside them (column `picture`): models see nothing else.
+        """
+        inside = pictures or {}
         by_clip: dict[str, list[tuple[float, int]]] = {clip_id: [] for clip_id in clip_ids}
         for number, (clip_id, time_s) in enumerate(zip(stills["clip_id"].to_pylist(), stills["t_s"].to_pylist())):
             if clip_id in by_clip:
                 by_clip[clip_id].append((time_s, number))
         rows: list[dict[str, Any]] = []
-        for clips in self._decoded(by_clip, stills["jpeg"]):
+        for clips in self._decoded(by_clip, stills["jpeg"], inside):
             rows += self._look(clips)
+        for row in rows:
+            for column in BOXES:
+                if row["clip_id"] in inside and row.get(column):
+                    row[column] = _of_frame(row[column], inside[row["clip_id"]])
         return pa.Table.from_pylist(rows, self.schema)
 
-    def _decoded(self, by_clip: dict[str, list[tuple[float, int]]], jpegs: pa.ChunkedArray) -> Iterator[list[Clip]]:
+    def _decoded(
+        self, by_clip: dict[str, list[tuple[float, int]]], jpegs: pa.ChunkedArray, inside: Mapping[str, Sequence[float]]
+    ) -> Iterator[list[Clip]]:
         """Clips with their pictures, some at a time; the next ones are decoded ahead where a GPU would wait."""
 
         def one(clip_id: str) -> Clip:
             found = sorted(by_clip[clip_id])
-            return Clip(clip_id, [t for t, _ in found], [decode(jpegs[number].as_py()) for _, number in found])
+            pictures = [decode(jpegs[number].as_py()) for _, number in found]
+            if clip_id in inside:
+                pictures = [_cropped(picture, inside[clip_id]) for picture in pictures]
+            return Clip(clip_id, [t for t, _ in found], pictures)
 
         step = CLIPS_AT_ONCE // 2 if self._ahead else CLIPS_AT_ONCE
         names = list(by_clip)
@@ -110,6 +127,19 @@ class Looker:
         for clip, row in seen:
             row["look_notes"] += clip.notes
         return rows
+
+
+def _cropped(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    height, width = picture.shape[:2]
+    x0, x1 = (round(width * side) for side in (box[0], box[2]))
+    y0, y1 = (round(height * side) for side in (box[1], box[3]))
+    return np.ascontiguousarray(picture[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)])
+
+
+def _of_frame(boxes: Sequence[float], inside: Sequence[float]) -> list[float]:
+    """Boxes inside a picture as boxes of the frame that it stands in."""
+    low, size = np.array(inside[:2] * 2), np.array([inside[2] - inside[0], inside[3] - inside[1]] * 2)
+    return (np.reshape(boxes, (-1, 4)) * size + low).ravel().tolist()
 
 
 def _made_by(looker: OneLooker, column: str) -> str:

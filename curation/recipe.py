@@ -25,9 +25,10 @@ from rushes.curation.names import wrong_name
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 2, "measure": 3, "look": 2, "content": 3, "cut": 3, "caption": 2}
+PART_VERSIONS = {"observe": 3, "measure": 4, "look": 3, "content": 3, "cut": 4, "caption": 2}
 
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
+REASONS_MOST = 10  # a person picks them by single keys
 SHARES_SUM_TO = 1e-6  # rounding allowed where shares must add up to 1
 
 Part = Literal["observe", "measure", "look", "content", "cut", "caption", "judge", "engine"]
@@ -87,6 +88,10 @@ class Visual(_thresholds("visual")):
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
     text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
     people: bool = knob(True, "look", "look for people (models.people says with what)")
+    rescue: Literal["crop", "reject"] = knob(
+        "crop", "judge", "crop: cut the clean rectangle inside borders and beside text; reject: such clips go"
+    )
+    rescue_min: float = knob(0.5, "judge", "least share of the picture that a crop beside text must leave", gt=0, le=1)
 
     @model_validator(mode="after")
     def _text_is_measured_far_enough(self) -> Visual:
@@ -326,6 +331,51 @@ class Curriculum(Section):
         return self
 
 
+class Finetune(Section):
+    """The set that people choose and trim: stricter rules, balance, review (sec 3.3)."""
+
+    rules: dict[str, float | None] = knob(
+        {
+            "scenes.duration_min_s": 10.6,
+            "visual.fps_min": 23.5,
+            "visual.aesthetic_min": 5.0,
+            "motion.shots_per_s_max": 0.3,
+            "motion.static_max": 0.5,
+        },
+        "judge",
+        "stricter thresholds of candidates, by the recipe's own keys (the paper tells no values)",
+    )
+    subject_min: float | None = knob(
+        0.05, "judge", "least share of the picture that the main subject's box covers", ge=0, le=1
+    )
+    detector: str | None = knob(
+        None, "judge", "file of an ONNX detector that boxes the subject (docs/models.md); none: by colour contrast"
+    )
+    resolution: int = knob(768, "judge", "pixels: square root of a bucket's area", ge=64)
+    per_concept: int = knob(100, "judge", "clips that each concept gives people to choose from", ge=1)
+    near_min: float | None = knob(None, "judge", "cosine below which a clip is no neighbour of a concept", ge=-1, le=1)
+    reasons: tuple[str, ...] = knob(
+        ("angle", "light", "colour", "motion", "subject"), "judge", "what people may say of a clip (3.3)"
+    )
+    reviewers: Literal[1, 2] = knob(1, "judge", "people who decide on each clip; 2: a third breaks a tie")
+    span_min_s: float = knob(10.6, "judge", "shortest span that people may choose, seconds (3.3)", gt=0)
+    span_max_s: float = knob(16.0, "judge", "longest span that people may choose, seconds (3.3)", gt=0)
+    long_share: float = knob(0.5, "judge", "share of the set that is 16 s; 0 or 1: as people chose (3.3)", ge=0, le=1)
+    lease_s: float = knob(600.0, "engine", "how long a clip is held for one reviewer, seconds", ge=5)
+    break_after_s: float = knob(
+        3000.0, "engine", "time at work after which a break is offered, seconds; 0: never", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> Finetune:
+        if self.span_min_s > self.span_max_s:
+            raise ValueError(f"span_min_s={self.span_min_s:g} lies above span_max_s={self.span_max_s:g}")
+        wrong = [one for one in self.reasons if not re.fullmatch(r"[\w -]{1,40}", one)]
+        if wrong or len(set(self.reasons)) < len(self.reasons) or len(self.reasons) > REASONS_MOST:
+            raise ValueError(f"reasons wants up to {REASONS_MOST} different words of letters, not {list(self.reasons)}")
+        return self
+
+
 class Engine(Section):
     """How the work is run; nothing here changes the result."""
 
@@ -359,6 +409,7 @@ class Recipe(Section):
     cut: Cut = Cut()
     captioning: Captioning = Captioning()
     curriculum: Curriculum = Curriculum()
+    finetune: Finetune = Finetune()
     engine: Engine = Engine()
 
     def needs_clip(self) -> bool:
@@ -494,9 +545,13 @@ def _nested(data: Any) -> Any:
 
 def _assign(base: dict[str, Any], key: str, value: Any) -> None:
     names = key.split(".")
-    # The keys of a set's `rules` are dotted themselves: curriculum.sets.NAME.rules.motion.vmaf_min
+    # The keys of `rules` are dotted themselves: finetune.rules.motion.static_max, curriculum.sets.NAME.rules.KEY
     if names[:2] == ["curriculum", "sets"] and len(names) > 4 and names[3] == "rules":
         names = [*names[:4], ".".join(names[4:])]
+    if names[:2] == ["finetune", "rules"] and len(names) > 3:
+        names = [*names[:2], ".".join(names[2:])]
+    if names[:2] == ["finetune", "rules"] and "rules" not in base.get("finetune", {}):
+        base.setdefault("finetune", {})["rules"] = Finetune().model_dump(mode="json")["rules"]
     if names[:2] == ["curriculum", "sets"] and "sets" not in base.get("curriculum", {}):
         defaults = Curriculum().model_dump(mode="json")["sets"]
         base.setdefault("curriculum", {})["sets"] = defaults

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import manifest, signals
+from rushes.curation import manifest, rescue, signals
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.signals import RULES, Rule
 
@@ -70,21 +70,22 @@ def check(recipe: Recipe, own: list[str]) -> None:
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"columns: {', '.join(columns)}."
             raise RecipeError(f"Recipe key 'rules': there is no column '{name}', which no meter writes; {hint}")
-    for name, spec in recipe.curriculum.sets.items():
-        for key in spec.rules:
+    stricter = {f"curriculum.sets.{name}": spec.rules for name, spec in recipe.curriculum.sets.items()}
+    for name, keys in (*stricter.items(), ("finetune", recipe.finetune.rules)):
+        for key in keys:
             if key not in BY_KEY:
                 near = difflib.get_close_matches(key, BY_KEY, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"rules: {', '.join(BY_KEY)}."
-                raise RecipeError(f"curriculum.sets.{name}.rules has no rule '{key}'; {hint}")
+                raise RecipeError(f"{name}.rules has no rule '{key}'; {hint}")
 
 
 def column(table: pa.Table, name: str) -> Column:
-    """A signal as float64 [N], null as NaN. `size` and `aspect` are derived from width and height.
+    """A signal as float64 [N], null as NaN. `size` and `aspect` are derived from width and height, or from the crop's.
 
     Raises RecipeError with the columns at hand where there is no such signal.
     """
     if name in DERIVED:
-        width, height = column(table, "width"), column(table, "height")
+        width, height = rescue.size(table)
         short, long = np.fmin(width, height), np.fmax(width, height)
         return short if name == "size" else long / short
     if name not in table.column_names:
@@ -97,14 +98,28 @@ def column(table: pa.Table, name: str) -> Column:
     return pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False)
 
 
+def judged(table: pa.Table, name: str) -> Column:
+    """`column`, but 0 for what a clip's crop leaves out: its border (border_frac), the text beside it (text_score)."""
+    values = column(table, name)
+    cause = {"border_frac": rescue.BORDER, "text_score": rescue.TEXT}.get(name)
+    if cause is None or "crop_for" not in table.column_names:
+        return values
+    left_out = pc.fill_null(pc.match_substring(table["crop_for"], cause), False).to_numpy()
+    return np.where(left_out, 0.0, values)
+
+
 def passes(table: pa.Table, key: str, threshold: float) -> np.ndarray:
     """bool [N]: which clips pass the rule `key` at `threshold`; a null never does."""
     rule = BY_KEY[key]
-    return COMPARE[rule.compare](column(table, rule.column), threshold)
+    return COMPARE[rule.compare](judged(table, rule.column), threshold)
 
 
 def judge(table: pa.Table, recipe: Recipe, phase: str | None = None) -> np.ndarray:
-    """First failing rule of every clip: object array [N] of rule keys, None where the clip passes them all."""
+    """First failing rule of every clip: object array [N] of rule keys, None where the clip passes them all.
+
+    A clip that the recipe rescues is judged as it will be cut (`rescue.with_crops`).
+    """
+    table = rescue.with_crops(table, recipe)
     rejected = np.full(table.num_rows, None, dtype=object)
     open_ = np.ones(table.num_rows, dtype=bool)
     values: dict[str, Column] = {}
@@ -112,7 +127,7 @@ def judge(table: pa.Table, recipe: Recipe, phase: str | None = None) -> np.ndarr
         if rule.phase == "look" and "looked" in table.column_names:
             open_ &= _looked(table, open_, rejected)
         if rule.column not in values:
-            values[rule.column] = column(table, rule.column)
+            values[rule.column] = judged(table, rule.column)
         fails = open_ & ~COMPARE[rule.compare](values[rule.column], threshold)
         rejected[fails] = rule.key
         open_ &= ~fails

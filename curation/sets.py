@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import rules
+from rushes.curation import rescue, rules
 from rushes.curation.content.arrays import Mapper, gathered
 from rushes.curation.curriculum import Cuts, SetSpec, buckets, luck, nested_cuts, signatures, validation_sources
 from rushes.curation.decide import Load
@@ -58,7 +58,7 @@ def members(clips: pa.Table, sets: Sets, recipe: Recipe) -> tuple[dict[str, np.n
         masks[name][train] = sets.cuts.members(name, signature, draws)
     masks[VALIDATION] = ready & held
     kept = rules.column(clips, "kept") == 1
-    size = (rules.column(clips, "width"), rules.column(clips, "height"), rules.column(clips, "duration_s"))
+    size = (*rescue.size(clips), rules.column(clips, "duration_s"))
     return masks, np.where(kept, buckets(*size), None)
 
 
@@ -86,7 +86,7 @@ def _ready(clips: pa.Table, held: frozenset[str] = frozenset()) -> tuple[np.ndar
 
 def _signatures(clips: pa.Table, recipe: Recipe) -> np.ndarray:
     people = rules.column(clips, "human_score") >= recipe.content.people_min
-    wide = rules.column(clips, "width") >= rules.column(clips, "height")
+    wide = np.greater_equal(*rescue.size(clips))
     return signatures(wide, people, [rules.passes_set(clips, recipe, name) for name in recipe.curriculum.sets])
 
 

@@ -122,6 +122,7 @@ NO_STILL = "the clip is too short for a still"
 NOT_CROPPED = "the clip is kept whole, or visual.rescue is reject"
 SHOTS, STILLS, MOTION = "scenes:ShotMeter", "visual.stills:StillMeter", "motion.meter:MotionMeter"
 CAMERA = "motion.camera:CameraMeter"
+STILLNESS = "motion.stillness:StillnessMeter"
 
 SIGNALS: tuple[Signal, ...] = (
     Signal("clip_id", TEXT, "name of this span of this content, the same in every run"),
@@ -162,6 +163,8 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("crop_y", WHOLE, "its upper edge", "px", NOT_CROPPED, part="judge"),
     Signal("crop_width", WHOLE, "its width, even", "px", NOT_CROPPED, part="judge"),
     Signal("crop_height", WHOLE, "its height, even", "px", NOT_CROPPED, part="judge"),
+    Signal("crop_for", TEXT, "what the crop leaves out: border, text, or border+text", null=NOT_CROPPED, stage="visual",
+           part="judge"),
     Signal("bucket", TEXT, "aspect and duration class, as 16x9/12-16s", null=NOT_KEPT, part="judge"),
     Signal("media", TEXT, "path of the cut clip, below the run", null="the clip was not cut", part="cut"),
     Signal("media_bytes", LONG, "length of that file", "bytes", null="the clip was not cut", part="cut"),
@@ -178,6 +181,8 @@ SIGNALS: tuple[Signal, ...] = (
         stage="visual", meter=STILLS, chart="range",
         rules=(Rule("visual.border_max", "<=", 0.02, "largest share of the area in borders", SHARE),),
     ),
+    Signal("picture", BOXES, "the picture inside its borders: left, top, right, bottom", "share of the side",
+           "as border_frac", stage="visual", meter=STILLS),
     Signal(
         "luma_mean", REAL, "mean brightness of the stills", "0-255", NO_STILL, stage="visual", meter=STILLS,
         chart="range", rules=(
@@ -209,9 +214,29 @@ SIGNALS: tuple[Signal, ...] = (
         rules=(Rule("motion.static_max", "<=", 0.8, "largest share of static frames", SHARE),),
     ),
     Signal(
+        "frozen_s", REAL, "longest run of frames in which nothing changes", "s", NO_MOTION, stage="motion",
+        meter=STILLNESS, chart="range", rules=(
+            Rule("motion.frozen_max_s", "<=", 1.0, "longest frozen run, seconds", {"ge": 0}),
+        ),
+    ),
+    Signal(
+        "own_motion", REAL, "motion within about a second that no camera over a still explains, in times what a still "
+        "leaves (a still that is held, panned or zoomed: about 1); at most 6", "",
+        NO_MOTION + ", or fewer than two stills", stage="motion", meter=STILLNESS, chart="range", rules=(
+            Rule("motion.own_motion_min", ">", 1.6, "least own motion: below are stills that a camera moves over",
+                 {"ge": 0}),
+        ),
+    ),
+    Signal(
         "shots_per_s", REAL, "frames that change as much as a cut does (jitter, B.1)", "1/s", stage="motion",
         meter=SHOTS, chart="range",
         rules=(Rule("motion.shots_per_s_max", "<", 0.85, "jitter: most false shots per second (B.1)", {"gt": 0}),),
+    ),
+    Signal(
+        "shake", REAL, "rms change of the scene's shift from one 25th of a second to the next, at 720 lines",
+        "px/s", NO_MOTION, stage="motion", meter=MOTION, chart="range", rules=(
+            Rule("motion.shake_max", "<=", 100.0, "most shake of the camera, pixels per second at 720p", {"gt": 0}),
+        ),
     ),
     Signal(
         "vmaf_motion", REAL, "VMAF motion: mean change of the blurred picture from frame to frame", "grey levels",
@@ -251,6 +276,11 @@ SIGNALS: tuple[Signal, ...] = (
         part="look", meter="visual.text:TextMeter",
     ),
     Signal(
+        "overlays", BOXES, "boxes of text that stands in the picture: left, top, right, bottom of each",
+        "share of the side", "no text was found, or as text_score", stage="visual", part="look",
+        meter="visual.text:TextMeter",
+    ),
+    Signal(
         "aesthetic", REAL, "aesthetic score", "0-10", NOT_LOOKED_AT, stage="visual", part="look",
         meter="visual.aesthetics:MeasuredAesthetics", chart="range",
         rules=(Rule("visual.aesthetic_min", ">=", 4.0, "least aesthetic score, 0-10 (B.1: LAION 4.0)",
@@ -263,6 +293,10 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "human_score", REAL, "sureness that there are people", "0-1", NOT_LOOKED_AT + ", or visual.people is off",
         stage="visual", part="look", meter="visual.people:PeopleDetector", chart="range",
+    ),
+    Signal(
+        "heads", BOXES, "boxes of heads that were seen: left, top, right, bottom of each", "share of the side",
+        "no head was seen, or as human_score", stage="visual", part="look", meter="visual.people:PeopleDetector",
     ),
     Signal(
         "human_action", TEXT, "the nearest of 600 human verbs and expressions (looking/verbs.yaml)",

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from rushes.curation import web
+from rushes.curation import s3, web
 
 ROWS_PER_GROUP = 65_536
 ONE_REQUEST = 4 << 20  # objects up to this are written by a single request, bytes (pyarrow's parts have 10 MiB)
@@ -33,6 +33,7 @@ SPOOL_BYTES = 16 << 20  # what is written to an object store waits in memory up 
 COPY_BYTES = 8 << 20
 LEASE_S = 120.0  # a lock on an object store counts as given up when it was not renewed for so long, seconds
 RENEW_S = 20.0
+STORE_SAYS = ("AWS Error", "google::cloud::Status")  # words of an object store's own errors, in pyarrow's
 SETTLE_S = 0.5  # two that take a lock at once see each other within this time, seconds
 
 
@@ -42,6 +43,10 @@ class StorageError(RuntimeError):
 
 class DiskFull(StorageError):
     """No space left where something is written."""
+
+
+class StoreAway(StorageError):
+    """An object store that does not answer, or does not let us in."""
 
 
 class DamagedFile(StorageError):
@@ -84,7 +89,25 @@ _LOCAL = pafs.LocalFileSystem()
 
 @lru_cache(maxsize=64)
 def _file_system(base: str, query: str) -> tuple[pafs.FileSystem, str]:
-    return pafs.FileSystem.from_uri(f"{base}?{query}" if query else base)
+    fs, bucket = pafs.FileSystem.from_uri(f"{base}?{query}" if query else base)
+    return (s3.patient(fs) if fs.type_name == "s3" else fs), bucket
+
+
+@contextlib.contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """What an object store says of itself, as StoreAway; a file that is not there, or damaged, stays what it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if any(words in str(error) for words in STORE_SAYS):
+            said = str(error).splitlines()[0][:300]
+            raise StoreAway(
+                f"The store of {uri} does not do what is asked ({said}); start the same command again "
+                "once it does, what was done is kept."
+            ) from error
+        raise
 
 
 def is_local(fs: pafs.FileSystem) -> bool:
@@ -104,19 +127,22 @@ def join(root: str, *parts: str) -> str:
 
 def exists(uri: str) -> bool:
     fs, path = resolve(uri)
-    return fs.get_file_info(path).type != pafs.FileType.NotFound
+    with reached(uri):
+        return fs.get_file_info(path).type != pafs.FileType.NotFound
 
 
 def size(uri: str) -> int | None:
     """Size of a file in bytes, None where there is none."""
     fs, path = resolve(uri)
-    return fs.get_file_info(path).size
+    with reached(uri):
+        return fs.get_file_info(path).size
 
 
 def listing(folder: str, suffix: str = "") -> list[pafs.FileInfo]:
     """Files directly in a folder, by name; none where there is no such folder."""
     fs, path = resolve(folder)
-    found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    with reached(folder):
+        found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     files = [info for info in found if info.type == pafs.FileType.File and info.base_name.endswith(suffix)]
     return sorted(files, key=lambda info: info.base_name)
 
@@ -124,14 +150,15 @@ def listing(folder: str, suffix: str = "") -> list[pafs.FileInfo]:
 def folders(folder: str) -> list[str]:
     """Names of the folders directly in a folder; none where there is no such folder."""
     fs, path = resolve(folder)
-    found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    with reached(folder):
+        found = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
 
 def delete(uri: str) -> None:
     """Delete a file; nothing happens where there is none."""
     fs, path = resolve(uri)
-    with contextlib.suppress(FileNotFoundError):
+    with reached(uri), contextlib.suppress(FileNotFoundError):
         fs.delete_file(path)
 
 
@@ -141,7 +168,7 @@ def delete_folder(uri: str) -> None:
     if is_local(fs):
         shutil.rmtree(path, ignore_errors=True)
         return
-    with contextlib.suppress(FileNotFoundError):
+    with reached(uri), contextlib.suppress(FileNotFoundError):
         fs.delete_dir(path)
 
 
@@ -258,7 +285,7 @@ def _sound(uri: str) -> Iterator[None]:
     """What pyarrow says of bytes that are no Parquet, as DamagedFile; a file that is not there stays what it is."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, StoreAway):
         raise
     except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as error:
         raise DamagedFile(uri, str(error).splitlines()[0][:200]) from error
@@ -267,14 +294,14 @@ def _sound(uri: str) -> Iterator[None]:
 def read_bytes(uri: str) -> bytes:
     """All of a file. Raises FileNotFoundError."""
     fs, path = resolve(uri)
-    with fs.open_input_stream(path) as stream:
+    with reached(uri), fs.open_input_stream(path) as stream:
         return stream.read()
 
 
 def read_table(uri: str, columns: list[str] | None = None, filters: pc.Expression | None = None) -> pa.Table:
     """A Parquet file, its checksums verified. Raises FileNotFoundError, DamagedFile."""
     fs, path = resolve(uri)
-    with _sound(uri):
+    with _sound(uri), reached(uri):
         return pq.read_table(
             path, filesystem=fs, columns=columns, filters=filters, partitioning=None, page_checksum_verification=True
         )
@@ -283,7 +310,7 @@ def read_table(uri: str, columns: list[str] | None = None, filters: pc.Expressio
 def schema_of(uri: str) -> pa.Schema:
     """Schema of a Parquet file. Raises FileNotFoundError, DamagedFile."""
     fs, path = resolve(uri)
-    with _sound(uri):
+    with _sound(uri), reached(uri):
         return pq.read_schema(path, filesystem=fs)
 
 
@@ -291,7 +318,7 @@ def schema_of(uri: str) -> pa.Schema:
 def opened_table(uri: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file for reading group by group, its checksums verified. Raises FileNotFoundError, DamagedFile."""
     fs, path = resolve(uri)
-    with _sound(uri), fs.open_input_file(path) as handle:
+    with _sound(uri), reached(uri), fs.open_input_file(path) as handle:
         yield pq.ParquetFile(handle, page_checksum_verification=True)
 
 

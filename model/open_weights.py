@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ AUTOENCODERS = (
     "AutoencoderKLWan", "AutoencoderKLHunyuanVideo", "AutoencoderKLLTXVideo", "AutoencoderKLCogVideoX",
 )  # fmt: skip
 PROBE_FRAMES, PROBE_SIDE = 17, 64  # a video whose latents tell the factors in time and space
-TRANSFORMERS = ("WanTransformer3DModel",)
 STEPS = 1000.0  # that open flow-matching transformers count noise levels in
+LTX_PLACES = (8 / 25, 32, 32)  # seconds, rows and columns of pixels between latents, as its pipeline has them
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 STD_FLOOR = 1e-6
 
@@ -113,6 +114,36 @@ def load_open_tae(where: str, device: torch.device | str = "cpu") -> OpenTAE:
     return OpenTAE(_load(name, where, folder)).eval().requires_grad_(False).to(device)
 
 
+def _ask_wan(model: nn.Module, x: Tensor, level: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    """Its pipeline shows it text that is filled up with zeros, and no mask."""
+    return model(hidden_states=x, timestep=level, encoder_hidden_states=text, return_dict=False)[0]
+
+
+def _ask_ltx(model: nn.Module, x: Tensor, level: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    """Tokens are a latent each, and know their places in seconds and pixels."""
+    frames, high, wide = x.shape[2:]
+    answer = model(
+        hidden_states=x.flatten(2).transpose(1, 2), timestep=level, encoder_hidden_states=text,
+        encoder_attention_mask=mask, num_frames=frames, height=high, width=wide, rope_interpolation_scale=LTX_PLACES,
+        return_dict=False,
+    )[0]  # fmt: skip
+    return answer.transpose(1, 2).unflatten(2, (frames, high, wide))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """ask(model, x [B, C, T, H, W], noise level [B], text, mask) -> like x; text_key: of the text features' width."""
+
+    ask: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], Tensor]
+    text_key: str
+
+
+TRANSFORMERS = {
+    "WanTransformer3DModel": Kind(_ask_wan, "text_dim"),
+    "LTXVideoTransformer3DModel": Kind(_ask_ltx, "caption_channels"),
+}
+
+
 class OpenDiT(nn.Module):
     """A diffusers flow-matching transformer with the DiT's interface; what is trained of it is its LoRA.
 
@@ -123,7 +154,8 @@ class OpenDiT(nn.Module):
     def __init__(self, transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = LORA_TARGETS):
         super().__init__()
         peft = _needs("peft")
-        self.source = dict(transformer.config)
+        self.kind = TRANSFORMERS[type(transformer).__name__]
+        self.text_width: int | None = transformer.config.get(self.kind.text_key)
         options = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
         transformer.requires_grad_(False)
         self.transformer = peft.get_peft_model(transformer, options)
@@ -137,10 +169,7 @@ class OpenDiT(nn.Module):
         if drop is not None:
             seen = seen * ~drop[:, None, None]
         noise_level = (1 - t) * STEPS
-        answer = self.transformer(
-            hidden_states=x, timestep=noise_level, encoder_hidden_states=seen.to(x.dtype), return_dict=False
-        )[0]
-        return -answer
+        return -self.kind.ask(self.transformer, x, noise_level, seen.to(x.dtype), masks[name])
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Tensor]:
         """The adapter: what is trained and nothing else."""

@@ -70,7 +70,7 @@ def _check(recipe: TrainRecipe) -> None:
 def _model(recipe: TrainRecipe, place: Place, widths: dict[str, int]) -> OpenDiT:
     """The transformer with fresh adapters. Raises TrainRecipeError where the text features do not fit it."""
     model = load_open_dit(recipe.open_transformer, recipe.lora.rank, recipe.lora.alpha, place.device)
-    (name, width), wanted = next(iter(widths.items())), model.source.get("text_dim")
+    (name, width), wanted = next(iter(widths.items())), model.text_width
     if wanted not in (None, width):
         raise TrainRecipeError(
             f"{recipe.open_transformer} reads text features of width {wanted}, and '{name}' makes {width}: name the "

@@ -127,7 +127,8 @@ def curate(
         token = join(root, "work", f"seen-{uuid.uuid4().hex[:8]}")
         manifest.write_bytes(token, b"")
         cluster = RayCluster(token, log_folder(root))
-        pool = Pool(cluster, _kinds(recipe, root), recipe.engine.attempts, stop_reason, recipe.engine.num_cpus)
+        engine = recipe.engine
+        pool = Pool(cluster, _kinds(recipe, root), engine.attempts, stop_reason, engine.num_cpus, bus.emit)
         job = Job(recipe, root, pool, bus, Inputs(uris), Keys.of(recipe))
         try:
             run = next(found for found in (stage(job) for stage in stages) if isinstance(found, Run))

@@ -13,7 +13,7 @@ import time
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import content, manifest, rules, storage
+from rushes.curation import content, manifest, rescue, rules, storage
 from rushes.curation import recipe as recipes
 from rushes.curation.content import RESULT
 from rushes.curation.content.concepts import CONCEPTS
@@ -24,6 +24,7 @@ from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.signals import CAPTION_FAILED, CUT_FAILED
 from rushes.curation.storage import join
 from rushes.curation.table import left_join, with_column
+from rushes.curation.video.cut import crop_of, media_name
 from rushes.pipelines.stages.deciding import shard_rows, with_decisions
 from rushes.pipelines.stages.publishing import commit_record, parts_of, source_summary, write_tables
 from rushes.pipelines.view.tables import resolved_of
@@ -72,7 +73,8 @@ def _judge(run: Run, recipe: Recipe, snapshot: Snapshot, parent: str | None) -> 
     warnings = list(chosen.notes)
     for file, _ in pairs:
         table = storage.read_table(file)
-        storage.write_table(file, _still_failed(with_decisions(table, decide(table, chosen, recipe)), table))
+        judged = _cut_as_judged(with_decisions(table, decide(table, chosen, recipe), recipe))
+        storage.write_table(file, _still_failed(judged, table))
     files = [file for file, _ in pairs]
     counts = [_counts(file, recipe) for file in files]
     tables = write_tables(files, snapshot, recipe, map)
@@ -108,6 +110,20 @@ def _undecided(table: pa.Table, groups: str | None, run: Run, here: bool) -> pa.
         there = pc.binary_join_element_wise(storage.absolute(run.root), table["media"], "/")
         table = with_column(table, "media", pc.if_else(pc.starts_with(table["media"], "media/"), there, table["media"]))
     return with_column(table, "was_rejected_by", table["rejected_by"])
+
+
+def _cut_as_judged(clips: pa.Table) -> pa.Table:
+    """Media that were cut in another rectangle than the one that is judged are none of the clip's."""
+    where = [name for name in ("clip_id", "media", *rescue.COLUMNS) if name in clips.column_names]
+    there = pc.and_(clips["kept"], pc.is_valid(clips["media"]))
+    rows = clips.select(where).filter(there).to_pylist()
+    other = {r["clip_id"] for r in rows if not r["media"].endswith("/" + media_name(r["clip_id"], crop_of(r)))}
+    if not other:
+        return clips
+    gone = pc.and_(there, pc.is_in(clips["clip_id"], pa.array(sorted(other), pa.string())))
+    for name in ("media", "media_bytes", "media_hash"):
+        clips = with_column(clips, name, pc.if_else(gone, pa.scalar(None, clips[name].type), clips[name]))
+    return clips
 
 
 def _still_failed(clips: pa.Table, before: pa.Table) -> pa.Table:

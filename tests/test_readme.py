@@ -1,4 +1,4 @@
-"""What the README and docs/training.md say can be typed, and what the README says is done."""
+"""What the README and the manuals say can be typed, and what the README says is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rushes.pipelines.cli.main import app
 from tests.footage import make_video, pool  # noqa: F401 - a fixture
 
 README = Path(__file__).parent.parent / "README.md"
-TRAINING = README.parent / "docs" / "training.md"
+MANUALS = [README.parent / "docs" / name for name in ("training.md", "finetune.md")]
 
 
 def python_block(holding: str) -> str:
@@ -59,8 +59,9 @@ def blocks_of_shell() -> list[str]:
 
 
 def commands() -> list[str]:
-    """Of the README and of the trainer's manual; lines that end in a backslash go on."""
-    blocks = blocks_of_shell() + re.findall(r"```bash\n(.*?)```", TRAINING.read_text(encoding="utf-8"), re.S)
+    """Of the README and of the manuals; lines that end in a backslash go on."""
+    pages = [page.read_text(encoding="utf-8") for page in MANUALS]
+    blocks = blocks_of_shell() + [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.S)]
     lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines()]
     return [found[1] for line in lines if (found := COMMAND.match(line))]
 

@@ -23,7 +23,8 @@ class ModelError(RuntimeError):
 class Clip:
     """The stills of one clip, decoded: uint8 BGR [H, W, 3] in order of time, and their times in seconds.
 
-    `notes` collects what is worth saying of how it was looked at ("column: reason").
+    The pictures are what lies inside the clip's borders. `notes` collects what is worth saying of how it was looked at
+    ("column: reason").
     """
 
     clip_id: str

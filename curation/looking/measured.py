@@ -15,7 +15,7 @@ from rushes.curation.visual.text import TextMeter
 
 
 class TextLooker:
-    columns = ("text_score", "text")
+    columns = ("text_score", "text", "overlays")
 
     def __init__(self, recipe: Recipe) -> None:
         visual = recipe.visual
@@ -24,18 +24,22 @@ class TextLooker:
 
     def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
         found = [self._meter.measure(clip.pictures, clip.times) for clip in clips]
-        return [{"text_score": result.score, "text": result.text or None} for result in found]
+        return [
+            {"text_score": one.score, "text": one.text or None, "overlays": list(sum(one.overlays, ())) or None}
+            for one in found
+        ]
 
 
 class PeopleLooker:
-    columns = ("human_score",)
+    columns = ("human_score", "heads")
 
     def __init__(self) -> None:
         self._detector = PeopleDetector()
         self.name = self._detector.name
 
     def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
-        return [{"human_score": self._detector.measure(clip.pictures)} for clip in clips]
+        found = [self._detector.find(clip.pictures) for clip in clips]
+        return [{"human_score": score, "heads": list(sum(heads, ())) or None} for score, heads in found]
 
 
 class AestheticLooker:

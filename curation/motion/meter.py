@@ -1,4 +1,4 @@
-"""The motion meter: VMAF motion, mean motion vector, static share and slideshow score."""
+"""The motion meter: VMAF motion, mean motion vector, static share, slideshow score and shake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rushes.curation.meter import Noted, Span, Unmeasured
 from rushes.curation.motion import vmaf
-from rushes.curation.motion.vectors import REFERENCE_SIDE, Flow, mean_lengths
+from rushes.curation.motion.vectors import REFERENCE_SIDE, Flow, mean_motion
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -22,20 +22,23 @@ FLOW_AFTER_S = 2.0  # vectors are not expected where none came for so long, seco
 FLOW_SIDE_MIN = 16  # optical flow needs pictures of at least this side, pixels
 SLIDESHOW_AROUND_S = 20.0  # footage around a clip that is searched for stills and jumps, seconds
 SLIDESHOW_JUMPS = 2  # so many jumps between stills make a slideshow
-COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score")
+SHAKE_PER_S = 25.0  # shake is a change of the shift from one frame to the next at this rate, whatever the file's
+SHAKE_TRIMMED = 0.1  # share of the largest changes that is left out: a jerk is no shaking
+COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score", "shake")
 
 
 class MotionMeter:
     """A clip at too low a frame rate, or of a single frame, is unmeasured, never "no motion".
 
     vmaf: change of the blurred small luma, grey levels. vector_length: pixels per frame at 720 lines. from_flow: 1
-    where that is from optical flow.
+    where that is from optical flow. shift: the scene's median displacement (right, down), in the same unit.
     """
 
     tracks = (
         pa.field("vmaf", pa.float32()),
         pa.field("vector_length", pa.float32()),
         pa.field("from_flow", pa.uint8()),
+        pa.field("shift", pa.list_(pa.float32(), 2)),
     )
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
@@ -54,14 +57,17 @@ class MotionMeter:
             "vmaf": self._vmaf(batch.luma),
             "vector_length": np.full(count, np.nan, np.float32),
             "from_flow": np.zeros(count, np.uint8),
+            "shift": np.full((count, 2), np.nan, np.float32),
         }
-        lengths = mean_lengths(batch.vectors) * self._to_reference
+        lengths, shifts = (values * self._to_reference for values in mean_motion(batch.vectors))
         flowing = batch.every(self._flow_every)
         for place, vectors in enumerate(batch.vectors):
             time_s = batch.time_s[place]
             if vectors is not None and len(vectors):
                 self._vectors_s = time_s
-                found["vector_length"][place] = lengths[place] / self._since_anchor
+                reach = self._since_anchor
+                found["vector_length"][place] = lengths[place] / reach
+                found["shift"][place] = shifts[place] / reach
             elif flowing[place] and time_s - self._vectors_s > FLOW_AFTER_S:
                 self._measure_flow(found, place, batch.luma)
             self._since_anchor = self._since_anchor + 1 if batch.bidirectional[place] else 1
@@ -84,9 +90,12 @@ class MotionMeter:
         if before is None or min(before.shape) < FLOW_SIDE_MIN:
             return
         self._flow = self._flow or Flow()
-        length, _ = self._flow.measure(before, luma[place])
+        length, field = self._flow.measure(before, luma[place])
         found["vector_length"][place] = length * self._info.factor * self._to_reference
         found["from_flow"][place] = 1
+        if field is not None:
+            longer = max(self._info.width, self._info.height) * self._to_reference
+            found["shift"][place] = float(np.median(field.dx)) * longer, float(np.median(field.dy)) * longer
 
     def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
         if self._info.fps < self._recipe.fps_measurable:
@@ -101,7 +110,16 @@ class MotionMeter:
             "mv_mean": self._mean_length(tracks["vector_length"][inside], tracks["from_flow"][inside]),
             "static_frac": float((scores < self._recipe.static_eps).mean()),
             "slideshow_score": self._slideshow(tracks, span),
+            "shake": self._shake(tracks["shift"][inside]),
         }
+
+    def _shake(self, shifts: np.ndarray) -> float:
+        """Rms change of the scene's shift within about 1 / SHAKE_PER_S seconds, pixels per second at 720 lines."""
+        lag = max(1, round(self._info.fps / SHAKE_PER_S))
+        changes = ((shifts[lag:] - shifts[:-lag]) ** 2).sum(axis=1)
+        known = np.sort(changes[np.isfinite(changes)])
+        kept = known[: round(len(known) * (1 - SHAKE_TRIMMED))]
+        return float(np.sqrt(kept.mean())) * self._info.fps if len(kept) else 0.0
 
     def _mean_length(self, lengths: np.ndarray, from_flow: np.ndarray) -> Any:
         known = np.isfinite(lengths)

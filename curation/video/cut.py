@@ -37,6 +37,9 @@ EDGE_S, EDGE_FRAMES = 0.002, 0.25  # how early a span is begun and ended, so tha
 SEEK_LEADS_S: tuple[float | None, ...] = (0.0, 12.0, None)
 
 
+Crop = tuple[int, int, int, int]  # x, y, width, height: pixels of the frame as shown, width and height even
+
+
 class CutError(RuntimeError):
     """A clip that could not be cut: one sentence."""
 
@@ -53,9 +56,21 @@ class CutClip:
     media_hash: str
 
 
-def media_path(recipe_hash: str, clip_id: str) -> str:
-    """Where a clip lies below the run's folder; the hash of the recipe's cutting is part of it."""
-    return f"media/{recipe_hash}/{clip_id[:2]}/{clip_id}.mp4"
+def media_path(recipe_hash: str, clip_id: str, crop: Crop | None = None) -> str:
+    """Where a clip lies below the run's folder; the hash of the recipe's cutting and its crop are part of it."""
+    return f"media/{recipe_hash}/{clip_id[:2]}/{media_name(clip_id, crop)}"
+
+
+def media_name(clip_id: str, crop: Crop | None) -> str:
+    """A clip's file: its id, and the rectangle where it is not the whole frame."""
+    return f"{clip_id}.mp4" if crop is None else f"{clip_id}-{crop[2]}x{crop[3]}-{crop[0]}-{crop[1]}.mp4"
+
+
+def crop_of(clip: dict[str, Any]) -> Crop | None:
+    """The rectangle that is cut of a clip's row; None: the whole frame."""
+    if clip.get("crop_width") is None:
+        return None
+    return clip["crop_x"], clip["crop_y"], clip["crop_width"], clip["crop_height"]
 
 
 class Cutter:
@@ -71,7 +86,7 @@ class Cutter:
         return imageio_ffmpeg.get_ffmpeg_exe()
 
     def __call__(self, source: Source, clips: list[dict[str, Any]]) -> dict[str, CutClip | str]:
-        """Cut clips (rows with clip_id, start_s, end_s, frames, fps) of one source: clip_id -> CutClip, or why not.
+        """Cut clips (rows with clip_id, start_s, end_s, frames, fps, crop_x, ...) of one source -> CutClip, or why not.
 
         Clips that are there already, whole, are not cut again. A source that cannot be read is its clips' failure.
         Raises DiskFull or ManifestError where a clip cannot be written.
@@ -80,7 +95,7 @@ class Cutter:
         local: _LocalCopy | None = None
         try:
             for clip in clips:
-                media = media_path(self._hash, clip["clip_id"])
+                media = media_path(self._hash, clip["clip_id"], crop_of(clip))
                 try:
                     there = self._existing(media, clip)
                     if there is None:
@@ -152,17 +167,22 @@ class Cutter:
             if source.interlaced:
                 stream = stream.filter("bwdif", mode="send_frame")
             stream = stream.filter("trim", start=f"{start:.6f}", end=f"{end:.6f}").filter("setpts", "PTS-STARTPTS")
-            self._run(self._scaled(stream, source.rotation in (90, 270)), clip, temporary)
+            stream = self._scaled(stream, source.rotation in (90, 270), crop_of(clip))
+            self._run(stream, clip, temporary)
             if not seeks or _frames(temporary) >= clip["frames"]:
                 return
 
-    def _scaled(self, stream: Any, turned: bool) -> Any:
-        """Square pixels, even sides, the longer one at most `side_max`; sizes as `StreamInfo.shown` has them.
+    def _scaled(self, stream: Any, turned: bool, crop: Crop | None) -> Any:
+        """Square pixels, cropped, even sides, the longer one at most `side_max`; sizes as `StreamInfo.shown` has them.
 
         A picture that is turned upright has its coded width standing: it is the height that is stretched then.
         """
         width, height = ("iw", "ih/sar") if turned else ("iw*sar", "ih")
         side = self._recipe.side_max
+        if crop is not None:
+            x, y, w, h = crop
+            stream = stream.filter("scale", f"trunc({width})", f"trunc({height})").filter("crop", w, h, x, y)
+            width, height = "iw", "ih"
         scale = f"*min(1,{side}/max({width},{height}))" if side else ""
         stream = stream.filter("scale", f"trunc({width}{scale}/2)*2", f"trunc({height}{scale}/2)*2")
         return stream.filter("setsar", 1)

@@ -30,6 +30,8 @@ FIGURE_HALF = 1.0  # that distance at which a figure is as likely as not
 MIN_CONTRAST = 8.0  # luma std: in a flat or black still there is nothing to see
 MIN_FACE_LUMA = 24.0  # mean luma of a face: the cascades normalise contrast and find faces in black noise
 MIN_FACE_STD = 10.0  # luma std of a face, for the same reason
+HAIR = 0.3  # of a face's height: what a head has above the face that the cascade finds
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of the picture's sides
 STILLS = 3  # looked at: the middle, and one from each half
 
 
@@ -62,7 +64,11 @@ class PeopleDetector:
         self._figure.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 
     def measure(self, stills: Sequence[np.ndarray]) -> float:
-        """Confidence in [0, 1] that people are seen in the clip; 0 where none were found.
+        """Confidence in [0, 1] that people are seen in the clip; 0 where none were found."""
+        return self.find(stills)[0]
+
+    def find(self, stills: Sequence[np.ndarray]) -> tuple[float, tuple[Box, ...]]:
+        """The confidence of `measure`, and the heads that were seen on the way, in any still.
 
         Args:
             stills: uint8 BGR [H, W, 3], in order of time; three of them are looked at.
@@ -75,35 +81,36 @@ class PeopleDetector:
         lumas = [cv2.cvtColor(_shrink(stills[i], FACE_AREA), cv2.COLOR_BGR2GRAY) for i in _spread(len(stills))]
         lumas = [luma for luma in lumas if luma.std() >= MIN_CONTRAST]
         if not lumas:
-            return 0.0
-        frontal = 0.0
+            return 0.0, ()
+        frontal, heads = 0.0, ()
         for luma in lumas:
-            frontal = max(frontal, self._frontal_face(luma))
+            score, faces = _faces(self._frontal, luma, FRONTAL_NEIGHBOURS)
+            frontal, heads = max(frontal, score), heads + faces
             if frontal >= self.sure:
-                return frontal
-        figure = self._upright_figure(lumas[0])
+                return frontal, heads
+        figure, figures = self._upright_figures(lumas[0])
         if frontal == figure == 0.0:  # the dear one only where nothing else was seen
             return self._profile_face(lumas[0])
-        return 1.0 - (1.0 - frontal) * (1.0 - figure)
+        return 1.0 - (1.0 - frontal) * (1.0 - figure), heads + figures
 
-    def _frontal_face(self, luma: np.ndarray) -> float:
-        return _face_confidence(self._frontal, luma, FRONTAL_NEIGHBOURS)
-
-    def _profile_face(self, luma: np.ndarray) -> float:
+    def _profile_face(self, luma: np.ndarray) -> tuple[float, tuple[Box, ...]]:
         small = _shrink(luma, PROFILE_AREA)
-        best = 0.0
-        for view in (small, cv2.flip(small, 1)):  # the cascade knows faces turned to one side only
-            best = max(best, _face_confidence(self._profile, view, PROFILE_NEIGHBOURS))
-        return PROFILE_TRUST * best
+        best, heads = _faces(self._profile, small, PROFILE_NEIGHBOURS)
+        other, mirrored = _faces(self._profile, cv2.flip(small, 1), PROFILE_NEIGHBOURS)  # it knows one side only
+        heads += tuple((1 - right, top, 1 - left, bottom) for left, top, right, bottom in mirrored)
+        return PROFILE_TRUST * max(best, other), heads
 
-    def _upright_figure(self, luma: np.ndarray) -> float:
-        if luma.shape[1] < FIGURE_WINDOW[0] or luma.shape[0] < FIGURE_WINDOW[1]:
-            return 0.0
-        _, distances = self._figure.detectMultiScale(
+    def _upright_figures(self, luma: np.ndarray) -> tuple[float, tuple[Box, ...]]:
+        """The surest figure, and the heads of all: the upper middle of their windows."""
+        height, width = luma.shape
+        if width < FIGURE_WINDOW[0] or height < FIGURE_WINDOW[1]:
+            return 0.0, ()
+        boxes, distances = self._figure.detectMultiScale(
             luma, hitThreshold=FIGURE_MARGIN, winStride=FIGURE_STRIDE, padding=FIGURE_STRIDE, scale=FIGURE_STEP
         )
         distance = float(np.max(distances)) if len(distances) else 0.0
-        return distance / (distance + FIGURE_HALF)
+        heads = tuple(_shares(x + w / 3, y + h / 12, w / 3, h / 6, luma) for x, y, w, h in boxes)
+        return distance / (distance + FIGURE_HALF), heads
 
 
 def _spread(count: int) -> list[int]:
@@ -130,14 +137,23 @@ def _cascade(file_name: str) -> cv2.CascadeClassifier:
     return cascade
 
 
-def _face_confidence(cascade: cv2.CascadeClassifier, luma: np.ndarray, neighbours: int) -> float:
+def _faces(cascade: cv2.CascadeClassifier, luma: np.ndarray, neighbours: int) -> tuple[float, tuple[Box, ...]]:
+    """Confidence of the surest face, and the boxes of all, widened to the heads that they belong to."""
     least = max(MIN_FACE_PX, int(MIN_FACE * min(luma.shape)))
     boxes, hits = cascade.detectMultiScale2(
         luma, scaleFactor=SCALE_STEP, minNeighbors=neighbours, minSize=(least, least)
     )
-    most = 0
+    most, heads = 0, ()
     for (x, y, width, height), count in zip(boxes, hits):
         mean, std = cv2.meanStdDev(luma[y : y + height, x : x + width])
         if mean[0, 0] >= MIN_FACE_LUMA and std[0, 0] >= MIN_FACE_STD:
             most = max(most, int(count))
-    return most / (most + HITS_HALF)
+            heads += (_shares(x, y - HAIR * height, width, (1 + HAIR) * height, luma),)
+    return most / (most + HITS_HALF), heads
+
+
+def _shares(x: float, y: float, width: float, height: float, luma: np.ndarray) -> Box:
+    """A box in pixels as shares of the picture's sides."""
+    rows, columns = luma.shape
+    sides = (x / columns, y / rows, (x + width) / columns, (y + height) / rows)
+    return tuple(float(min(max(side, 0.0), 1.0)) for side in sides)

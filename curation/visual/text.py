@@ -20,6 +20,8 @@ import numpy as np
 
 from .frame_stats import shrink
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of the picture's sides
+
 MIN_ALNUM = 2  # letters or digits that make a word: a lone "l" or "0" is a pole or a wheel
 MAX_BOXES = 4  # boxes recognised per still, 25 ms each; more words of one overlay tell nothing new
 STROKE_SIDE = 320  # px, size of the copy that is searched for strokes
@@ -29,6 +31,10 @@ CELL_PX = (8, 16)  # height and width of a cell of the stroke map: about two let
 NEW_STROKES = 0.12  # share of a cell: strokes in less of it are no new word
 NEW_PICTURE = 12.0  # mean luma difference of the thumbnails above which a still is another picture
 THUMB = (16, 16)  # px
+OVERLAY_SCORE = 0.5  # det x rec from which a clip's text is looked for in all its stills, and a word belongs to it
+OVERLAY_STILLS = 8  # stills searched for where text stands
+OVERLAY_BOXES = 16  # boxes of a still that are asked whether they are words
+PAD = 0.18  # of a line's height, by which the detector's boxes reach beyond the letters
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class TextResult:
 
     `score` is the highest det x rec over the words of the stills looked at, in [0, 1], and 0 where no word was
     found. The search ends at the first still that decides, so a score above `stop_at` is a lower bound.
-    `frame`, `time_s`, `words` and `text` belong to the still with that score: None and empty without one.
+    `frame`, `time_s`, `words` and `text` belong to the still with that score: None and empty without one. `overlays`
+    are the lines of text of all stills that were searched, as boxes: shares of the sides.
     """
 
     score: float
@@ -60,6 +67,7 @@ class TextResult:
     frame: int | None = None
     time_s: float | None = None
     words: tuple[TextWord, ...] = field(default=())
+    overlays: tuple[Box, ...] = ()
 
     @property
     def text(self) -> str:
@@ -113,7 +121,27 @@ class TextMeter:
                 best = TextResult(words[0].score, (), frame, time_s, words)
             if best.score >= self.stop_at:
                 break
-        return TextResult(best.score, tuple(looked), best.frame, best.time_s, best.words)
+        overlays = self.overlays(stills, best) if best.score >= OVERLAY_SCORE else ()
+        return TextResult(best.score, tuple(looked), best.frame, best.time_s, best.words, overlays)
+
+    def overlays(self, stills: Sequence[np.ndarray], best: TextResult) -> tuple[Box, ...]:
+        """Where text stands in any of some stills, evenly spread: words and what lies where words were, as boxes."""
+        known = [_box(np.array(word.box), stills[best.frame]) for word in best.words if word.score >= OVERLAY_SCORE]
+        for place in np.linspace(0, len(stills) - 1, min(OVERLAY_STILLS, len(stills))).round().astype(int):
+            still = stills[place]
+            for corners, det_score in self._boxes(still)[:OVERLAY_BOXES]:
+                box = _box(corners, still)
+                if any(_inside(box, other) for other in known):
+                    continue
+                if any(_meets(box, other) for other in known) or self._is_word(still, corners, det_score):
+                    known.append(box)
+        return merged(known)
+
+    def _is_word(self, still: np.ndarray, corners: np.ndarray, det_score: float) -> bool:
+        if det_score < OVERLAY_SCORE:
+            return False
+        text, rec_score = self._recognise(_cut(still, corners))
+        return det_score * rec_score >= OVERLAY_SCORE and sum(c.isalnum() for c in text) >= MIN_ALNUM
 
     def read(self, still: np.ndarray, worth: float = 0.0) -> tuple[TextWord, ...]:
         """The words of one still, best first.
@@ -152,6 +180,38 @@ class TextMeter:
         if getattr(read, "txts", None) is None or len(read.txts) == 0:
             return "", 0.0
         return read.txts[0], float(read.scores[0])
+
+
+def _box(corners: np.ndarray, still: np.ndarray) -> Box:
+    """The upright box of a word's letters: the detector's box [4, 2] in pixels, without its margin."""
+    height, width = still.shape[:2]
+    (x0, y0), (x1, y1) = corners.min(axis=0), corners.max(axis=0)
+    pad = PAD * min(x1 - x0, y1 - y0) / 2
+    sides = ((x0 + pad) / width, (y0 + pad) / height, (x1 - pad) / width, (y1 - pad) / height)
+    return tuple(float(min(max(side, 0.0), 1.0)) for side in sides)
+
+
+def _inside(box: Box, other: Box) -> bool:
+    return box[0] >= other[0] and box[1] >= other[1] and box[2] <= other[2] and box[3] <= other[3]
+
+
+def _meets(box: Box, other: Box, gap: float = 0.0) -> bool:
+    """Whether two boxes overlap, or lie within `gap` of each other."""
+    across = min(box[2], other[2]) - max(box[0], other[0])
+    down = min(box[3], other[3]) - max(box[1], other[1])
+    return across > -gap and down > -gap
+
+
+def merged(boxes: Sequence[Box], gap: float = 0.02) -> tuple[Box, ...]:
+    """Boxes that overlap, or lie within `gap` of each other, as one: words of a line, lines of a subtitle."""
+    found: list[Box] = []
+    for box in boxes:
+        while near := [other for other in found if _meets(box, other, gap)]:
+            found = [other for other in found if other not in near]
+            lefts, tops, rights, bottoms = zip(box, *near, strict=True)
+            box = min(lefts), min(tops), max(rights), max(bottoms)
+        found.append(box)
+    return tuple(found)
 
 
 def looking_order(stills: Sequence[np.ndarray], max_frames: int) -> list[int]:

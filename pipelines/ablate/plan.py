@@ -4,8 +4,11 @@ The clips are dealt into as many parts as there are seeds, copies of one clip in
 own part alone. So the seeds are independent draws of footage, not one draw trained several times: what a rule seems
 worth by the luck of its few clips differs between them, and the interval says so.
 
-    with the rule       the part's clips of the base set
-    without the rule    as many clips, drawn from those and from the part's clips that the rule alone turned away
+    with the rule       clips of the part in the base set
+    without the rule    the same ones, but for the share that the rule would take: in their place as many clips that the
+                        rule alone turned away
+
+A seed has several such pairs, drawn anew, and their mean counts: which clips made room is no merit of the rule.
 """
 
 from __future__ import annotations
@@ -55,11 +58,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. arm: `with` or `without` the question's rule."""
+    """One training. arm: `with` or `without` the question's rule; pair: which of the seed's draws."""
 
     question: str
     arm: str
     seed: int
+    pair: int
     clips: tuple[Span, ...]
 
     @property
@@ -124,8 +128,11 @@ def _of_set(run: Run, name: str, known: dict[str, tuple[Span, str | None]]) -> t
     return tuple(known[clip_id][0] for clip_id in ids if clip_id in known)
 
 
-def trials(question: Question, seeds: int, most: int | None = None) -> list[Trial]:
-    """Both arms of every seed. most: clips of a training at most. Raises AblationError where parts are too small."""
+def trials(question: Question, seeds: int, most: int | None = None, pairs: int = 1) -> list[Trial]:
+    """Both arms of every pair of every seed. most: clips of a training at most.
+
+    Raises AblationError where parts are too small.
+    """
     usual_parts, extra_parts = parts(question, seeds)
     made = []
     for seed, (usual, extra) in enumerate(zip(usual_parts, extra_parts)):
@@ -136,10 +143,12 @@ def trials(question: Question, seeds: int, most: int | None = None) -> list[Tria
             )
         random = np.random.default_rng([seed, *question.name.encode()])
         count = min(len(usual), most or len(usual))
-        together = [*usual, *extra]
-        drawn = random.permutation(len(together))[:count]
-        made.append(Trial(question.name, "with", seed, tuple(usual[:count])))
-        made.append(Trial(question.name, "without", seed, tuple(together[i] for i in sorted(drawn))))
+        taken = max(1, round(count * len(extra) / (len(usual) + len(extra))))
+        for pair in range(pairs):
+            kept = [usual[i] for i in random.permutation(len(usual))[:count]]
+            others = [extra[i] for i in random.permutation(len(extra))[:taken]]
+            for arm, clips in (("with", kept), ("without", kept[taken:] + others)):
+                made.append(Trial(question.name, arm, seed, pair, tuple(sorted(clips, key=lambda c: c.clip_id))))
     return made
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from scipy import stats
 from rushes.curation.manifest import open_run
 from rushes.pipelines.ablate.learners import Learner
 from rushes.pipelines.ablate.plan import AblationError, Question, Span, Trial, held_out, questions, spans, trials
+from rushes.pipelines.ablate.show import CONFIDENCE, Change, picture
 
-CONFIDENCE = 0.9  # that all intervals of one validation set hold at once
 LEAST_SEEDS = 3  # with fewer an interval is as wide as the sky
 
 Say = Callable[[str], None]
@@ -42,29 +42,9 @@ class Asked:
     sets: tuple[str, ...] = ()
     clean: str | None = None
     seeds: int = 5
+    pairs: int = 1  # of trainings of each seed, on other clips of its part
     clips: int | None = None  # of a training at most
     validation_clips: int = 64  # of each validation set at most
-
-
-@dataclass(frozen=True)
-class Change:
-    """By how much the loss rises where the rule is left out, %: mean over seeds, and its interval.
-
-    verdict: "pays" where all of the interval is above 0, "costs" where all is below, "nothing seen" otherwise.
-    """
-
-    question: str
-    validated_on: str
-    clips: int
-    share: float
-    change: float
-    low: float
-    high: float
-    seeds: int
-
-    @property
-    def verdict(self) -> str:
-        return "pays" if self.low > 0 else "costs" if self.high < 0 else "nothing seen"
 
 
 def plan(asked: Asked) -> tuple[list[Question], list[Trial], dict[str, list[Span]]]:
@@ -73,7 +53,7 @@ def plan(asked: Asked) -> tuple[list[Question], list[Trial], dict[str, list[Span
         raise AblationError(f"An interval needs at least {LEAST_SEEDS} seeds, not {asked.seeds}.")
     run = open_run(asked.run)
     found = questions(run, asked.base, asked.rules, asked.sets)
-    all_trials = [trial for question in found for trial in trials(question, asked.seeds, asked.clips)]
+    all_trials = [trial for question in found for trial in trials(question, asked.seeds, asked.clips, asked.pairs)]
     known = spans(run)
     validation = {"held-out sources": [known[clip][0] for clip in held_out(run)[1] if clip in known]}
     if asked.clean:
@@ -89,7 +69,7 @@ def plan(asked: Asked) -> tuple[list[Question], list[Trial], dict[str, list[Span
 
 
 def ablate(asked: Asked, learner: Learner, output: str, say: Say, address: str | None = None) -> list[Change]:
-    """Train what is not trained yet, and say what it shows; results and `ablation.json` go to `output`.
+    """Train what is not trained yet, and say what it shows; results, `ablation.json` and `.svg` go to `output`.
 
     address: of a Ray cluster that shares the output's folder; None: in this process, one training after another.
     """
@@ -113,6 +93,7 @@ def ablate(asked: Asked, learner: Learner, output: str, say: Say, address: str |
     report = {"asked": asdict(asked), "learner": learner.name, "confidence": CONFIDENCE,
               "changes": [{**asdict(one), "verdict": one.verdict} for one in changes]}  # fmt: skip
     _write(Path(output) / "ablation.json", report)
+    (Path(output) / "ablation.svg").write_text(picture(changes), encoding="utf-8")
     return changes
 
 
@@ -154,14 +135,16 @@ def _digest(validation: dict[str, list[Span]]) -> str:
 def change(question: Question, name: str, clips: int, told: dict[Trial, Any], seeds: int, asked: int) -> Change:
     """The mean change over the seeds, and its interval by Student's t.
 
-    A seed's change is the mean over validation clips of log(loss without / loss with): clips of much motion count no
-    more than others. The intervals of all questions hold together (Bonferroni): asking many finds no more by chance.
+    A seed's change is the mean over pairs and validation clips of log(loss without / loss with): clips of much motion
+    count no more than others. The intervals of all questions hold together (Bonferroni): asking many finds no more by
+    chance.
     """
     logs = np.zeros(seeds)
-    for trial, result in told.items():
-        if trial.question == question.name:
-            sign = 1 if trial.arm == "without" else -1
-            logs[trial.seed] += sign * np.mean(np.log(result["losses"][name]))
+    mine = {trial: result for trial, result in told.items() if trial.question == question.name}
+    pairs = len(mine) / (2 * seeds)
+    for trial, result in mine.items():
+        sign = 1 if trial.arm == "without" else -1
+        logs[trial.seed] += sign * np.mean(np.log(result["losses"][name])) / pairs
     half = stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * asked), seeds - 1) * logs.std(ddof=1) / math.sqrt(seeds)
     percents = [100 * math.expm1(value) for value in (logs.mean(), logs.mean() - half, logs.mean() + half)]
     return Change(question.name, name, clips, question.share, *percents, seeds)
@@ -181,71 +164,10 @@ def describe(asked: Asked, learner_name: str, seconds: float | None = None) -> s
     ]
     sizes = sorted({len(trial.clips) for trial in todo})
     lines.append(
-        f"{len(todo)} trainings ({len(found)} questions x {asked.seeds} seeds x 2) by '{learner_name}' on "
+        f"{len({trial.key for trial in todo})} trainings ({len(found)} questions x {asked.seeds} seeds x {asked.pairs} "
+        f"pairs, some of them shared) by '{learner_name}' on "
         f"{sizes[0]} to {sizes[-1]} clips each"
-        + (f", about {len(todo) * seconds / 60:.0f} minutes one after another" if seconds else "")
+        + (f", about {len({t.key for t in todo}) * seconds / 60:.0f} minutes one after another" if seconds else "")
     )
     lines += [f"Validated on {len(some)} clips of the {name}" for name, some in validation.items()]
     return "\n".join(lines)
-
-
-def table(changes: Sequence[Change]) -> Any:
-    """The changes as a rich table."""
-    from rich.table import Table
-
-    made = Table(title="Without the rule, at the same number of clips, the loss rises by", title_justify="left")
-    for name, side in (("rule", "left"), ("validated on", "left"), ("clips it costs", "right"), ("change", "right"),
-                       (f"{CONFIDENCE:.0%} interval", "right"), ("", "left"), ("verdict", "left")):  # fmt: skip
-        made.add_column(name, justify=side)
-    reach = max((abs(value) for one in changes for value in (one.low, one.high)), default=1.0) or 1.0
-    for one in changes:
-        made.add_row(
-            one.question, one.validated_on, f"{one.share:.0%}", f"{one.change:+.2f} %",
-            f"{one.low:+.2f} to {one.high:+.2f}", _bar(one, reach), one.verdict,
-        )  # fmt: skip
-    return made
-
-
-def _bar(one: Change, reach: float, width: int = 21) -> str:
-    """The interval as a line of characters around 0."""
-
-    def place(value: float) -> int:
-        return round((value / reach + 1) / 2 * (width - 1))
-
-    cells = [" "] * width
-    for at in range(place(one.low), place(one.high) + 1):
-        cells[at] = "─"
-    cells[width // 2] = "│"
-    cells[place(one.change)] = "●"
-    return "".join(cells)
-
-
-def picture(changes: Sequence[Change]) -> str:
-    """The changes and their intervals as an SVG, for a report."""
-    row, left, wide = 26, 260, 360
-    reach = max((abs(value) for one in changes for value in (one.low, one.high)), default=1.0) or 1.0
-    colours = {"pays": "#2f7d4f", "costs": "#b5482f", "nothing seen": "#777777"}
-
-    def x(value: float) -> float:
-        return left + wide * (value / reach + 1) / 2
-
-    tall = row * len(changes) + 30
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + wide + 110} {tall}" font-family="sans-serif" '
-        f'font-size="12" role="img" aria-label="What each rule is worth">',
-        f'<line x1="{x(0)}" y1="4" x2="{x(0)}" y2="{tall - 24}" stroke="#999"/>',
-    ]
-    for number, one in enumerate(changes):
-        y, colour = row * number + 18, colours[one.verdict]
-        low, high = x(one.low), x(one.high)
-        parts += [
-            f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{one.question} · {one.validated_on}</text>',
-            f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke="{colour}" stroke-width="3"/>',
-            f'<circle cx="{x(one.change):.1f}" cy="{y}" r="5" fill="{colour}"/>',
-            f'<text x="{left + wide + 12}" y="{y + 4}" fill="{colour}">{one.change:+.2f} % {one.verdict}</text>',
-        ]
-    parts.append(
-        f'<text x="{x(0)}" y="{tall - 8}" text-anchor="middle">change of the loss without the rule, {CONFIDENCE:.0%} '
-        "intervals</text></svg>"
-    )
-    return "\n".join(parts)

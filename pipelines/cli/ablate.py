@@ -31,7 +31,12 @@ def ablate(
     ] = "predict",
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="With --learner tae: its recipe.")] = "tae-tiny",
     steps: Annotated[int, typer.Option(help="With --learner tae: steps of a training.", min=1)] = 100,
-    seeds: Annotated[int, typer.Option(help="Trainings of each arm, each on clips of its own.", min=3)] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(help="Parts that the clips are dealt into; default 20, with --learner tae 5.", min=3)
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs of trainings of a seed, averaged; default 8, with --learner tae 1.", min=1)
+    ] = None,
     clips: Annotated[int | None, typer.Option(help="Clips of a training at most.", min=4)] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster that shares the output's folder.")] = None,
     dry_run: Annotated[
@@ -41,9 +46,9 @@ def ablate(
 ) -> None:
     """What is a rule worth? Small models trained with it and without it, on as many clips, and what changes.
 
-    Example:  rushes ablate runs/demo -o runs/ablation --rule visual.text_max --seeds 5
+    Example:  rushes ablate runs/demo -o runs/ablation --rule visual.text_max
 
-    `ablation.json` and `ablation.svg` in the output say the same as the table.
+    `ablation.json` and `ablation.svg` in the output say the same as the table; `rushes report --ablation` shows them.
     """
     import json
     from dataclasses import asdict
@@ -53,12 +58,14 @@ def ablate(
     from rushes.pipelines.ablate import run as job
     from rushes.pipelines.ablate.learners import Predictor
     from rushes.pipelines.ablate.plan import AblationError
+    from rushes.pipelines.ablate.show import table
 
-    asked = job.Asked(run, base, tuple(rule or ()), tuple(set_name or ()), clean, seeds, clips)
     if learner not in ("predict", "tae"):
         fail(f"--learner is predict or tae, not '{learner}'.")
     try:
         chosen = Predictor(Path(output).absolute() / "clips") if learner == "predict" else _tae(recipe, steps)
+        seeds, pairs = seeds or chosen.seeds, pairs or chosen.pairs
+        asked = job.Asked(run, base, tuple(rule or ()), tuple(set_name or ()), clean, seeds, pairs, clips)
         if dry_run:
             print(job.describe(asked, learner, job.seconds_of_one(chosen, output)))
             return
@@ -66,11 +73,22 @@ def ablate(
         changes = job.ablate(asked, chosen, output, quiet, address)
     except (AblationError, ClipError, ManifestError) as error:
         fail(str(error))
-    (Path(output) / "ablation.svg").write_text(job.picture(changes), encoding="utf-8")
     if json_:
         print(json.dumps([{**asdict(one), "verdict": one.verdict} for one in changes], indent=1))
     else:
-        console.print(job.table(changes))
+        console.print(table(changes))
+        console.print(f"In the report: rushes report {run} --ablation {output}", highlight=False)
+
+
+def ablation_sections(folder: str | None) -> list[tuple[str, str]]:
+    """Of a run's report: the ablation in `folder`; none without one."""
+    from rushes.pipelines.ablate.plan import AblationError
+    from rushes.pipelines.ablate.show import section
+
+    try:
+        return [section(folder)] if folder else []
+    except AblationError as error:
+        fail(str(error))
 
 
 def _tae(recipe: str, steps: int) -> Learner:

@@ -13,10 +13,13 @@ import typer
 from typer.core import TyperGroup
 
 from rushes.pipelines.cli import cluster as cluster_cli
+from rushes.pipelines.cli import compare as compare_cli
 from rushes.pipelines.cli import content as content_cli
+from rushes.pipelines.cli import finetune as finetune_cli
 from rushes.pipelines.cli import fit as fit_cli
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
+from rushes.pipelines.cli.ablate import ablation_sections
 from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, utf8_names
 from rushes.pipelines.engine import signals
 
@@ -224,18 +227,19 @@ def report(
     html: Annotated[Path | None, typer.Option("--html", help="Where to write it; default RUN/report.html.")] = None,
     tae: Annotated[str | None, typer.Option("--tae", help="Show what this autoencoder learned from the run.")] = None,
     dit: Annotated[str | None, typer.Option("--dit", help="With --tae: and this transformer.")] = None,
+    ablation: Annotated[str | None, typer.Option(help="Show what `rushes ablate` wrote there.")] = None,
 ) -> None:
     """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets, trainings."""
     from rushes.pipelines.view.report import write_report
 
     if dit and not tae:
         fail("--dit needs the autoencoder it was trained with: name it with --tae.")
-    sections = []
+    sections = ablation_sections(ablation)
     if tae:
         with train_cli.sentences():
             from rushes.pipelines.view.training import training_section
 
-            sections = [training_section(run, tae, dit)]
+            sections.append(training_section(run, tae, dit))
     console.print(f"Report: {write_report(run, html, sections)}", highlight=False)
 
 
@@ -348,11 +352,32 @@ def verify(
     console.print("Nothing is damaged.")
 
 
-train_cli.register(app)
-content_cli.register(app)
-fit_cli.register(app)
-serve_cli.register(app)
-cluster_cli.register(app)
+#: `rushes --help` shows the commands in these groups, in this order; the one without names has the rest.
+PANELS: dict[str, tuple[str, ...]] = {
+    "Curate": ("demo", "curate", "judge", "recipe", "images", "verify"),
+    "Look": ("funnel", "why", "report", "concepts", "near", "preview", "ablate"),
+    "People choose": ("serve", "token", "finetune", "fit", "compare"),
+    "On a cluster": ("submit", "jobs", "logs", "stop"),
+    "Train": (),
+}
+
+
+def _in_panels() -> None:
+    commands = {info.name or info.callback.__name__: info for info in app.registered_commands}
+    commands |= {info.name: info for info in app.registered_groups}
+    panels = {name: panel for panel, names in PANELS.items() for name in names}
+    rest = next(panel for panel, names in PANELS.items() if not names)
+    for name, info in commands.items():
+        info.rich_help_panel = panels.get(name, rest)
+    order = [name for names in PANELS.values() for name in names]
+    app.registered_commands.sort(
+        key=lambda info: order.index(name) if (name := info.name or info.callback.__name__) in order else len(order)
+    )
+
+
+for part in (train_cli, content_cli, serve_cli, cluster_cli, finetune_cli, fit_cli, compare_cli):
+    part.register(app)
+_in_panels()
 
 
 def main() -> None:

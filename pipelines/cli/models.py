@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +58,7 @@ def encode(
         if dry_run:
             frozen, mark = load_tae(tae)
             plans = job.plan_sets(resolved, runs, set_name or [])
-            settings = job.settingsof_model(resolved, frozen, mark, options)
+            settings = job.settings_of(resolved, frozen, mark, options)
             console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
             return
         run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
@@ -115,7 +116,16 @@ def sample(
                     process, fps if frames > 1 else None, first=first,
                 )  # fmt: skip
                 if place.leads:
-                    say(str(write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)))
+                    file = write_mp4(Path(output) / f"{number:03d}-seed{seed}.mp4", video, fps)
+                    _note_prompt(file, text)
+                    say(str(file))
+
+
+def _note_prompt(file: Path, text: str) -> None:
+    """Add the prompt to prompts.json beside the video: who compares samples is shown it."""
+    notes = file.with_name("prompts.json")
+    known = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+    notes.write_text(json.dumps({**known, file.name: text}, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def average(

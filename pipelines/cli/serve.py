@@ -40,7 +40,7 @@ def serve(
     rate: Annotated[float, typer.Option(help="Requests a second that one person may send.", min=1)] = 2_000,
     jobs: Annotated[int, typer.Option(help="Jobs that run at once.", min=1)] = 1,
 ) -> None:
-    """Serve runs and jobs by HTTP: /api/v1, described at /api/v1/openapi.json.
+    """Open the studio on runs: look, review, compare; and the same by HTTP, described at /api/v1/openapi.json.
 
     Example:  rushes serve runs --root /footage
     """

@@ -54,6 +54,11 @@ def print_funnel(run: Run, console: Console) -> None:
         f"\n[bold green]{found['kept']:,} of {total:,} clips kept[/], {hours(found['kept_s'])} "
         f"of {hours(sources['footage_s'])} of footage"
     )
+    for row in found["rescued"]:
+        console.print(
+            f"rescued by a crop ({row['cause']}): {hours(row['kept_s'])} kept of {hours(row['seconds'])}, "
+            f"{row['kept']:,} of {row['clips']:,} clips"
+        )
     print_advice(run, console)
     if found["sets"]:
         console.print()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import Any, Protocol
 LOW_MEMORY = "running low on memory"  # Ray's words where its memory monitor has ended a worker
 #: Ray's words where a worker went with its node.
 NODE_LOST = ("its node has died", "node was terminated", "node is dead", "node died", "node is terminated")
+LOST_S = 20.0  # a cluster whose head takes no connection for so long is lost, seconds (Ray itself waits a minute)
+KNOCK_S = 2.0
 APPLY = "apply"  # the stage of a call that brings its own function: see Pool.map
 
 
@@ -108,19 +111,33 @@ class RayCluster:
         self._ray, self._token, self._logs = ray, token, logs
         self._happened: queue.SimpleQueue[tuple[str, Any, int, Any]] = queue.SimpleQueue()
         self._actors: dict[str, Any] = {}
+        self._head = self._ray.get_runtime_context().gcs_address
+        self._answered = time.monotonic()
+        self._known: list[dict[str, Any]] = []
 
     def now(self) -> float:
         return time.monotonic()
 
     def nodes(self) -> set[str]:
-        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        """Names of the nodes that are alive; none once the head has not answered for LOST_S."""
+        return {node["NodeID"] for node in self._alive()}
+
+    def _alive(self) -> list[dict[str, Any]]:
+        """Nodes that are alive, as they were when the head last answered. Ray is not asked while it does not: its own
+        calls wait for a minute, and then end the process without a word to us.
+        """
+        now = time.monotonic()
+        if answers(self._head):
+            self._answered = now
+            self._known = [node for node in self._ray.nodes() if node["Alive"]]
+        elif now - self._answered > LOST_S:
+            self._known = []
+        return self._known
 
     def capacity(self, kinds: list[Kind]) -> dict[str, int]:
         """How many workers of each kind the nodes hold; kinds with GPUs take their CPUs first."""
         found = dict.fromkeys((kind.name for kind in kinds), 0)
-        for node in self._ray.nodes():
-            if not node["Alive"]:
-                continue
+        for node in self._alive():
             free = dict(node["Resources"])
             for kind in sorted(kinds, key=lambda kind: -kind.gpus):
                 needs = {"CPU": kind.cpus, "GPU": kind.gpus, "memory": kind.memory}
@@ -208,10 +225,18 @@ class RayCluster:
         return any(words in str(error) for words in NODE_LOST)
 
 
+def answers(address: str) -> bool:
+    """Whether somebody takes connections at host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def place_of(token: str | None, logs: str | None) -> Place:
     """In a worker: where it is, and whether it sees the run's folder. What the process says goes to a file there."""
-    import socket
-
     import ray
 
     from rushes.curation.storage import StorageError, exists

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rushes.curation import storage
 
-EventKind = Literal["begin", "stage", "progress", "stage_end", "note", "end"]
+EventKind = Literal["begin", "stage", "progress", "stage_end", "lease", "load", "note", "end"]
 WRITE_EVERY_S = 0.5  # progress of one stage is written to the log at most so often, seconds
 LOG_FOLDER = "logs"  # of a run: events.jsonl, and what workers say
 
@@ -21,7 +21,8 @@ LOG_FOLDER = "logs"  # of a run: events.jsonl, and what workers say
 class Event:
     """One thing that happened.
 
-    kind: begin and end of a run, begin (stage) and end (stage_end) of a stage, its progress, a note to people.
+    kind: begin and end of a run, begin (stage) and end (stage_end) of a stage, its progress, a note to people; a lease
+    that has ended (data: lease, work, began, node, host), how busy the pool is (data: leases_waiting, gpu_share).
     done, total: in `unit` (sources, clips, ...) of the stage; footage_s: seconds of footage among what is done, and
     footage_total_s among all; errors: by kind, so far; rejected: clips by rule, so far; data: more of a kind's own.
     """
@@ -107,9 +108,10 @@ class Bus:
 
 
 class EventLog:
-    """Listener that appends events to RUN/logs/events.jsonl; for a run on an object store it does nothing.
+    """Listener that appends events to RUN/logs/events.jsonl, but for those of the pool's load, which are metrics.
 
-    An object store has no files to append to: there the run's record holds the stages' times, and the metrics the rest.
+    For a run on an object store it does nothing:
+    an object store has no files to append to. There the run's record holds the stages' times, and the metrics the rest.
     """
 
     def __init__(self, root: str) -> None:
@@ -122,7 +124,7 @@ class EventLog:
         self._written: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
-        if self._file is None:
+        if self._file is None or event.kind == "load":
             return
         if event.kind == "progress":
             if event.time - self._written.get(event.stage, 0.0) < WRITE_EVERY_S and event.done < event.total:

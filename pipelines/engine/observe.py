@@ -34,13 +34,12 @@ METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "rushes_footage_seconds_total": ("counter", "seconds of footage that a stage has finished", ("stage",)),
     "rushes_core_seconds_total": ("counter", "core seconds that the run has held", ("stage",)),
     "rushes_leases_waiting": ("gauge", "leases that no worker has taken yet", ()),
-    "rushes_decode_ratio": ("gauge", "analysis against bare decode of the same frames", ()),
-    "rushes_gpu_share": ("gauge", "share of the time that GPUs were busy, 0-1", ()),
+    "rushes_gpu_share": ("gauge", "share of the run's GPU workers that are at a lease, 0-1", ()),
     "rushes_caption_tokens_total": ("counter", "tokens of captions", ()),
 }
 #: Fields of an event's data that are metrics of their own.
 FROM_DATA = {
-    "leases_waiting": "rushes_leases_waiting", "decode_ratio": "rushes_decode_ratio", "gpu_share": "rushes_gpu_share",
+    "leases_waiting": "rushes_leases_waiting", "gpu_share": "rushes_gpu_share",
     "caption_tokens": "rushes_caption_tokens_total",
 }  # fmt: skip
 
@@ -61,6 +60,7 @@ class Metrics:
     def __init__(self, make: Callable[[str], Any] | None = None) -> None:
         self._make = make or _ray_metric
         self._metrics: dict[str, Any] = {}
+        self._cores = 0.0  # asked for once: a cluster that is gone must not be asked again and again
         self._told: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def __call__(self, event: Event) -> None:
@@ -70,8 +70,8 @@ class Metrics:
             self._set("rushes_waiting", max(event.total - event.done, 0), stage=stage, unit=unit)
             self._total("rushes_footage_seconds_total", event.footage_s, stage=stage)
             if "seconds" in event.data:
-                cores = float(event.data.get("cpus") or _cores())
-                self._total("rushes_core_seconds_total", event.data["seconds"] * cores, stage=stage)
+                self._cores = self._cores or _cores()
+                self._total("rushes_core_seconds_total", event.data["seconds"] * self._cores, stage=stage)
         for rule, count in event.rejected.items():
             self._total("rushes_rejected_total", count, rule=rule)
         for kind, count in event.errors.items():
@@ -109,7 +109,7 @@ class JsonLines:
 
 
 class Spans:
-    """A span per stage, and one per lease where an event of the kind `lease` tells when it began.
+    """A span per stage, and one per lease inside the newest stage that is under way.
 
     exporter: an OpenTelemetry span exporter; None: OTLP over HTTP to the endpoint of the environment.
     """
@@ -142,16 +142,18 @@ class Spans:
             span.set_attributes({f"rushes.errors.{kind}": count for kind, count in event.errors.items()})
             span.end(end_time=at)
             self._provider.force_flush(2_000)
-        elif "lease" in event.data and "began" in event.data:
-            began = int(float(event.data["began"]) * 1e9)
-            span = self._tracer.start_span(f"{event.stage} lease", start_time=began, context=self._context(event.stage))
-            span.set_attribute("rushes.lease", str(event.data["lease"]))
+        elif event.kind == "lease":
+            told = event.data
+            span = self._tracer.start_span(
+                f"{told['work']} lease", start_time=int(told["began"] * 1e9), context=self._context()
+            )
+            span.set_attributes({f"rushes.{name}": str(told[name]) for name in ("lease", "node", "host")})
             span.end(end_time=at)
 
-    def _context(self, stage: str) -> Any:
+    def _context(self) -> Any:
         from opentelemetry.trace import set_span_in_context
 
-        return set_span_in_context(self._open[stage]) if stage in self._open else None
+        return set_span_in_context(list(self._open.values())[-1]) if self._open else None
 
 
 def announce(run: Run, inputs: list[str]) -> None:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rushes.pipelines.engine import events
 from rushes.pipelines.engine.cluster import APPLY, Cluster, Ended, Event, Gone, Kind, Place, Placed
 from rushes.pipelines.engine.events import LOG_FOLDER
 
@@ -30,6 +32,10 @@ WAITING = 2  # leases waiting per worker from which no more are planned
 PLANNED_AT_ONCE = 100  # leases planned between two looks at what has happened
 AHEAD_FROM = 4  # leases waiting per worker from which a second one waits at the worker itself
 EXCUSED_MAX = 20  # lost nodes after which a lease is given up all the same: it may be what kills them
+LOST = (
+    "Ray does not answer any more: the head of its cluster, or its node on this machine, has died; what was done is "
+    "kept: start the same command again once it is up."
+)
 MAP_S = 24 * 3600.0  # a step over shards may take so long, seconds
 
 
@@ -82,14 +88,16 @@ class Pool:
     """`kinds` of workers on a cluster; leases are submitted at any time and come back as they end.
 
     attempts: tries of a lease whose worker dies; stop_reason(error) is the sentence with which an error that a lease
-    raised stops the whole run, None where it concerns that lease alone; limit: workers at most, over all kinds.
+    raised stops the whole run, None where it concerns that lease alone; limit: workers at most, over all kinds; tell: a
+    listener to leases that ended and to how busy the workers are.
     """
 
     def __init__(
         self, cluster: Cluster, kinds: Sequence[Kind], attempts: int, stop_reason: Callable[..., str | None],
-        limit: int | None = None,
+        limit: int | None = None, tell: Callable[[events.Event], None] | None = None,
     ):  # fmt: skip
         self._cluster, self._kinds = cluster, {kind.name: kind for kind in kinds}
+        self._tell = tell or (lambda _: None)
         self._attempts, self._stop_reason, self._limit = attempts, stop_reason, limit
         self._waiting: dict[str, list[tuple[tuple[float, ...], int, Task]]] = {kind.name: [] for kind in kinds}
         self._workers: dict[str, dict[int, _Worker]] = {kind.name: {} for kind in kinds}
@@ -303,6 +311,7 @@ class Pool:
             self._lost(worker, event)
             return
         del self._calls[event.call]
+        self._tell_lease(worker, task)
         worker.tasks.remove(task)
         worker.since = self._cluster.now()
         worker.left_out = worker.place is not None and worker.place.node in self._left_out
@@ -347,6 +356,7 @@ class Pool:
         if now - self._swept < POLL_S:
             return
         self._swept = now
+        self._tell_load()
         for workers in self._workers.values():
             for worker in list(workers.values()):
                 if worker.tasks and now - worker.since > worker.tasks[0].timeout_s:
@@ -358,7 +368,23 @@ class Pool:
             self._nodes = self._cluster.nodes()
             self._capacity = self._cluster.capacity(list(self._kinds.values()))
             if not self._nodes:
-                raise StopRun("Ray's node on this machine died; start the same command again, what was done is kept.")
+                raise StopRun(LOST)
+
+    def _tell_lease(self, worker: _Worker, task: Task) -> None:
+        """When a lease began, and where it was done."""
+        began = time.time() - (self._cluster.now() - worker.since)
+        node, host = (worker.place.node, worker.place.host) if worker.place else ("", "")
+        told = {"lease": task.key, "work": task.stage, "began": round(began, 3), "node": node, "host": host}
+        self._tell(events.Event("lease", data=told))
+
+    def _tell_load(self) -> None:
+        """Leases that no worker has, and the share of the GPUs that we hold on which a lease is done."""
+        told: dict[str, float] = {"leases_waiting": self.waiting}
+        held = {name: kind.gpus * len(self._workers[name]) for name, kind in self._kinds.items() if kind.gpus}
+        if sum(held.values()):
+            idle = sum(self._kinds[name].gpus * len(self._idle[name]) for name in held)
+            told["gpu_share"] = 1 - idle / sum(held.values())
+        self._tell(events.Event("load", data=told))
 
     def _forget(self, worker: _Worker) -> None:
         """A worker that is gone, or is ended now, and what it was called for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from rushes.pipelines.review import words
-from rushes.pipelines.review.database import Missing, Reviews
+from rushes.pipelines.review.database import Missing, ReviewError, Reviews
 from rushes.pipelines.review.outcome import ASKED, WITHDRAWN, state_of
 from rushes.pipelines.review.queue import said_of
 from rushes.pipelines.review.tables import Caption, Item, Queue
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # as in addresses
 BATCH = 5_000  # rows written at a time
 
 
@@ -44,7 +46,12 @@ class Filled:
 def fill(
     reviews: Reviews, run: str, name: str, snapshot: str, settings: dict[str, Any], items: list[NewItem]
 ) -> Filled:
-    """Make a queue of these clips, or make an old one to be of them: what was decided stays, whatever the clip."""
+    """Make a queue of these clips, or make an old one to be of them: what was decided stays, whatever the clip.
+
+    Raises ReviewError for a name that is none.
+    """
+    if not re.fullmatch(NAME, name):
+        raise ReviewError("A queue's name has letters, digits and . _ - only, and begins with one of the first two.")
     with reviews.writing() as session:
         wanted = sa.select(Queue).where(Queue.run == run, Queue.name == name)
         queue = session.scalars(wanted.with_for_update()).first()
@@ -91,13 +98,19 @@ def _add(session: Any, queue: Queue, items: list[NewItem]) -> None:
             ))  # fmt: skip
 
 
-def rerank(reviews: Reviews, run: str, name: str, ranks: Mapping[str, tuple[float, float | None]]) -> int:
-    """Ask in another order: clip -> (rank, suitability). How many clips that are still asked about were moved."""
+def rerank(
+    reviews: Reviews, run: str, name: str, ranks: Mapping[str, tuple[float, float | None]], snapshot: str
+) -> int:
+    """Ask in another order: clip -> (rank, suitability). How many clips that are still asked about were moved.
+
+    snapshot: of the run, with the same clips as the queue's and their new scores.
+    """
     with reviews.writing() as session:
         wanted = sa.select(Queue).where(Queue.run == run, Queue.name == name)
         queue = session.scalars(wanted.with_for_update()).first()
         if queue is None:
             raise Missing(f"The run '{run}' has no queue '{name}'.")
+        queue.snapshot = queue.seen = snapshot
         moved = 0
         for item in session.scalars(sa.select(Item).where(Item.queue_id == queue.id)):
             if item.clip_id in ranks:

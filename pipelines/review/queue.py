@@ -160,7 +160,7 @@ class ReviewQueue:
     def item(self, clip: str, person: str) -> Any:
         with self._reviews.reading() as session:
             queue = self._queue(session)
-            return self._view(session, queue, self._item(session, queue, clip), person, self._clock())
+            return self._views(session, queue, [self._item(session, queue, clip)], person, self._clock())[0]
 
     def decisions(self, offset: int, limit: int) -> tuple[int, list[DecisionView]]:
         """(how many there are, a page of them), the newest first, undone ones and undos among them."""
@@ -227,10 +227,11 @@ class ReviewQueue:
 
     def _room(self, session: Session, queue: Queue, item: Item, person: str, now: float) -> bool:
         """Whether one more person is needed for a clip, beside those who decided on it and those who hold it."""
-        return session.scalar(sa.select(Item.id).where(Item.id == item.id, self._free(queue, person, now))) is not None
+        free = sa.select(Item.id).where(Item.id == item.id, Item.state.in_(ASKED), self._free(queue, person, now))
+        return session.scalar(free) is not None
 
     def _free(self, queue: Queue, person: str, now: float) -> Any:
-        """SQL: a clip that is still asked about, that the person has not decided on, and that has room for one more."""
+        """SQL: a clip that the person has not decided on, and that has room for one more."""
         decided = sa.select(sa.func.count()).where(Standing.item_id == Item.id).correlate(Item).scalar_subquery()
         held = (
             sa.select(sa.func.count()).where(Lease.item_id == Item.id, Lease.person != person, Lease.until > now)
@@ -238,7 +239,7 @@ class ReviewQueue:
         )  # fmt: skip
         mine = sa.exists().where(Standing.item_id == Item.id, Standing.person == person).correlate(Item)
         wanted = queue.settings["reviewers"] + sa.case((Item.state == DISPUTED, 1), else_=0)
-        return sa.and_(Item.queue_id == queue.id, Item.state.in_(ASKED), ~mine, decided + held < wanted)
+        return sa.and_(Item.queue_id == queue.id, ~mine, decided + held < wanted)
 
     def _may_decide(self, session: Session, queue: Queue, item: Item, person: str, now: float) -> None:
         if item.state in (GONE, WITHDRAWN):
@@ -268,24 +269,37 @@ class ReviewQueue:
         for item in held[:count]:
             self._take(session, queue, item.id, person, now)
         if len(held) < count:
-            mine = sa.select(Lease.skipped).where(Lease.item_id == Item.id, Lease.person == person)
-            skipped = sa.func.coalesce(mine.correlate(Item).scalar_subquery(), 0.0)
-            more = session.scalars(
-                sa.select(Item).where(self._free(queue, person, now), Item.id.not_in([item.id for item in held]))
-                .order_by(skipped, Item.rank, Item.id).limit(count - len(held))
-            ).all()  # fmt: skip
+            more = self._more(session, queue, person, count - len(held), [item.id for item in held], now)
             for item in more:
                 self._take(session, queue, item.id, person, now)
             session.flush()
             held = [*held, *more]
-        return [self._view(session, queue, item, person, now) for item in held]
+        return self._views(session, queue, held, person, now)
+
+    def _more(self, session: Session, queue: Queue, person: str, count: int, held: list[int], now: float) -> list[Item]:
+        """Clips that the person can be given, the lowest rank first, those that the person skipped at the end.
+
+        A question for each state, in the order of an index: of a large queue only its beginning is read.
+        """
+        passed = Lease.item_id == Item.id, Lease.person == person, Lease.skipped.is_not(None)
+        free = sa.select(Item).where(self._free(queue, person, now), Item.id.not_in(held))
+        found: list[Item] = []
+        for state in ASKED:
+            unskipped = free.where(Item.state == state, ~sa.exists().where(*passed).correlate(Item))
+            found += session.scalars(unskipped.order_by(Item.rank, Item.id).limit(count))
+        found = sorted(found, key=lambda item: (item.rank, item.id))[:count]
+        if len(found) < count:
+            skipped = free.join(Lease, sa.and_(*passed)).where(Item.state.in_(ASKED)).order_by(Lease.skipped, Item.rank)
+            found += session.scalars(skipped.limit(count - len(found)))
+        return found
 
     def _held(self, session: Session, queue: Queue, person: str, now: float) -> list[Item]:
-        return list(session.scalars(
-            sa.select(Item).join(Lease, Lease.item_id == Item.id)
-            .where(Item.queue_id == queue.id, Item.state.in_(ASKED), Lease.person == person, Lease.until > now)
-            .order_by(Lease.since, Item.rank, Item.id)
-        ))  # fmt: skip
+        leases = session.scalars(sa.select(Lease).where(Lease.until > now, Lease.person == person))
+        since = {one.item_id: one.since for one in leases}
+        items = session.scalars(
+            sa.select(Item).where(Item.id.in_(since), Item.queue_id == queue.id, Item.state.in_(ASKED))
+        )
+        return sorted(items, key=lambda item: (since[item.id], item.rank, item.id))
 
     def _decided(
         self, session: Session, queue: Queue, made: Decision, count: int, now: float, again: bool = False
@@ -297,15 +311,20 @@ class ReviewQueue:
             progress=self._progress(session, queue, now, made.person),
         )  # fmt: skip
 
-    def _view(self, session: Session, queue: Queue, item: Item, person: str, now: float) -> Any:
-        lease = session.get(Lease, (item.id, person))
+    def _views(self, session: Session, queue: Queue, items: Sequence[Item], person: str, now: float) -> list[Any]:
+        """Clips as the person sees them, in their order."""
+        ids = [item.id for item in items]
+        leases = session.scalars(sa.select(Lease).where(Lease.item_id.in_(ids), Lease.person == person))
+        until = {one.item_id: one.until for one in leases if one.until > now}
         mine = session.scalars(
             sa.select(Decision)
-            .where(Decision.item_id == item.id, Decision.person == person, Decision.verdict != "undo")
-            .order_by(Decision.number.desc()).limit(1)
-        ).first()  # fmt: skip
-        until = lease.until if lease is not None and lease.until > now else None
-        return item_view(queue, item, until, mine, _newest(session, item))
+            .where(Decision.item_id.in_(ids), Decision.person == person, Decision.verdict != "undo")
+            .order_by(Decision.number)
+        )  # fmt: skip
+        last = {one.item_id: one for one in mine}
+        newest = sa.select(sa.func.max(Caption.number)).where(Caption.item_id.in_(ids)).group_by(Caption.item_id)
+        captions = {one.item_id: one for one in session.scalars(sa.select(Caption).where(Caption.number.in_(newest)))}
+        return [item_view(queue, one, until.get(one.id), last.get(one.id), captions.get(one.id)) for one in items]
 
     def _write(
         self, session: Session, item: Item, person: str, id_: str, fields: dict[str, str], now: float, form: str
@@ -328,8 +347,9 @@ class ReviewQueue:
             sa.select(Item.state, sa.func.count()).where(Item.queue_id == queue.id).group_by(Item.state)
         ).all())  # fmt: skip
         leased = session.scalar(
-            sa.select(sa.func.count(sa.distinct(Lease.item_id))).join(Item, Item.id == Lease.item_id)
-            .where(Item.queue_id == queue.id, Lease.until > now)
+            sa.select(sa.func.count(sa.distinct(Lease.item_id))).where(
+                Lease.until > now, sa.exists().where(Item.id == Lease.item_id, Item.queue_id == queue.id)
+            )
         )  # fmt: skip
         states.pop(WITHDRAWN, None)
         counts = {name: states.get(name, 0) for name in ("open", "accepted", "rejected", "disputed", "gone")}

@@ -10,6 +10,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 
 from rushes.curation import storage
+from rushes.curation.finetune.suitability import FILE
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.video.times import Times, TimesError, frame_times
 from rushes.pipelines.review import forms, words
@@ -22,7 +23,6 @@ from rushes.pipelines.view.tables import records
 
 AT_ONCE = 8  # questions to the database
 TIMES_KEPT = 2_000  # clips whose frames' times are remembered
-SUITABILITY = "models/suitability.json"  # below a run: what `rushes fit suitability` leaves
 
 router = APIRouter(prefix="/runs/{run}", tags=["review"])
 QueueName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", examples=["finetune"])]
@@ -202,7 +202,7 @@ async def suitability(request: Request, run: RunName) -> dict[str, Any]:
 
         opened = library(request).run(run)
         try:
-            return json.loads(storage.read_bytes(storage.join(opened.root, SUITABILITY)))["report"]
+            return json.loads(storage.read_bytes(storage.join(opened.root, FILE)))["report"]
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError) as error:
             raise ManifestError("No score was trained for this run yet: `rushes fit suitability` does it.") from error
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from rushes.curation.signals import CAPTION_FAILED
 from rushes.curation.storage import join
 from rushes.curation.table import reject
 from rushes.curation.tracks import stills_of
+from rushes.pipelines.engine.events import Event
 from rushes.pipelines.engine.pool import Failure
 from rushes.pipelines.stages.items import CaptionLease
 from rushes.pipelines.stages.job import Job
@@ -52,6 +53,14 @@ CAPTIONS = pa.schema(
 )
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Of a lease: clips that got no caption, and tokens that models wrote."""
+
+    failed: int
+    tokens: int
 
 
 def check(recipe: Recipe) -> None:
@@ -84,6 +93,7 @@ def caption(job: Job) -> None:
     stage = job.bus.stage(CAPTION, sum(count for _, count in shards), "clips")
     stage.step(stage.total - sum(lease.clips for lease in found))
     lost: dict[tuple[str, int], str] = {}
+    tokens = 0
     if found:
         with serving(job.recipe) as (servers, key):
             most = job.recipe.captioning.concurrency
@@ -96,8 +106,10 @@ def caption(job: Job) -> None:
                     lost[lease.plan, lease.group] = result.reason
                     stage.error("caption", lease.clips)
                 else:
-                    stage.error("caption", result)
+                    stage.error("caption", result.failed)
+                    tokens += result.tokens
                 stage.step(lease.clips)
+                job.bus.emit(Event("load", data={"caption_tokens": tokens}))
     ledger_of(job.recipe, job.root).index(passing=True).save(known)
     why = "; ".join(dict.fromkeys(lost.values())) or "the captioner gave no answer"
     for _ in job.pool.map(partial(_with_captions, known=known, why=why), job.made):
@@ -131,8 +143,8 @@ def _plan(made: str, known: str) -> tuple[list[CaptionLease], int]:
 
 def caption_lease(
     recipe: Recipe, root: str, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int
-) -> int:
-    """In a worker: captions of a lease, each recorded soon after it came; how many got none. Raises ServersDown."""
+) -> Captioned:
+    """In a worker: captions of a lease, each recorded soon after it came. Raises ServersDown."""
     from rushes.curation.captioning.vision import VisionCaptioner
 
     with storage.opened_table(lease.plan) as parquet:
@@ -151,7 +163,8 @@ def caption_lease(
         write(ledger, list(done.values()))
         for part in parts:
             storage.delete(part)
-    return sum(caption.text is None for caption in done.values())
+    failed = sum(caption.text is None for caption in done.values())
+    return Captioned(failed, sum(caption.tokens_out or 0 for caption in done.values()))
 
 
 def write(ledger: Ledger, captions: list[Caption]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import content, manifest, storage
+from rushes.curation import content, manifest, rescue, storage
 from rushes.curation.decide import Decisions, Global, decide, solve
 from rushes.curation.looking.clip import tower_of
 from rushes.curation.looking.registry import gpu_share
@@ -191,7 +191,7 @@ def shard_rows(pair: tuple[str, str | None]) -> pa.Table:
 def _decide(task: tuple[tuple[str, str | None], str], recipe: Recipe, chosen: Global) -> Decided:
     pair, out = task
     clips = shard_rows(pair)
-    table = with_decisions(clips, decide(clips, chosen, recipe))
+    table = with_decisions(clips, decide(clips, chosen, recipe), recipe)
     storage.write_table(out, table)
     return told(table)
 
@@ -202,8 +202,11 @@ def told(table: pa.Table) -> Decided:
     return Decided(table.num_rows, pc.sum(table["kept"]).as_py() or 0, counts)
 
 
-def with_decisions(clips: pa.Table, decisions: Decisions) -> pa.Table:
-    """Columns kept, rejected_by, duplicate_of, cluster_size, keep_prob."""
+def with_decisions(clips: pa.Table, decisions: Decisions, recipe: Recipe) -> pa.Table:
+    """Columns kept, rejected_by, duplicate_of, cluster_size, keep_prob; those of the crop, and its orientation."""
+    clips = rescue.with_crops(clips, recipe)
+    wide = pa.array(np.greater_equal(*rescue.size(clips)))
+    clips = with_column(clips, "orientation", pc.if_else(wide, "landscape", "portrait"))
     clips = with_column(clips, "kept", pa.array(decisions.kept, pa.bool_()))
     clips = with_column(clips, "rejected_by", pa.array(decisions.rejected_by, pa.string()))
     clips = with_column(clips, "duplicate_of", pa.array(decisions.duplicate_of, pa.string()))

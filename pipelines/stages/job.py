@@ -16,9 +16,8 @@ from rushes.pipelines.engine.pool import Pool
 from rushes.pipelines.stages.items import Probed
 from rushes.pipelines.stages.keys import Keys
 
-LEASES_PER_WORKER = 16  # work is divided at least so finely, so that workers end together
 LEASE_SOURCES = 32  # sources in a lease at most
-LEASE_S = 900.0  # footage in a lease at most, seconds: what a kill may cost a worker
+LEASE_S = 1800.0  # footage in a lease at most, seconds: what a kill may cost a worker
 
 
 @dataclass

@@ -27,5 +27,6 @@ class Keys:
     def of(recipe: Recipe) -> Keys:
         observe = recipe.part_hash("observe")
         look = f"{observe}-{recipe.part_hash('measure')}-{recipe.part_hash('look')}"
-        asked = key_of([(rule.key, rule.column, rule.compare, at) for rule, at in rules.active(recipe, "analyze")])
+        judged = [(rule.key, rule.column, rule.compare, at) for rule, at in rules.active(recipe, "analyze")]
+        asked = key_of(judged, recipe.visual.rescue)
         return Keys(observe, look, asked, f"{look}-{recipe.part_hash('content')}", recipe.part_hash("cut"))

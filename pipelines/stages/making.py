@@ -9,23 +9,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import storage
+from rushes.curation import rescue, storage
 from rushes.curation.captioning import Caption, ComposedCaptioner
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import CUT_FAILED
 from rushes.curation.storage import DamagedFile, join
 from rushes.curation.table import left_join, reject, with_column
-from rushes.curation.video.cut import CutClip, Cutter
+from rushes.curation.video.cut import CutClip, Cutter, crop_of, media_name
 from rushes.curation.video.source import Source, fingerprint
 from rushes.pipelines.engine.pool import Failure
 from rushes.pipelines.stages.items import CutLease
-from rushes.pipelines.stages.job import LEASES_PER_WORKER, Job
+from rushes.pipelines.stages.job import Job
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.records import key_of
 
 CUT = "cutting kept clips"
+LEASES_PER_WORKER = 16  # cutting is divided at least so finely, so that workers end together
 LEASE_S = 300.0  # footage cut in one lease at most, seconds, but for the clips of one source in an object store
-CLIP_COLUMNS = ["clip_id", "source_id", "uri", "start_s", "end_s", "frames", "fps", "duration_s"]
+CLIP_COLUMNS = ["clip_id", "source_id", "uri", "start_s", "end_s", "frames", "fps", "duration_s", *rescue.COLUMNS]
 CUTS = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -161,7 +162,8 @@ def lease_rows(lease: CutLease) -> list[dict[str, Any]]:
 
 
 def _cut_record(root: str, key: str, rows: list[dict[str, Any]]) -> str:
-    return join(root, "work", "cut", key, f"{key_of([row['clip_id'] for row in rows])}.parquet")
+    names = [media_name(row["clip_id"], crop_of(row)) for row in rows]
+    return join(root, "work", "cut", key, f"{key_of(names)}.parquet")
 
 
 def _whole(root: str, record: str) -> dict[str, dict[str, Any]]:

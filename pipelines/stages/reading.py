@@ -22,10 +22,11 @@ from rushes.curation.video.source import Source
 from rushes.pipelines.engine.pool import CPU, Failure, Task
 from rushes.pipelines.engine.pool import LOOK as LOOK_KIND
 from rushes.pipelines.stages.items import LONG_S, Item, Looked, Seen, ToLook, part_count, parts_of
-from rushes.pipelines.stages.job import LEASE_S, LEASE_SOURCES, LEASES_PER_WORKER, Job, Recorded
+from rushes.pipelines.stages.job import LEASE_S, LEASE_SOURCES, Job, Recorded
 from rushes.pipelines.stages.probing import Blame, sources_of
 from rushes.pipelines.stages.records import Index, Ledger
 
+DIVISOR = 2  # a lease is half of a worker's share of what is left: large ones first, small ones at the end
 AGAIN_MAX = 3  # times that a source is observed again as its record was damaged
 LEAST_PER_WORKER_S = 0.005  # footage of a lease at least, per worker: the driver hands out some 10,000 leases a second
 OBSERVE, LOOK = "scenes, visual, motion", "visual: text, people, look"
@@ -110,7 +111,7 @@ class _Reading:
     def _fits(self, items: list[Item], item: Item) -> bool:
         """Whether a lease of `items` takes another: small enough that workers end together, and the driver keeps up."""
         workers = self.pool.workers()
-        share = max(self.left / (workers * LEASES_PER_WORKER), workers * LEAST_PER_WORKER_S)
+        share = max(self.left / (workers * DIVISOR), workers * LEAST_PER_WORKER_S)
         length = sum(one.length_s for one in items) + item.length_s
         return not items or (length <= min(LEASE_S, share) and len(items) < LEASE_SOURCES)
 

@@ -22,6 +22,7 @@ from rushes.curation.look import Looker
 from rushes.curation.looking import ModelError
 from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe
+from rushes.curation.rescue import WHOLE
 from rushes.curation.signals import LOOK_FAILED
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
@@ -29,7 +30,7 @@ from rushes.curation.tracks import OBSERVED, Tracks, load
 from rushes.curation.video import containers, decode
 from rushes.curation.video.source import Source, stamp
 from rushes.curation.visual.stills import STILLS, spread
-from rushes.pipelines.stages.captioning import caption_lease
+from rushes.pipelines.stages.captioning import Captioned, caption_lease
 from rushes.pipelines.stages.items import PROBED, CaptionLease, CutLease, Item, Looked, Probed, Seen, ToLook
 from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import cut_lease
@@ -178,7 +179,7 @@ class Worker:
         for start in range(0, len(fresh), CLIPS_PER_LOOK):
             some = fresh[start : start + CLIPS_PER_LOOK]
             stills = pa.concat_tables([one.stills(place, self._recipe.visual.stills_max) for place in some])
-            parts.append(self._looker([one.ids[place] for place in some], stills))
+            parts.append(self._looker([one.ids[place] for place in some], stills, one.pictures(some)))
         return pa.concat_tables(parts)
 
     # ---- cut, caption ------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ class Worker:
     def cut(self, lease: CutLease) -> int:
         return cut_lease(self._recipe, self._root, lease)
 
-    def caption(self, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int) -> int:
+    def caption(self, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int) -> Captioned:
         return caption_lease(self._recipe, self._root, lease, servers, key, concurrency)
 
 
@@ -213,6 +214,11 @@ class _Measured:
     @property
     def survivors(self) -> list[int]:
         return [place for place, rule in enumerate(self.rejected) if rule is None]
+
+    def pictures(self, places: list[int]) -> dict[str, list[float]]:
+        """What lies inside the borders, of those clips that have any."""
+        found = {self.ids[place]: self.table["picture"][place].as_py() for place in places}
+        return {name: picture for name, picture in found.items() if picture is not None and tuple(picture) != WHOLE}
 
     def stills(self, place: int, most: int) -> pa.Table:
         """STILLS rows of one clip."""

@@ -95,7 +95,8 @@ def advise(run: Run, recipe: Recipe) -> list[Advice]:
 def _rejected(run: Run, recipe: Recipe) -> pa.Table:
     """The clips that were rejected, with the columns that rules ask for."""
     asked = {rule.column for rule, _ in rules.active(recipe)} - set(rules.DERIVED)
-    columns = sorted(asked | {"rejected_by", "duration_s", "width", "height", "aesthetic"})
+    crop = {"width", "height", "crop_width", "crop_height", "crop_for"}
+    columns = sorted(asked | crop | {"rejected_by", "duration_s", "aesthetic"})
     table = run.table("clips", columns)
     return table.filter(pc.is_valid(table["rejected_by"]))
 
@@ -109,7 +110,7 @@ def _alone(table: pa.Table, recipe: Recipe, unseen: np.ndarray) -> np.ndarray:
 
 
 def _passes(table: pa.Table, rule: rules.Rule, threshold: float) -> np.ndarray:
-    return rules.COMPARE[rule.compare](rules.column(table, rule.column), threshold)
+    return rules.COMPARE[rule.compare](rules.judged(table, rule.column), threshold)
 
 
 def _half(lost: pa.Table, recipe: Recipe, rule: rules.Rule, threshold: float) -> float | None:

@@ -21,7 +21,8 @@ def funnel(run: Run, errors_most: int | None = None) -> dict[str, Any]:
 
     Keys: recipe, created; sources {inputs, ok, partial, duplicate, failed, footage_s, seconds by status, errors (at
     most `errors_most`), troubled: how many there are}; clips: rows {rule, needs, rejected, remaining, share (0-1 of
-    all clips), remaining_s}; kept; kept_s; sets: by name {clips, seconds, buckets, orientation shares, people share}.
+    all clips), remaining_s}; kept; kept_s; rescued: rows {cause, clips, seconds, kept, kept_s} of clips that are
+    cropped; sets: by name {clips, seconds, buckets, orientation shares, people share}.
     Raises ManifestError where it does not add up.
     """
     recipe = recipe_of(run)
@@ -87,7 +88,18 @@ def _clips(run: Run, recipe: Recipe) -> dict[str, Any]:
         row["needs"] = needs(recipe, row["rule"])
         row["share"] = row["remaining"] / total if total else None
         row["remaining_s"] = max(remaining_s, 0.0)
-    return {"clips": rows, "kept": kept, "kept_s": found[None]["seconds"] if None in found else 0.0}
+    kept_s = found[None]["seconds"] if None in found else 0.0
+    return {"clips": rows, "kept": kept, "kept_s": kept_s, "rescued": _rescued(run)}
+
+
+def _rescued(run: Run) -> list[dict[str, Any]]:
+    """By what the crop leaves out: clips that have one and their seconds, and those of them that are kept."""
+    return records(
+        run,
+        """SELECT crop_for AS cause, count(*) AS clips, sum(duration_s) AS seconds, count(*) FILTER (kept) AS kept,
+                  coalesce(sum(duration_s) FILTER (kept), 0) AS kept_s
+           FROM {clips} WHERE crop_for IS NOT NULL GROUP BY crop_for ORDER BY crop_for""",
+    )
 
 
 def _sets(run: Run, recipe: Recipe) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def near(
     if clip is not None:
         query = vector_of(run, clip)
     else:
-        query = _picture(run, image, weights) if image is not None else _text(run, text or "", weights)
+        query = _picture(run, image, weights) if image is not None else text_vector(run, text or "", weights)
     found = neighbours(run, query, k + (clip is not None), inside)
     found = [one for one in found if one.clip_id != clip][:k]
     marks = ", ".join("?" for _ in found) or "NULL"
@@ -82,7 +82,8 @@ def _picture(run: Run, path: str, weights: str | None) -> np.ndarray:
     return tower(run, weights).pictures([picture])[0]
 
 
-def _text(run: Run, text: str, weights: str | None) -> np.ndarray:
+def text_vector(run: Run, text: str, weights: str | None = None) -> np.ndarray:
+    """The text in the space of the run's semantic vectors, float [D]. Raises ManifestError where they know no words."""
     if not text.strip():
         raise ManifestError("--text is empty: say in a few words what the clips should show.")
     if made_by(run) == MeasuredSemanticEmbedder.name:

@@ -29,6 +29,7 @@ from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.pair import compared, sentence
 from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.story import deciding_value
+from rushes.pipelines.view.suitability_section import suitability_section
 from rushes.pipelines.view.tables import recipe_of, rows_at
 
 CLIPS_PER_GROUP = 12  # per fate at first sight: six rows of two on a laptop
@@ -67,7 +68,11 @@ def render(run: Run, sections: Sequence[tuple[str, str]] = (), folder: str | Non
 
     recipe = recipe_of(run)
     found = funnel(run)
-    further = [section for section in (*sections, concept_section(run, recipe)) if section is not None]
+    further = [
+        section
+        for section in (*sections, concept_section(run, recipe), suitability_section(run))
+        if section is not None
+    ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rushes.pipelines.view", "templates"),
         autoescape=True,

@@ -135,7 +135,8 @@ def deciding_value(clip: pa.Table, key: str, recipe: Recipe) -> str:
         if rule.key == key:
             value = float(rules.column(clip, rule.column)[0])
             missing = f"not measured: {reason(row['notes'], rule.column) or 'no reason noted'}"
-            return missing if np.isnan(value) else number(value, threshold)
+            cropped = " (left out by the crop)" if rules.judged(clip, rule.column)[0] != value else ""
+            return missing if np.isnan(value) else number(value, threshold) + cropped
     if key in (COPIES.key, ALIKE.key):
         return f"duplicate of {row['duplicate_of']}" if row["duplicate_of"] else "no duplicate"
     if key == PUBLISHED.key:

@@ -208,7 +208,7 @@ def bench_judge() -> str:
     clips = synthetic_clips(JUDGED_ROWS)
     judged = recipe.load("moviegen", ["motion.vmaf_min=3"])
     began = time.perf_counter()
-    clips = with_decisions(clips, decide_all(clips, judged)[0])
+    clips = with_decisions(clips, decide_all(clips, judged)[0], judged)
     decided = time.perf_counter() - began
     curriculum(clips, judged)
     total = time.perf_counter() - began

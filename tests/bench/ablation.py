@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from rushes.curation.manifest import CLIPS, SET, publish
 from rushes.pipelines.ablate.learners import FRAMES, SIDE, Predictor
-from rushes.pipelines.ablate.run import Asked, Change, ablate
+from rushes.pipelines.ablate.run import Asked, ablate
+from rushes.pipelines.ablate.show import Change
 from rushes.pipelines.demo.film import Reel
 
 TRAIN = (("bunny", 0, 132), ("bikes", 0, 30), ("bikes", 137, 187))
@@ -130,12 +131,13 @@ def main() -> None:
 
     from rich.console import Console
 
-    from rushes.pipelines.ablate.run import table
+    from rushes.pipelines.ablate.show import table
 
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--base", type=int, default=480, help="clips of the base set")
     options.add_argument("--share", type=float, default=0.5, help="of each rule's clips")
-    options.add_argument("--seeds", type=int, default=10)
+    options.add_argument("--seeds", type=int, default=20)
+    options.add_argument("--pairs", type=int, default=8, help="of trainings of each seed")
     options.add_argument("--draw", type=int, default=0, help="another draw of all clips")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +145,7 @@ def main() -> None:
         cache = Path(folder) / "out" / "clips"
         run, clean = planted(Path(folder), cache, chosen.base, chosen.share, chosen.draw)
         made = time.process_time() - began
-        asked = Asked(run, rules=(*HARMS, *HARMLESS), clean=clean, seeds=chosen.seeds)
+        asked = Asked(run, rules=(*HARMS, *HARMLESS), clean=clean, seeds=chosen.seeds, pairs=chosen.pairs)
         changes = ablate(asked, Predictor(cache), f"{folder}/out", print)
         Console(width=160).print(table(changes))
         harms, harmless = sum(found(changes, r) for r in HARMS), sum(cleared(changes, r) for r in HARMLESS)

@@ -31,8 +31,8 @@ WORKERS = 2
 RULES_OFF = {
     "visual": {"size_min": None, "fps_min": None, "aspect_max": None, "corrupt_max": None, "border_max": None,
                "luma_min": None, "luma_max": None, "text_max": None, "aesthetic_min": None},
-    "motion": {"slideshow_max": None, "static_max": None, "vmaf_min": None, "mv_min": None, "mv_max": None,
-               "shots_per_s_max": None},
+    "motion": {"frozen_max_s": None, "own_motion_min": None, "shake_max": None, "slideshow_max": None,
+               "static_max": None, "vmaf_min": None, "mv_min": None, "mv_max": None, "shots_per_s_max": None},
     "scenes": {"duration_min_s": None},
 }  # fmt: skip
 

@@ -133,6 +133,32 @@ def test_key_frames_come_as_often_as_the_recipe_says_and_the_longer_side_is_limi
     assert max(np.diff([*keys, 48])) <= 6
 
 
+@pytest.mark.parametrize("name", ["letterbox", "wide pixels", "rotated"])
+def test_the_crop_of_a_row_is_what_is_cut_in_the_frame_as_shown(bad_inputs, tmp_path, name):
+    if name == "letterbox":
+        path = make_video(tmp_path / "a.mp4", filters=["crop=320:120", "pad=320:180:0:30:white"], seconds=1)
+    else:
+        path = bad_inputs[name.replace(" ", "_")]
+    source = probe(str(path))
+    pictures, times, end_s = source_pictures(path)
+    x, y, width, height = (0, 30, 320, 120) if name == "letterbox" else (20, 10, source.width // 4 * 2, 64)
+    row = clip_row(times, end_s, 4, 12, source.fps)
+    row |= {"crop_x": x, "crop_y": y, "crop_width": width, "crop_height": height}
+    cut = Cutter(Cut(), "hash", str(tmp_path))(source, [row])[row["clip_id"]]
+    assert (cut.width, cut.height) == (width, height) and cut.media.endswith(f"-{width}x{height}-{x}-{y}.mp4")
+    for mine, theirs in zip(pictures_of(tmp_path / cut.media)[0], pictures[4:12], strict=True):
+        assert psnr(theirs[y : y + height, x : x + width], mine) > GOOD_DB
+
+
+def test_a_cropped_clip_and_the_whole_one_are_two_files(bunny_video, tmp_path):
+    source, cutter = probe(str(bunny_video)), Cutter(Cut(side_max=100), "hash", str(tmp_path))
+    row = {"clip_id": "ee" * 10, "start_s": 0.0, "end_s": 1.0, "frames": 24, "fps": 24}
+    crop = {"crop_x": 60, "crop_y": 0, "crop_width": 200, "crop_height": 180}
+    whole, cropped = (cutter(source, [clip])["ee" * 10] for clip in (row, {**row, **crop}))
+    assert whole.media != cropped.media
+    assert (whole.width, whole.height, cropped.width, cropped.height) == (100, 56, 100, 90)
+
+
 def test_a_clip_that_is_there_is_not_cut_again(bunny_video, tmp_path):
     source, cutter = probe(str(bunny_video)), Cutter(Cut(), "hash", str(tmp_path))
     row = {"clip_id": "ef" * 10, "start_s": 0.0, "end_s": 1.0, "frames": 24, "fps": 24.0}

@@ -19,8 +19,8 @@ SEEDS = st.integers(0, 2**31 - 1)
 RULES_OFF = {
     "visual": {"size_min": None, "fps_min": None, "aspect_max": None, "corrupt_max": None, "border_max": None,
                "luma_min": None, "luma_max": None, "text_max": None, "aesthetic_min": None},
-    "motion": {"slideshow_max": None, "static_max": None, "vmaf_min": None, "mv_min": None, "mv_max": None,
-               "shots_per_s_max": None},
+    "motion": {"frozen_max_s": None, "own_motion_min": None, "shake_max": None, "slideshow_max": None,
+               "static_max": None, "vmaf_min": None, "mv_min": None, "mv_max": None, "shots_per_s_max": None},
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_of_copies_the_clean_rectangle_then_the_rate_then_the_bits_then_the_leng
     group = dict(copy_group=["g"] * 3)
     for columns, best in (
         (dict(width=[1920, 1280, 1280], fps=[24.0, 60.0, 60.0]), 0),
-        (dict(crop_width=[640, None, None], crop_height=[360, None, None], width=[1920, 1280, 1024]), 1),
+        (dict(picture=[[0, 0, 1 / 3, 1 / 3], None, None], width=[1920, 1280, 1024]), 1),
         (dict(fps=[24.0, 25.0, 30.0], duration_s=[16.0, 8.0, 8.0]), 2),
         (dict(bits_per_pixel=[0.02, 0.3, None], duration_s=[8.0, 8.0, 16.0]), 1),
         (dict(duration_s=[8.0, 9.0, 8.5]), 1),

@@ -12,7 +12,8 @@ from rushes.curation.recipe import RecipeError, build
 GOOD = {
     "duration_s": 8.0, "width": 1280, "height": 720, "fps": 24.0, "corrupt_frames": 0, "border_frac": 0.0,
     "luma_mean": 100.0, "saturation": 0.4, "sharpness": 100.0, "slideshow_score": 0.0, "static_frac": 0.0,
-    "shots_per_s": 0.0, "vmaf_motion": 5.0, "mv_mean": 3.0, "text_score": 0.0, "aesthetic": 6.0,
+    "frozen_s": 0.0, "own_motion": 6.0, "shots_per_s": 0.0, "shake": 10.0,
+    "vmaf_motion": 5.0, "mv_mean": 3.0, "text_score": 0.0, "aesthetic": 6.0,
 }  # fmt: skip
 
 
@@ -38,6 +39,9 @@ def test_a_good_clip_passes_every_rule():
         ("motion.vmaf_min", {"vmaf_motion": 2.0}, {"vmaf_motion": 2.01}),
         ("motion.mv_min", {"mv_mean": 0.5}, {"mv_mean": 0.51}),
         ("motion.mv_max", {"mv_mean": 7.0}, {"mv_mean": 6.99}),
+        ("motion.frozen_max_s", {"frozen_s": 1.01}, {"frozen_s": 1.0}),
+        ("motion.own_motion_min", {"own_motion": 1.6}, {"own_motion": 1.61}),
+        ("motion.shake_max", {"shake": 100.1}, {"shake": 100.0}),
         ("motion.shots_per_s_max", {"shots_per_s": 0.85}, {"shots_per_s": 0.84}),
         ("visual.text_max", {"text_score": 0.6}, {"text_score": 0.59}),
         ("visual.aesthetic_min", {"aesthetic": 3.99}, {"aesthetic": 4.0}),

@@ -111,6 +111,29 @@ def test_a_lora_is_trained_on_latents_of_open_weights_and_goes_out_as_peft_reads
     assert not torch.allclose(before, after, atol=1e-6), "the adapter does something"
 
 
+def test_an_ltx_transformer_is_asked_as_its_pipeline_asks_it(tmp_path):
+    torch.manual_seed(1)
+    diffusers.LTXVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, cross_attention_dim=32,
+        num_layers=1, caption_channels=TEXT,
+    ).save_pretrained(tmp_path / "transformer")  # fmt: skip
+    model = load_open_dit(str(tmp_path), rank=2, alpha=2.0)
+    plain = diffusers.LTXVideoTransformer3DModel.from_pretrained(tmp_path / "transformer")
+    x, text, mask = torch.randn(1, 4, 3, 4, 6), torch.randn(1, 5, TEXT), torch.ones(1, 5, dtype=torch.bool)
+    mask[:, 3:] = False
+    pack, unpack = diffusers.LTXPipeline._pack_latents, diffusers.LTXPipeline._unpack_latents
+    with torch.no_grad():
+        mine = model(x, torch.tensor([0.25]), {"t": text}, {"t": mask})
+        theirs = plain(
+            pack(x), text, torch.tensor([750.0]), mask, 3, 4, 6, rope_interpolation_scale=(8 / 25, 32, 32),
+            return_dict=False,
+        )[0]  # fmt: skip
+    assert model.text_width == TEXT and torch.allclose(mine, -unpack(theirs, 3, 4, 6), atol=1e-5)
+    mine = model(x, torch.tensor([0.25]), {"t": text}, {"t": mask})
+    mine.square().mean().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+
+
 def test_fresh_adapters_answer_the_open_transformers_velocity_the_other_way_round(tmp_path):
     where = small_transformer(tmp_path)
     model = load_open_dit(where, rank=2, alpha=2.0)

@@ -10,6 +10,7 @@ import pytest
 from rushes.pipelines.ablate import run as job
 from rushes.pipelines.ablate.learners import Predictor
 from rushes.pipelines.ablate.plan import AblationError, Question, Span, parts, trials
+from rushes.pipelines.ablate.show import picture, section
 
 RULES = ("shaken", "harmless-1")
 
@@ -39,6 +40,16 @@ def test_both_arms_have_as_many_clips_and_seeds_share_none():
     assert all(not (seen[a] & seen[b]) for a in seen for b in seen if a < b)
     assert all(c.clip_id.startswith("a") for t in made if t.arm == "with" for c in t.clips)
     assert any(c.clip_id.startswith("e") for t in made if t.arm == "without" for c in t.clips)
+
+
+def test_the_arms_of_a_pair_differ_by_the_clips_that_made_room_alone():
+    usual, extra = (tuple(span(f"{kind}{n}") for n in range(30)) for kind in "ae")
+    made = trials(Question("rule", usual, extra), seeds=3, most=8, pairs=2)
+    assert len(made) == 12 and len({trial.key for trial in made}) == 12
+    for with_it, without in zip(made[::2], made[1::2]):
+        assert (with_it.seed, with_it.pair) == (without.seed, without.pair)
+        shared = set(with_it.clips) & set(without.clips)
+        assert len(with_it.clips) == len(without.clips) == 8 and len(shared) == 4, "half of all clips are the rule's"
 
 
 def test_copies_of_a_clip_are_dealt_to_its_seed():
@@ -76,7 +87,10 @@ def test_a_planted_harm_is_found_and_a_harmless_rule_is_cleared(footage):
     assert any(one.low > 0 for one in by_rule["shaken"]), changes
     assert all(one.verdict == "nothing seen" for one in by_rule["harmless-1"]), changes
     assert json.loads((folder / "out" / "ablation.json").read_text())["changes"][0]["question"] == "shaken"
-    assert job.picture(changes).count("<circle") == 4
+    assert (folder / "out" / "ablation.svg").read_text() == picture(changes)
+    _, page = section(str(folder / "out"))
+    assert picture(changes) in page and picture(changes).count("<circle") == 4
+    assert page.count("<tr>") == 5 and ">pays<" in page, "a row for each change, below the headings"
 
     class Refuses(Predictor):
         def losses(self, *_):
@@ -86,12 +100,15 @@ def test_a_planted_harm_is_found_and_a_harmless_rule_is_cleared(footage):
     assert again == changes and "0 of them" in said[-1]
 
 
+def test_a_folder_without_an_ablation_is_a_sentence(tmp_path):
+    with pytest.raises(AblationError, match="name the folder that `rushes ablate` wrote"):
+        section(str(tmp_path))
+
+
 def test_a_dry_run_says_the_cost(footage):
     run, clean, _ = footage
-    said = job.describe(job.Asked(run, rules=RULES, clean=clean, seeds=3), "predict", seconds=30.0)
-    assert (
-        "shaken: 150 clips with it, 225 more without (60%)" in said and "12 trainings" in said and "6 minutes" in said
-    )
+    said = job.describe(job.Asked(run, rules=RULES, clean=clean, seeds=3), "predict", seconds=40.0)
+    assert "shaken: 150 clips with it, 225 more without (60%)" in said and "9 trainings" in said and "6 minutes" in said
 
 
 def test_a_rule_that_turned_nothing_away_is_named(footage):

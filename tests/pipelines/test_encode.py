@@ -154,7 +154,8 @@ def test_a_dry_run_says_what_would_be_stored_and_stores_nothing(encoded, tmp_pat
         (["--set", "text.encoders=[{name: ul2}]"], "needs transformers, which is not installed"),
     ],
 )
-def test_what_cannot_be_encoded_is_a_sentence(encoded, tmp_path, more, words):
+def test_what_cannot_be_encoded_is_a_sentence(encoded, tmp_path, more, words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
     code, text = said(encoded, tmp_path / "out", *more)
     assert code and words in text
     assert not list((tmp_path / "out").rglob("*.parquet"))

@@ -6,12 +6,16 @@ import http.server
 import io
 import json
 import threading
+import time
+import urllib.request
 
 import pytest
 
 from rushes.pipelines.engine import observe
 from rushes.pipelines.engine.events import Bus, Event
 from tests.pipelines.synthetic_run import make_run
+
+EXPORTED_S = 30.0  # Ray hands metrics on every ten seconds
 
 
 class Recorder:
@@ -41,7 +45,7 @@ def test_metrics_add_up_to_what_the_events_tell():
     stage.step(2, 20.0)
     stage.step(1, 10.0)
     stage.end()
-    bus.emit(Event("progress", data={"leases_waiting": 5, "caption_tokens": 7, "decode_ratio": 1.4}))
+    bus.emit(Event("progress", data={"leases_waiting": 5, "caption_tokens": 7}))
     assert made["rushes_done_total"].values == {("cut", "clips"): 3}
     assert made["rushes_waiting"].values == {("cut", "clips"): 0}
     assert made["rushes_footage_seconds_total"].values == {("cut",): 30.0}
@@ -55,16 +59,42 @@ def test_every_metric_has_a_name_that_rays_exporter_takes():
         observe._ray_metric(name)
 
 
+def test_a_runs_metrics_stand_in_rays_own_exporter(curated):
+    """As Prometheus reads them, at the port that Ray's node names."""
+    pytest.importorskip("prometheus_client", reason="the extra `cluster`")
+    import ray
+
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {f"ray_{name}" for name in observe.METRICS} - {"ray_rushes_gpu_share", "ray_rushes_caption_tokens_total"}
+    until = time.monotonic() + EXPORTED_S
+    while time.monotonic() < until:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text = answer.read().decode()
+        if all(f"\n{name}" in text for name in wanted):
+            break
+        time.sleep(0.5)
+    lines = [line for line in text.splitlines() if line.startswith("ray_rushes_")]
+    assert {name for name in wanted if not any(line.startswith(name) for line in lines)} == set()
+    done = [
+        line
+        for line in lines
+        if line.startswith("ray_rushes_done_total") and 'Stage="probe"' in line.replace("stage", "Stage")
+    ]
+    assert done and float(done[0].split()[-1]) >= len(curated.run.table("sources"))
+
+
 def test_a_stage_is_a_span_with_its_counts():
     memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter").InMemorySpanExporter()
     bus = Bus([observe.Spans("runs/x", memory)])
     stage = bus.stage("analyze", 2, "sources")
-    bus.emit(Event("progress", stage="analyze", data={"lease": 3, "began": 1.0}, time=2.0))
+    bus.emit(Event("lease", data={"lease": 3, "work": "observe", "began": 1.0, "node": "n", "host": "h"}, time=2.0))
     stage.step(2)
     stage.end()
     lease, span = memory.get_finished_spans()
     assert span.name == "analyze" and span.attributes["rushes.done"] == 2
     assert lease.parent.span_id == span.context.span_id and lease.end_time - lease.start_time == 1_000_000_000
+    assert lease.name == "observe lease" and lease.attributes["rushes.node"] == "n"
 
 
 def test_events_are_json_lines_on_request(monkeypatch):

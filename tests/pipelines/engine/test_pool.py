@@ -101,3 +101,15 @@ def test_a_map_gives_results_in_the_order_of_its_values_and_its_error_stops_the_
     assert list(pool.map(abs, [-3, 2, -1])) == [3, 2, 1]
     with pytest.raises(StopRun, match="int: apply failed: ValueError"):
         list(pool.map(int, ["no number"]))
+
+
+def test_what_waits_and_what_was_done_is_told():
+    told = []
+    pool = Pool(Cluster(["a"], lambda stage, args, node: node, per_node=1), KINDS, 1, never, tell=told.append)
+    for number in range(3):
+        pool.submit("work", str(number))
+    list(pool.completed())
+    leases = [event.data for event in told if event.kind == "lease"]
+    assert [(one["lease"], one["work"], one["node"]) for one in leases] == [(str(n), "work", "a") for n in range(3)]
+    waiting = [event.data["leases_waiting"] for event in told if event.kind == "load"]
+    assert waiting == sorted(waiting, reverse=True) and waiting[0] > 0

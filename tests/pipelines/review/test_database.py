@@ -8,8 +8,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from rushes.pipelines.review.database import ReviewError, Reviews, ReviewsAway
+from rushes.pipelines.review.filling import fill
 from rushes.pipelines.review.tables import Base
-from tests.pipelines.review.conftest import Desk
+from tests.pipelines.review.conftest import SETTINGS, Desk
 
 
 def test_the_migrations_make_the_tables_that_the_code_declares(desk: Desk):
@@ -56,3 +57,8 @@ def test_a_server_that_is_not_there_is_told_without_the_password():
     with pytest.raises(ReviewsAway) as told, away.reading():
         pass
     assert "secret" not in str(told.value) and "127.0.0.1" in str(told.value)
+
+
+def test_a_queue_whose_name_is_a_script_is_refused(desk: Desk):
+    with pytest.raises(ReviewError, match="letters, digits"):
+        fill(desk.reviews, "first", "<script>alert(1)</script>", "000001-a", SETTINGS, [])

@@ -1,0 +1,168 @@
+"""Stills that pass for footage: runs of frozen frames, and pictures in which nothing moves but the camera.
+
+Means over a clip hide a frozen tail, and a slow zoom over a photograph moves as much as footage does. Two questions
+tell them from a tripod shot and from slow motion. How long does no part of the picture change from frame to frame? And
+what is left of the change within about a second once the camera's motion is taken out? Of a photograph that is
+interpolation noise, in footage something moves by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from rushes.curation.meter import Span, Unmeasured
+from rushes.curation.recipe import Recipe
+from rushes.curation.video.batch import Batch
+from rushes.curation.video.decode import StreamInfo
+from rushes.curation.visual.stills import decode_gray, spread
+
+if TYPE_CHECKING:
+    from rushes.curation.tracks import Tracks
+
+CELL = 10  # pixels of small luma: what moves in a picture of 160 pixels is seldom smaller
+FROZEN_STIR = 0.35  # mean change of the liveliest cell below which a frame repeats the one before, grey levels
+LONE = 1  # frames in a row that change and do not end a frozen run: a key frame redraws a still
+#: A coarse encoder goes on drawing a frozen picture: frames that change by less than this may be frozen, if the stills
+#: among them show that nothing moves.
+MAYBE_STIR, MAYBE_LONE, HELD = 1.2, 2, 1.0
+PAIRS = 4  # pairs of neighbouring stills that are compared in a clip
+SIDE = 160  # pixels, longer side of the stills as they are compared
+SOFT = 1.0  # pixels: blur before comparing, so that interpolation and coding leave little
+ECC_HALF, ECC_FULL = ((cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, most, 1e-5) for most in (25, 12))
+EDGE = 7  # pixels around what the other still does not show
+SEEN_MIN = 0.3  # share of the picture that both stills must show to be compared
+GRADIENT_FLOOR = 6.0  # grey levels a pixel: a change in a flat area is noise, not motion
+NOISE_HELD, NOISE_MOVED = 0.03, 0.2  # what a still leaves, pixels: the same grid, and another one
+MOVED, FADED = 0.5, 0.05  # pixels of camera motion, and change of contrast, from which the grid is another one
+ALIVE = 6.0  # own motion at which no further pair is compared
+
+
+class StillnessMeter:
+    """frozen_s from frames, own_motion from stills. stir: mean change of each frame's liveliest cell, grey levels."""
+
+    tracks = (pa.field("stir", pa.float32()),)
+
+    def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
+        self._info, self._recipe = info, recipe.motion
+        self._before: np.ndarray | None = None
+
+    def observe(self, batch: Batch) -> dict[str, np.ndarray]:
+        before = batch.luma[:1] if self._before is None else self._before
+        pictures = np.concatenate([before, batch.luma])
+        stirs = stir(pictures)
+        if self._before is None:
+            stirs[0] = np.nan
+        self._before = batch.luma[-1:].copy()
+        return {"stir": stirs}
+
+    def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
+        stirs = tracks["stir"][span.first + 1 : span.stop]
+        if self._info.fps < self._recipe.fps_measurable or not len(stirs):
+            reason = "there are too few frames, or they are too far apart in time"
+            return dict.fromkeys(("frozen_s", "own_motion"), Unmeasured(reason))
+        times = tracks.time_s[span.first : span.stop]
+        first, stop = frozen_run(stirs < FROZEN_STIR)
+        low, high = frozen_run(stirs < MAYBE_STIR, MAYBE_LONE)
+        if high - low > stop - first and self._held(tracks, times[low], times[high]):
+            first, stop = low, high
+        return {"frozen_s": float(times[stop] - times[first]), "own_motion": self._own_motion(tracks, span)}
+
+    def _held(self, tracks: Tracks, begin_s: float, end_s: float) -> bool:
+        """Whether the first and the last two stills between two times show a picture that is held."""
+        numbers = tracks.stills.inside(begin_s, end_s)
+        pairs = sorted({int(numbers[1]), int(numbers[-1])}) if len(numbers) > 1 else []
+        return bool(pairs) and all(own_motion(_small(tracks, n - 1), _small(tracks, n)) < HELD for n in pairs)
+
+    def _own_motion(self, tracks: Tracks, span: Span) -> Any:
+        numbers = tracks.stills.inside(span.start_s, span.end_s)
+        if len(numbers) < 2:
+            return Unmeasured("fewer than two stills")
+        most, before = 0.0, (-1, None)
+        for later in spread(numbers[1:], PAIRS):
+            earlier = before[1] if before[0] == later - 1 else _small(tracks, later - 1)
+            now = _small(tracks, later)
+            most = max(most, own_motion(earlier, now))
+            before = later, now
+            if most >= ALIVE:
+                break
+        return most
+
+
+def stir(pictures: np.ndarray) -> np.ndarray:
+    """Mean change of the liveliest cell, grey levels, of each picture from the one before: float32 [n - 1].
+
+    pictures: uint8 [n, h, w].
+    """
+    count, height, width = pictures.shape
+    rows, columns = max(1, height // CELL), max(1, width // CELL)
+    high = height // rows * rows  # cells must not reach into the next picture of the stack
+    changes = cv2.absdiff(
+        np.ascontiguousarray(pictures[1:, :high]).reshape(-1, width),
+        np.ascontiguousarray(pictures[:-1, :high]).reshape(-1, width),
+    )
+    cells = cv2.resize(changes.astype(np.float32), (columns, (count - 1) * rows), interpolation=cv2.INTER_AREA)
+    return cells.reshape(count - 1, -1).max(axis=1)
+
+
+def frozen_run(frozen: np.ndarray, lone: int = LONE) -> tuple[int, int]:
+    """[first, stop) of the longest run of True, bool [n]; up to `lone` others in a row do not end one. (0, 0): none."""
+    best, begin, last = (0, 0), None, None
+    for place in np.flatnonzero(frozen):
+        if last is None or place - last > lone + 1:
+            begin = place
+        last = place
+        if place + 1 - begin > best[1] - best[0]:
+            best = int(begin), int(place + 1)
+    return best
+
+
+def _small(tracks: Tracks, number: int) -> np.ndarray:
+    gray = decode_gray(tracks.stills.jpeg(number), half=True)
+    scale = SIDE / max(gray.shape)
+    return cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else gray
+
+
+def own_motion(before: np.ndarray, now: np.ndarray) -> float:
+    """How far parts of the picture move beyond the camera's motion, in times what a still leaves: about 1 and below.
+
+    before, now: uint8 luma [h, w], longer side about 160. ALIVE where no camera motion over a still fits at all.
+    """
+    camera = _aligned(before, now)
+    if camera is None:
+        return ALIVE
+    height, width = before.shape
+    first, second = (cv2.GaussianBlur(p, (0, 0), SOFT).astype(np.float32) for p in (before, now))
+    flags = cv2.WARP_INVERSE_MAP
+    second = cv2.warpAffine(second, camera, (width, height), flags=flags | cv2.INTER_LINEAR)
+    seen = cv2.warpAffine(np.ones_like(first), camera, (width, height), flags=flags | cv2.INTER_NEAREST)
+    seen = cv2.erode(seen, np.ones((EDGE, EDGE)), borderValue=0)
+    both = seen > 0
+    if both.mean() < SEEN_MIN:
+        return ALIVE
+    gain = first[both].std() / max(float(second[both].std()), 1e-3)  # a still may be faded
+    change = np.abs(first - ((second - second[both].mean()) * gain + first[both].mean())) * seen
+    slope = cv2.magnitude(*(cv2.Sobel(first, cv2.CV_32F, *of, scale=1 / 8) for of in ((1, 0), (0, 1)))) * seen
+    size = max(1, width // CELL), max(1, height // CELL)
+    change, slope, share = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (change, slope, seen))
+    left = np.where(share > 0.5, change / (slope + GRADIENT_FLOOR * share + 1e-6), 0.0)
+    moved = float(np.abs(camera - np.eye(2, 3)).max(axis=0) @ np.array([width / 2, height / 2, 1.0]))
+    noise = NOISE_HELD + (NOISE_MOVED - NOISE_HELD) * min(1.0, max(moved / MOVED, abs(gain - 1) / FADED))
+    return min(float(left.max()) / noise, ALIVE)
+
+
+def _aligned(before: np.ndarray, now: np.ndarray) -> np.ndarray | None:
+    """The affine [2, 3] that takes points of `before` to `now` (ECC, from half size to full); None: none is found."""
+    halves = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in (before, now)]
+    camera = np.eye(2, 3, dtype=np.float32)
+    window = cv2.createHanningWindow(halves[0].shape[::-1], cv2.CV_32F)
+    camera[:, 2] = cv2.phaseCorrelate(*(half.astype(np.float32) for half in halves), window)[0]
+    try:
+        _, camera = cv2.findTransformECC(*halves, camera, cv2.MOTION_AFFINE, ECC_HALF, None, 5)
+        camera[:, 2] *= 2
+        return cv2.findTransformECC(before, now, camera, cv2.MOTION_AFFINE, ECC_FULL, None, 3)[1]
+    except cv2.error:
+        return None
