@@ -280,6 +280,10 @@ SIGNALS: tuple[Signal, ...] = (
         meter="visual.text:TextMeter",
     ),
     Signal(
+        "text_at_s", pa.list_(EXACT), "times of the stills in which that text stands, within the source", "s",
+        "no text was found, or as text_score", stage="visual", part="look", meter="visual.text:TextMeter",
+    ),
+    Signal(
         "aesthetic", REAL, "aesthetic score", "0-10", NOT_LOOKED_AT, stage="visual", part="look",
         meter="visual.aesthetics:MeasuredAesthetics", chart="range",
         rules=(Rule("visual.aesthetic_min", ">=", 4.0, "least aesthetic score, 0-10 (B.1: LAION 4.0)",
