@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import signals
+from rushes.curation import scenes_learned, signals
 from rushes.curation.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
     from rushes.curation.video.batch import Batch
     from rushes.curation.video.decode import StreamInfo
+
+LEARNED_SHOTS = "rushes.curation.scenes_learned:LearnedShotMeter"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Meter(Protocol):
     observe: track name -> array [frames of the batch, ...], NaN where a frame has no value. It may remember what it
     needs of the frames before; nothing that `measure` reads.
     measure: column -> value, Unmeasured or Noted, from the tracks alone.
+    A meter that looks ahead (see `looks_ahead`) may return fewer values than the batch has frames, and the missing ones
+    later, in order; its `finish() -> tracks` returns what it still owes after the last frame.
     """
 
     tracks: tuple[pa.Field, ...]
@@ -76,7 +80,14 @@ def build(recipe: Recipe, info: StreamInfo) -> list[Meter]:
     A built-in one is made with (info, recipe), one of a recipe's own with (info) alone.
     """
     built_in = [load(f"rushes.curation.{path}")(info, recipe) for path in signals.meters()]
+    if recipe.scenes.detector == "transnetv2":
+        built_in.append(load(LEARNED_SHOTS)(info, recipe))
     return built_in + [load(path)(info) for path in recipe.meters]
+
+
+def looks_ahead(recipe: Recipe) -> int:
+    """Frames that a part must show after its end: 0 where every meter answers at once."""
+    return scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else 0
 
 
 def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:

@@ -23,6 +23,7 @@ from rushes.curation.visual.stills import encode
 
 CHUNK_S = 40.0  # footage in one record batch, seconds
 CHUNK_FRAMES = 4096  # and at most so many frames
+KEPT = " kept"  # beside the tracks: whether a frame is one of the part's own
 LEAD_S = 4.0  # a part decodes so much before its begin: the longest window of a meter is 2 s
 
 
@@ -83,16 +84,22 @@ class Observation:
         visual = self._recipe.visual
         meters: list[meter.Meter] | None = None
         fields: list[pa.Field] = []
+        late = _Late() if meter.looks_ahead(self._recipe) else None
         with opened(self.source.uri, vectors=True) as (container, stream):
             for batch in batches(
-                container, stream, end, self._begin_s, self._end_s, LEAD_S, visual.stills_per_s, visual.stills_side
-            ):
+                container, stream, end, self._begin_s, self._end_s, LEAD_S, visual.stills_per_s, visual.stills_side,
+                meter.looks_ahead(self._recipe),
+            ):  # fmt: skip
                 if meters is None:
                     meters = meter.build(self._recipe, batch.info)
                     fields = [pa.field(tracks.TIME, pa.float64()), *(f for m in meters for f in m.tracks)]
-                found = _through(meters, batch)
+                found = _through(meters, batch, late)
                 if found is not None:
                     yield found, fields
+        if late is not None and meters is not None:
+            rest = late.rest(meters)
+            if rest is not None:
+                yield rest, fields
 
     def _judged(self, end: Decoded, error: str | None) -> Source:
         errors = [error] if error else end.errors
@@ -138,29 +145,57 @@ class _Chunk:
         return end_s - begin_s >= CHUNK_S or self._frames >= CHUNK_FRAMES
 
     def add(self, found: _Observed, fields: list[pa.Field]) -> None:
-        self._parts.append(found.values)
+        rows = len(found.values[tracks.TIME])
+        if rows:
+            self._parts.append(found.values)
         self._stills += found.stills
         self._fields = fields
-        self._frames += len(found.values[tracks.TIME])
+        self._frames += rows
 
     def packed(self) -> tuple[int, bytes | None, list[dict[str, object]]]:
-        if not self._parts:
-            return 0, None, []
-        joined = {f.name: np.concatenate([part[f.name] for part in self._parts]) for f in self._fields}
         stills = [{"t_s": t_s, "jpeg": jpeg} for t_s, jpeg in self._stills]
+        if not self._parts:
+            return 0, None, stills
+        joined = {f.name: np.concatenate([part[f.name] for part in self._parts]) for f in self._fields}
         return self._frames, tracks.pack(joined, self._fields), stills
 
 
-def _through(meters: list[meter.Meter], batch: Batch) -> _Observed | None:
-    """A batch through all meters; None where it only warmed them up."""
+class _Late:
+    """Values that wait for those of a meter that looks ahead: rows come out once every track has them."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, np.ndarray] = {}
+
+    def through(self, values: dict[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
+        """Add what came, and take the rows that are whole. kept: bool, whether a frame is no lead and no tail."""
+        for name, array in {**values, KEPT: kept}.items():
+            self._held[name] = np.concatenate([self._held[name], array]) if name in self._held else array
+        ready = min(len(array) for array in self._held.values())
+        whole = {name: array[:ready] for name, array in self._held.items()}
+        self._held = {name: array[ready:] for name, array in self._held.items()}
+        chosen = whole.pop(KEPT).astype(bool)
+        return {name: array[chosen] for name, array in whole.items()}
+
+    def rest(self, meters: list[meter.Meter]) -> _Observed | None:
+        """What the meters still owe once no frame is left."""
+        values = {name: array for one in meters if hasattr(one, "finish") for name, array in one.finish().items()}
+        rows = self.through(values, np.empty(0, bool))
+        return _Observed(rows, []) if len(rows[tracks.TIME]) else None
+
+
+def _through(meters: list[meter.Meter], batch: Batch, late: _Late | None) -> _Observed | None:
+    """A batch through all meters; None where it left no row and no still."""
     values: dict[str, np.ndarray] = {tracks.TIME: batch.time_s}
     for one in meters:
         values.update(one.observe(batch))
-    if batch.lead == len(batch):
-        return None
-    if batch.lead:
-        values = {name: array[batch.lead :] for name, array in values.items()}
-    return _Observed(values, [(float(batch.time_s[place]), encode(bgr)) for place, bgr in batch.stills])
+    stop = len(batch) - batch.tail
+    if late is not None:
+        places = np.arange(len(batch))
+        values = late.through(values, (places >= batch.lead) & (places < stop))
+    elif batch.lead or batch.tail:
+        values = {name: array[batch.lead : stop] for name, array in values.items()}
+    stills = [(float(batch.time_s[place]), encode(bgr)) for place, bgr in batch.stills]
+    return _Observed(values, stills) if stills or len(values[tracks.TIME]) else None
 
 
 def identity(uri: str) -> tuple[int | None, int | None]:

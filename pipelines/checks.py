@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from rushes.curation import manifest, rules
+from rushes.curation import manifest, rules, scenes_learned
+from rushes.curation.content.published import check as check_published
 from rushes.curation.manifest import ManifestError
 from rushes.curation.meter import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
@@ -21,6 +22,8 @@ def check(
 
     Raises InputError, RecipeError or ManifestError: one sentence each.
     """
+    if recipe.scenes.detector == "transnetv2" and not scenes_learned.installed():
+        raise RecipeError(f"Recipe key 'scenes.detector': {scenes_learned.INSTALL}.")
     own = [field.name for field in custom_columns(recipe.meters)]  # what cannot be imported is said before any work
     rules.check(recipe, own)
     wrong = containers.unknown_format(recipe.formats)
@@ -28,6 +31,7 @@ def check(
         raise RecipeError(f"Recipe key 'formats': {wrong}.")
     uris = list_inputs(inputs, column=column, limit=limit)
     check_captioning(recipe)
+    check_published(recipe)
     check_output(root)
     return uris
 

@@ -88,7 +88,7 @@ def drafter(run: Run, recipe: Recipe) -> Callable[[list[dict[str, Any]]], dict[s
             "Drafts by a model need captioning.provider=endpoint, its endpoints and its models: set them with --set."
         )
     key = key_of(spec)
-    servers = preflight(spec, spec.endpoints, load_template("draft"), key)
+    servers = preflight(spec, spec.endpoints, load_template(spec.prompt), key)
     made = Drafter(spec, servers, spec.models[0].name, key)
 
     def write(rows: list[dict[str, Any]]) -> dict[str, Draft]:

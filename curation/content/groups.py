@@ -2,14 +2,13 @@
 
 Every step is mapped over parts (rows of a shard that fit a worker) or over runs of cells, and leaves its result in the
 work folder under a name made of what decides it. What is whole in the calling process: the sample that centres are
-found on (bounded by content.memory_mb), 20 bytes for each pair of near copies, 40 for each clip that has one.
+found on (bounded by content.memory_mb), and some tens of bytes for each clip that has a near copy (see `leaders`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +30,8 @@ from rushes.curation.content.concepts import (
 )
 from rushes.curation.content.grid import centres_of
 from rushes.curation.content.growing import Limits, grown
-from rushes.curation.content.published import Published, concepts_of, matched, open_published
+from rushes.curation.content.leaders import Graph, leaders
+from rushes.curation.content.published import Published, check, concepts_of, matched, open_published
 from rushes.curation.content.shards import Part, Shard, batches, opened, parts_of, prepare, sample, widths
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
@@ -41,6 +41,8 @@ VERSION = 1  # of the files left in the work folder
 MEGABYTE = 1 << 20
 CELL_SAMPLE = 32  # rows per cell of copies that its centres are found on
 MOST_ROWS = 1 << 17  # of a part
+TOLD_ROWS = 1 << 17  # of a file of names, read at a time
+TOLD = pa.schema([("clip", pa.uint64()), ("name", pa.string())])
 
 RESULT = pa.schema(
     [
@@ -86,6 +88,7 @@ class _Content:
         self.key = arrays.key_of([part.key for part in self.parts], recipe.part_hash("content"))
 
     def measure(self) -> list[str]:
+        check(self.recipe)
         published = [open_published(root, self.width["copy"]) for root in self.content.against]
         self.joined = None if self.content.join is None else concepts_of(self.content.join, self.width["semantic"])
         snapshots = [run.snapshot for run in [*published, *(self.joined or ())[:1]]]
@@ -125,8 +128,8 @@ class _Content:
 
     # --- copies ------------------------------------------------------------------------------------------
 
-    def _groups(self, kind: str, threshold: float | None, rows: int) -> dict[str, Any] | None:
-        """Clips with near copies and the clip that leads each: hashes, and the leaders' ids."""
+    def _groups(self, kind: str, threshold: float | None, rows: int) -> str | None:
+        """A file of the clips with near copies, and who leads each; None where none is looked for."""
         if threshold is None or not self.width[kind]:
             return None
         cells = self._cells(kind, rows)
@@ -138,36 +141,47 @@ class _Content:
         runs = _runs(counts, budget)
         task = partial(_pairs, parts=self.parts, threshold=threshold, key=key, folder=self.folder)
         files = list(self.map(task, runs))
-        near = arrays.gathered([arrays.load(f) for f, _ in files], np.empty(0, pairs.PAIR))
         drawn = [arrays.load(f) for _, f in files]
         same = arrays.gathered(
             [*drawn, *(arrays.load(p.file("same", key)) for p in self.parts)], np.empty(0, pairs.PAIR)
         )
-        near = np.unique(near)
-        rank = None
-        if kind == "semantic":
-            near, rank = self._within_concepts(near, same)
-        members, leader = pairs.leaders(near, same, rank)
-        return {"members": members, "leader": leader, "ids": self._ids(np.unique(leader))}
+        graph = Graph(tuple(f for f, _ in files), same, self.folder, key)
+        names = graph.nodes(self.map)
+        rank, label = self._placed(names) if kind == "semantic" else (None, None)
+        members, leader = leaders(graph, names, self.map, rank, label)
+        return self._written(key, members, *self._ids(leader))
 
-    def _within_concepts(self, near: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """SemDeDup: pairs of one concept; of each group the clip furthest from the concept's centre leads."""
-        names = np.unique(np.concatenate([near["a"], near["b"], same["a"], same["b"]]))
-        found = list(self.map(partial(_placed, wanted=names, labels=self.labels), self.parts))
-        clips = np.concatenate([clip for clip, _, _ in found])
-        order = np.argsort(clips)
+    def _placed(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """SemDeDup: of each clip the cosine to its concept's centre (the furthest leads), and its concept."""
+        wanted = self._wanted(names)
+        found = list(self.map(partial(_placed, wanted=wanted, labels=self.labels), self.parts))
+        order = np.argsort(np.concatenate([clip for clip, _, _ in found]))
         label = self.names[np.concatenate([label for _, label, _ in found])[order]]
-        cosine = np.concatenate([cosine for _, _, cosine in found])[order]
-        left, right = (arrays.find(near[end], clips[order])[0] for end in ("a", "b"))
-        return near[label[left] == label[right]], (clips[order], cosine)
+        return np.concatenate([cosine for _, _, cosine in found])[order], label
 
-    def _ids(self, wanted: np.ndarray) -> tuple[np.ndarray, pa.Array]:
-        """Hashes (sorted) and the ids of these clips."""
-        found = list(self.map(partial(_ids_of, wanted=wanted), self.parts))
+    def _ids(self, leader: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+        """Of each leader its place in the ids of all of them."""
+        names, place = np.unique(leader, return_inverse=True)
+        found = list(self.map(partial(_ids_of, wanted=self._wanted(names)), self.parts))
         clips = arrays.gathered([clip for clip, _ in found], np.empty(0, np.uint64))
         ids = pa.concat_arrays([name for _, name in found]) if found else pa.array([], pa.string())
-        order = np.argsort(clips, kind="stable")
-        return clips[order], ids.take(pa.array(order))
+        return place, ids.take(pa.array(np.argsort(clips, kind="stable")))
+
+    def _wanted(self, names: np.ndarray) -> str:
+        """A file of hashes (sorted) that every part is asked for."""
+        file = join(self.folder, "content", f"wanted-{arrays.key_of(self.key, names.tobytes())}.npy")
+        arrays.save(file, names)
+        return file
+
+    def _written(self, key: str, clips: np.ndarray, place: np.ndarray, ids: pa.Array) -> str:
+        """A file of clips (hashes, sorted) and the names told of them, for `_told`."""
+        file = join(self.folder, "content", f"told-{key}.parquet")
+        some = (
+            pa.table([pa.array(clips[part]), ids.take(pa.array(place[part]))], schema=TOLD)
+            for part in arrays.slices(len(clips), TOLD_ROWS)
+        )
+        storage.write_batches(file, TOLD, some)
+        return file
 
     # --- concepts ----------------------------------------------------------------------------------------
 
@@ -214,11 +228,12 @@ class _Content:
 
     # --- what is published already -----------------------------------------------------------------------
 
-    def _against(self, published: list[Published]) -> tuple[np.ndarray, pa.Array] | None:
+    def _against(self, published: list[Published]) -> str | None:
         threshold = self.content.copy_threshold
         if not published or threshold is None or not self.width["copy"]:
             return None
-        return matched(self.parts, published, threshold, self.memory, self.map)
+        clips, names = matched(self.parts, published, threshold, self.memory, self.map)
+        return self._written(arrays.key_of(self.key, "published"), clips, np.arange(len(clips)), names)
 
 
 # --- what workers do: a part, or a run of cells ------------------------------------------------------------
@@ -279,16 +294,16 @@ def _label(part: Part, centres: np.ndarray, key: str) -> Tally:
     return tallied(rows, label, cosine, len(centres))
 
 
-def _placed(part: Part, wanted: np.ndarray, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _placed(part: Part, wanted: str, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the wanted clips that are in this part: hash, label, cosine to the centre."""
     clips = arrays.load(part.file("clips"))
-    here = np.flatnonzero(arrays.find(clips, wanted)[1])
+    here = np.flatnonzero(arrays.find(clips, arrays.load(wanted))[1])
     return clips[here], arrays.load(part.file("labels", labels))[here], arrays.load(part.file("cosines", labels))[here]
 
 
-def _ids_of(part: Part, wanted: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+def _ids_of(part: Part, wanted: str) -> tuple[np.ndarray, pa.Array]:
     clips = arrays.load(part.file("clips"))
-    here = np.flatnonzero(arrays.find(clips, wanted)[1])
+    here = np.flatnonzero(arrays.find(clips, arrays.load(wanted))[1])
     if not len(here):
         return clips[:0], pa.array([], pa.string())
     table = pa.Table.from_batches(batches(part.uri, part.start, part.stop, ["clip_id"]))
@@ -308,27 +323,27 @@ def _finish(item: tuple[Shard, str], parts: list[Part], names, groups, alike, re
         cluster = pa.array(names[label] if len(names) else label, pa.int64(), mask=label < 0)
         columns = [
             batch["clip_id"].cast(pa.string()),
-            _led(clips, groups),
-            _led(clips, alike),
-            _named(clips, repeats),
+            _told(clips, groups),
+            _told(clips, alike),
+            _told(clips, repeats),
             cluster,
         ]
         found.append(pa.table(columns, schema=RESULT))
     storage.write_table(file, pa.concat_tables(found) if found else RESULT.empty_table())
 
 
-def _led(clips: np.ndarray, groups: dict[str, Any] | None) -> pa.Array:
-    if groups is None:
-        return pa.nulls(len(clips), pa.string())
-    place, there = arrays.find(clips, groups["members"])
-    if not there.any():
-        return pa.nulls(len(clips), pa.string())
-    return _named(np.where(there, groups["leader"][place], 0), groups["ids"], there)
-
-
-def _named(clips: np.ndarray, ids: tuple[np.ndarray, pa.Array] | None, where: np.ndarray | None = None) -> pa.Array:
-    if ids is None or not len(ids[0]):
-        return pa.nulls(len(clips), pa.string())
-    place, there = arrays.find(clips, ids[0])
-    there = there if where is None else there & where
-    return ids[1].take(pa.array(place, mask=~there))
+def _told(clips: np.ndarray, file: str | None) -> pa.Array:
+    """What a file of `_written` tells of these clips, a row group in memory at a time; null of the others."""
+    names = np.full(len(clips), None, object)
+    if file is None or not len(clips):
+        return pa.array(names, pa.string())
+    order = np.argsort(clips, kind="stable")
+    ordered = clips[order]
+    with storage.opened_table(file) as table:
+        for batch in table.iter_batches(TOLD_ROWS):
+            here = batch["clip"].to_numpy()
+            low, high = np.searchsorted(ordered, here[0]), np.searchsorted(ordered, here[-1], side="right")
+            place, there = arrays.find(ordered[low:high], here)
+            some = batch["name"].take(pa.array(place[there])).to_numpy(zero_copy_only=False)
+            names[order[low:high][there]] = some
+    return pa.array(names, pa.string())

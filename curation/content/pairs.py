@@ -2,8 +2,8 @@
 
 1. `scatter` (per part)   each vector goes to its nearest cell, and visits the cells that are nearly as near
 2. `pairs` (per run of cells)   those at home in a cell against all that are at home or visit: pairs above the threshold
-3. `leaders`   clips in the order of their hash: one without an earlier neighbour that leads is a leader, any other
-   follows the leader that it is most like. Nothing chains: each follower lies within the threshold of its leader
+3. `leaders.leaders`   clips in the order of their hash: one without an earlier neighbour that leads is a leader, any
+   other follows the leader that it is most like. Nothing chains: each follower lies within the threshold of its leader
 
 Clips are named by the 64-bit hash of their id, so nothing depends on shards, workers or the order of the rows.
 """
@@ -142,41 +142,7 @@ def _paired(left: np.ndarray, right: np.ndarray, cosine: np.ndarray) -> np.ndarr
     return found
 
 
-def leaders(
-    near: np.ndarray, same: np.ndarray, rank: tuple[np.ndarray, np.ndarray] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clips that have a copy (hashes, sorted) and the clip that leads each one's group.
-
-    near: PAIR rows; same: PAIR rows (standing, row) whose row shares the fate of the standing one. The first clip by
-    hash leads; with `rank` (hashes, sorted, and a number for each) the one with the smallest number does.
-    """
-    near = near.copy()
-    near["a"], near["b"] = _stand_for(near["a"], same), _stand_for(near["b"], same)
-    near = near[near["a"] != near["b"]]
-    names, ends = np.unique(np.concatenate([near["a"], near["b"]]), return_inverse=True)
-    order = np.arange(len(names))
-    if rank is not None:
-        by_rank = np.lexsort((names, rank[1][arrays.find(names, rank[0])[0]]))
-        order[by_rank] = np.arange(len(names))
-    ends = ends.reshape(2, -1)
-    swap = order[ends[0]] > order[ends[1]]
-    early, late = np.where(swap, ends[1], ends[0]), np.where(swap, ends[0], ends[1])
-    leader = _follow(early, late, near["cosine"], order)
-    members, led = names, names[leader]
-    if len(same):
-        rest = np.setdiff1d(np.concatenate([same["a"], same["b"]]), names)
-        stands = _stand_for(rest, same)
-        place, there = arrays.find(stands, names)
-        led = np.concatenate([led, np.where(there, led[place] if len(names) else stands, stands)])
-        members = np.concatenate([members, rest])
-        by_name = np.argsort(members)
-        members, led = members[by_name], led[by_name]
-    _, group, size = np.unique(led, return_inverse=True, return_counts=True)
-    some = size[group] > 1
-    return members[some], led[some]
-
-
-def _stand_for(clips: np.ndarray, same: np.ndarray) -> np.ndarray:
+def stand_for(clips: np.ndarray, same: np.ndarray) -> np.ndarray:
     """The clip that stands for each: through rows that are equal, then through those drawn together."""
     if not len(same):
         return clips
@@ -187,23 +153,3 @@ def _stand_for(clips: np.ndarray, same: np.ndarray) -> np.ndarray:
         if not there.any():
             return result
         result[there] = rows["a"][place[there]]
-
-
-def _follow(early: np.ndarray, late: np.ndarray, cosine: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Edges (early, late) of nodes -> for every node its leader, itself if it leads. Settled in rounds, all at once."""
-    count = len(order)
-    leads, settled = np.zeros(count, bool), np.zeros(count, bool)
-    open_ = np.arange(len(early))
-    while not settled.all():
-        waits = np.bincount(late[open_][~settled[early[open_]]], minlength=count) > 0
-        fresh = ~settled & ~waits
-        leads |= fresh
-        settled |= fresh
-        settled[late[open_][leads[early[open_]]]] = True
-        open_ = open_[~settled[late[open_]]]
-    leader = np.arange(count)
-    chosen = np.flatnonzero(leads[early] & ~leads[late])
-    chosen = chosen[np.lexsort((order[early[chosen]], -cosine[chosen], late[chosen]))]
-    first = np.append(True, late[chosen][1:] != late[chosen][:-1])[: len(chosen)]
-    leader[late[chosen[first]]] = early[chosen[first]]
-    return leader

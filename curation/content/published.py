@@ -17,10 +17,13 @@ from rushes.curation.content.cells import Cells, fit, probe
 from rushes.curation.content.concepts import CONCEPTS, Concepts
 from rushes.curation.content.grid import known, lengths, on_grid, vectors_of
 from rushes.curation.content.shards import Part, batches, clip_hash
+from rushes.curation.looking.registry import vector_models
 from rushes.curation.manifest import ManifestError, Run, open_run
+from rushes.curation.recipe import Recipe
 from rushes.curation.storage import join
 
 ROWS_PER_CELL = 64  # of the new clips: the older ones are many, and each is compared with a few cells of them
+MODEL_ROWS = 1024  # looked through at a time for one that names its models
 OLD_ROWS = 65_536  # of an older run that are compared in one task
 
 
@@ -48,6 +51,42 @@ def open_published(root: str, width: int) -> Published:
     clips = run.table("clips", ["clip_id", "kept"])
     ids = clips["clip_id"].filter(pc.fill_null(clips["kept"], False)).combine_chunks()
     return Published(root, run.record["snapshot"], tuple(found), np.sort(_bare_hash(ids)))
+
+
+def check(recipe: Recipe) -> None:
+    """Raises ManifestError where a run of content.against or content.join is none, or was made with another model."""
+    content, models = recipe.content, vector_models(recipe)
+    named = [(root, "copy", "content.against") for root in content.against]
+    if content.join is not None:
+        named.append((content.join, "semantic", "content.join"))
+    for root, column, key in named:
+        try:
+            run = open_run(root)
+        except ManifestError as error:
+            raise ManifestError(f"{key}: {error}") from error
+        if key == "content.against" and "embeddings" not in run.tables:
+            raise ManifestError(f"{root}, named by {key}, has no table 'embeddings' to compare with; leave it out.")
+        theirs = made_by(run, column)
+        if theirs is not None and theirs != models[column]:
+            raise ManifestError(
+                f"{root}, named by {key}, holds '{column}' vectors by {theirs}, and this recipe makes them by "
+                f"{models[column]}: they cannot be compared; curate it again with this recipe, or leave it out."
+            )
+        if key == "content.join":
+            concepts_of(root, 0)
+
+
+def made_by(run: Run, column: str) -> str | None:
+    """The model that made a run's vectors, as its rows name it; None where no row does."""
+    if "look_models" not in run.schema("clips").names:
+        return None
+    for file in run.files("clips"):
+        with storage.opened_table(file) as table:
+            for batch in table.iter_batches(MODEL_ROWS, columns=["look_models"]):
+                for model in pc.unique(pc.list_flatten(batch["look_models"])).to_pylist():
+                    if model.startswith(f"{column}: "):
+                        return model.removeprefix(f"{column}: ")
+    return None
 
 
 def _same_width(schema: pa.Schema, column: str, width: int, root: str, key: str) -> None:

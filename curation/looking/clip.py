@@ -57,8 +57,7 @@ class Tower:
         self._device, self._precision, self._batch = device, precision, batch
         self.scale = float(self._model.logit_scale.exp())
         self.dim = self.texts(["a"]).shape[1]
-        made_by = file_name(weights) if weights and os.path.isfile(weights) else weights
-        self.name = f"{model}/{made_by}" if made_by else model
+        self.name = tower_name(model, weights)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [N, dim], rows of length 1: what they say, comparable with pictures."""
@@ -94,6 +93,12 @@ class Tower:
         top, left = (shape[1] - self.size) // 2, (shape[0] - self.size) // 2
         rgb = resized[top : top + self.size, left : left + self.size, ::-1].astype(np.float32) / 255.0
         return np.ascontiguousarray(((rgb - self._mean) / self._std).transpose(2, 0, 1))
+
+
+def tower_name(model: str, weights: str | None) -> str:
+    """How rows name this model: with a hash of its weights where they are a file."""
+    made_by = file_name(weights) if weights and os.path.isfile(weights) else weights
+    return f"{model}/{made_by}" if made_by else model
 
 
 def tower_of(recipe: Recipe, device: str = "cpu") -> Tower:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rushes.curation.looking.base import Looker
+from rushes.curation.looking.base import Looker, file_name
 from rushes.curation.recipe import Recipe
 
 INSTALL = {"text": "rapidocr onnxruntime", "people-centerface": "'rushes[people]'"}  # else rushes[models]
@@ -91,8 +91,8 @@ def _clip_files(recipe: Recipe) -> dict[str, str]:
 
 
 LOOKERS: tuple[Entry, ...] = (
-    Entry("text", ("text_score", "text", "overlays"), lambda r: r.visual.text, _text, "inside the wheel of rapidocr",
-          memory_mb=250, packages=("rapidocr", "onnxruntime")),
+    Entry("text", ("text_score", "text", "overlays", "text_at_s"), lambda r: r.visual.text, _text,
+          "inside the wheel of rapidocr", memory_mb=250, packages=("rapidocr", "onnxruntime")),
     Entry("people-opencv", ("human_score", "heads"), lambda r: r.visual.people and r.models.people == "opencv",
           _measured("PeopleLooker"), "inside the wheel of opencv-python"),
     Entry("people-centerface", ("human_score",), lambda r: r.visual.people and r.models.people == "centerface", _faces,
@@ -117,6 +117,19 @@ LOOKERS: tuple[Entry, ...] = (
 def chosen(recipe: Recipe) -> tuple[Entry, ...]:
     """The lookers that the recipe asks for, each column by one of them."""
     return tuple(entry for entry in LOOKERS if entry.wanted(recipe))
+
+
+def vector_models(recipe: Recipe) -> dict[str, str]:
+    """Which model the recipe makes each vector with, as rows will name it; no model is loaded."""
+    from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
+    from rushes.curation.looking.clip import tower_name
+
+    models, found = recipe.models, {"semantic": MeasuredSemanticEmbedder.name, "copy": MeasuredCopyEmbedder.name}
+    if models.semantic == "clip" and models.clip is not None:
+        found["semantic"] = tower_name(models.clip, models.clip_weights)
+    if models.copies != "measured":
+        found["copy"] = file_name(models.copies) if os.path.isfile(models.copies) else models.copies
+    return found
 
 
 def gpu_share(recipe: Recipe) -> float:

@@ -25,8 +25,8 @@ class Batch:
     time_s: float64 [n], seconds from the file's first frame. key, corrupt, bidirectional: bool [n] (coded on its own;
     marked as damaged; a B-frame). luma: uint8 [n, h, w], longer side about 160. vectors: per frame the codec's motion
     vectors (structured, at most about 1,000, evenly chosen) or None. stills: (place in the batch, upright uint8 BGR
-    [h, w, 3]). before_s: time of the frame before the batch, None at the file's start. lead: so many of its frames are
-    only there to warm up: their tracks are dropped.
+    [h, w, 3]). before_s: time of the frame before the batch, None at the file's start. lead, tail: so many of its first
+    and last frames are only there to warm up, and for meters that look ahead: their tracks are dropped.
     """
 
     info: StreamInfo
@@ -40,6 +40,7 @@ class Batch:
     stills: list[tuple[int, np.ndarray]] = field(default_factory=list)
     before_s: float | None = None
     lead: int = 0
+    tail: int = 0
 
     def __len__(self) -> int:
         return len(self.time_s)
@@ -53,7 +54,7 @@ class Batch:
     def tiny_bgr(self) -> np.ndarray:
         """uint8 [n, h/2, w/2, 3]: what shot detection looks at."""
         luma = self.tiny_luma
-        flat = luma.reshape(-1, luma.shape[2])
+        flat = luma.reshape(len(luma), -1)  # a row for a frame: OpenCV leaves its vector instructions in short rows
         if self.chroma is None:
             return cv2.cvtColor(flat, cv2.COLOR_GRAY2BGR).reshape(*luma.shape, 3)
         u, v = (self.chroma[:, i].reshape(flat.shape) for i in (0, 1))
@@ -109,45 +110,49 @@ class _Stack:
         self._vectors.append(frame.vectors)
         self._facts.append((frame.time_s, frame.key, frame.corrupt, frame.bidirectional))
 
-    def batch(self, before_s: float | None, begin_s: float) -> Batch:
+    def batch(self, before_s: float | None, begin_s: float, end_s: float | None) -> Batch:
         count = len(self._facts)
         time_s, *flags = (np.array(column) for column in zip(*self._facts, strict=True))
         return Batch(
             self._info, time_s, *flags, self._luma[:count],
             None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, before_s,
             int(np.searchsorted(time_s, begin_s - TIME_EPS)),
+            0 if end_s is None else count - int(np.searchsorted(time_s, end_s - TIME_EPS)),
         )  # fmt: skip
 
 
 def batches(
     container: object, stream: object, end: Decoded, begin_s: float = 0.0, end_s: float | None = None,
-    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640,
+    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, tail: int = 0,
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches of the frames that are shown from begin_s to end_s (None: to the file's end), seconds.
 
-    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up. `end` is filled as
-    frames come. stills_per_s: 0 takes none.
+    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` more frames are
+    given after the end. `end` is filled as frames come. stills_per_s: 0 takes none.
     """
     stack: _Stack | None = None
     before_batch: float | None = None
     before: float | None = None
     from_s = max(0.0, begin_s - lead_s)
     for frame in frames(container, stream, end, from_s):
-        if end_s is not None and frame.time_s >= end_s - TIME_EPS:
+        beyond = end_s is not None and frame.time_s >= end_s - TIME_EPS
+        if beyond:
             end.stopped = True
-            break
+            if tail == 0:
+                break
+            tail -= 1
         if stack is None:
             stack, before_batch = _Stack(frame.info, frame), before
         stack.add(frame)
-        if stills_per_s and frame.time_s >= begin_s - TIME_EPS:
+        if stills_per_s and not beyond and frame.time_s >= begin_s - TIME_EPS:
             first = before is None and begin_s <= 0
             if first or (before is not None and tick(frame.time_s, before, stills_per_s)):
                 stack.stills.append((len(stack) - 1, frame.still(stills_side)))
         before = frame.time_s
-        if before >= begin_s - TIME_EPS:
+        if before >= begin_s - TIME_EPS and not beyond:
             end.kept, end.kept_end_s = end.kept + 1, end.end_s
         if len(stack) == FRAMES:
-            yield stack.batch(before_batch, begin_s)
+            yield stack.batch(before_batch, begin_s, end_s)
             stack = None
     if stack is not None and len(stack):
-        yield stack.batch(before_batch, begin_s)
+        yield stack.batch(before_batch, begin_s, end_s)

@@ -82,7 +82,7 @@ def picture(changes: Sequence[Change]) -> str:
 
     tall = row * len(changes) + 30
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + wide + 110} {tall}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + wide + 150} {tall}" font-family="sans-serif" '
         f'fill="currentColor" font-size="12" role="img" aria-label="What each rule is worth">',
         f'<line x1="{x(0)}" y1="4" x2="{x(0)}" y2="{tall - 24}" stroke="#999"/>',
     ]

@@ -410,9 +410,16 @@ def _run() -> None:
     except (RecipeError, ManifestError, InputError) as error:
         _exit(str(error))
     except RuntimeError as error:
-        if type(error).__name__ != "StopRun":
+        kind = type(error).__name__
+        if kind not in ("StopRun", "ClusterLost"):
             raise
-        _exit(str(error))
+        try:
+            _exit(str(error))
+        finally:
+            if kind == "ClusterLost":  # what Ray does at exit would wait for the cluster
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(2)
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise

@@ -193,6 +193,8 @@ class RayCluster:
         ref.future().add_done_callback(lambda future: self._happened.put((what, worker, call, future)))
 
     def kill(self, worker: Any) -> None:
+        if not answers(self._head):  # Ray would wait for it; the worker goes with its cluster
+            return
         with contextlib.suppress(Exception):  # it may have ended by itself
             self._ray.kill(worker)
 

@@ -72,6 +72,10 @@ class StopRun(RuntimeError):
     """The run as a whole cannot go on: one sentence (a full disk, a missing package)."""
 
 
+class ClusterLost(StopRun):
+    """The cluster is gone: no call of Ray's may follow, as it would wait for the cluster and end the process."""
+
+
 @dataclass
 class _Worker:
     """A worker and what was handed to it, first to last."""
@@ -368,7 +372,7 @@ class Pool:
             self._nodes = self._cluster.nodes()
             self._capacity = self._cluster.capacity(list(self._kinds.values()))
             if not self._nodes:
-                raise StopRun(LOST)
+                raise ClusterLost(LOST)
 
     def _tell_lease(self, worker: _Worker, task: Task) -> None:
         """When a lease began, and where it was done."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from rushes.curation import recipe as recipes
-from rushes.curation import rules
+from rushes.curation import rescue, rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.pipelines.view.clips import quoted
+from rushes.pipelines.view.tables import records, schema_of
 from rushes.pipelines.view.words import hours, needs
 
 RULES_NAMED = 2
+SIDES = "coalesce(crop_width, width), coalesce(crop_height, height)"
+#: Columns of which a clip's crop leaves something out, in SQL.
+CROPPED = {
+    "border_frac": f"CASE WHEN contains(crop_for, '{rescue.BORDER}') THEN 0 ELSE border_frac END",
+    "text_score": f"CASE WHEN contains(crop_for, '{rescue.TEXT}') THEN 0 ELSE text_score END",
+    "size": f"least({SIDES})",
+    "aspect": f"greatest({SIDES}) / least({SIDES})::DOUBLE",
+}
 DIGITS = 3  # significant digits of a threshold that is proposed
 #: Rules of the content stage and the value that switches each off; what they reject passes all rules before them.
 SWITCHES = {
@@ -61,65 +66,84 @@ def advise(run: Run, recipe: Recipe) -> list[Advice]:
     What a rule costs are the clips that fail it and no other: loosening it brings those and nobody else. The looser
     value is the one at which half of them pass. Duplicates and the sampling come after that and are not foreseen.
     """
-    if not len(run.table("clips", ["rejected_by"])["rejected_by"].drop_null()):
+    (some,) = records(run, "SELECT count(rejected_by) AS n FROM {clips}")
+    if not some["n"]:
         return []
-    table = _rejected(run, recipe)
-    rejected_by = table["rejected_by"].to_numpy(zero_copy_only=False)
-    counts = Counter(rejected_by)
+    alone, values = _alone(run, recipe)
+    rejected = f"(SELECT *, {alone} AS alone FROM {{clips}} WHERE rejected_by IS NOT NULL)"
+    counted = records(
+        run,
+        f"SELECT rejected_by, count(*) AS n, count(*) FILTER (alone) AS alone FROM {rejected} GROUP BY rejected_by",
+        values,
+    )
     active = {rule.key: (rule, threshold) for rule, threshold in rules.active(recipe)}
-    unseen = np.asarray(table["aesthetic"].is_null())
-    alone = _alone(table, recipe, unseen)
-    seconds = rules.column(table, "duration_s")
-    cost = {key: int(alone[rejected_by == key].sum()) for key in active if counts[key]}
-    cost |= {key: counts[key] for key in SWITCHES if counts[key]}
+    counts = {row["rejected_by"]: row["n"] for row in counted}
+    cost = {row["rejected_by"]: row["alone"] for row in counted if row["rejected_by"] in active}
+    cost |= {key: counts[key] for key in SWITCHES if key in counts}
 
-    def change(key: str, value: str, passed: np.ndarray) -> Change:
-        late = passed & unseen & (key not in SWITCHES)
-        return Change(f"{key}={value}", int(passed.sum()), float(seconds[passed].sum()), int(late.sum()))
+    def change(key: str, value: str, where: str, more: list[Any]) -> Change:
+        (row,) = records(
+            run,
+            f"""SELECT count(*) AS n, coalesce(sum(duration_s), 0) AS seconds, count(*) - count(aesthetic) AS unseen
+                FROM {rejected} WHERE rejected_by = ? AND {where}""",
+            [*values, key, *more],
+        )
+        return Change(f"{key}={value}", row["n"], row["seconds"], 0 if key in SWITCHES else row["unseen"])
 
     found = []
     for key in sorted(cost, key=lambda key: (-cost[key], -counts[key]))[:RULES_NAMED]:
-        mine = rejected_by == key
         if key in SWITCHES:
-            changes = [change(key, SWITCHES[key], mine)]
+            changes = [change(key, SWITCHES[key], "true", [])]
         else:
-            mine &= alone
-            half = _half(table.filter(pa.array(mine)), recipe, *active[key])
-            loose = [] if half is None else [change(key, f"{half:g}", mine & _passes(table, active[key][0], half))]
-            off = change(key, "null", mine)
+            rule, threshold = active[key]
+            middle = records(
+                run,
+                f"SELECT median({_value(rule)}) AS v FROM {rejected} WHERE rejected_by = ? AND alone",
+                [*values, key],
+            )[0]["v"]
+            half = _half(middle, recipe, rule, threshold)
+            loose = [] if half is None else [change(key, f"{half:g}", f"alone AND {_passes(rule)}", [half])]
+            off = change(key, "null", "alone", [])
             changes = [*loose, off] if [one.clips for one in loose] != [off.clips] else loose
         found.append(Advice(key, needs(recipe, key), counts[key], tuple(changes)))
     return found
 
 
-def _rejected(run: Run, recipe: Recipe) -> pa.Table:
-    """The clips that were rejected, with the columns that rules ask for."""
-    asked = {rule.column for rule, _ in rules.active(recipe)} - set(rules.DERIVED)
-    crop = {"width", "height", "crop_width", "crop_height", "crop_for"}
-    columns = sorted(asked | crop | {"rejected_by", "duration_s", "aesthetic"})
-    table = run.table("clips", columns)
-    return table.filter(pc.is_valid(table["rejected_by"]))
-
-
-def _alone(table: pa.Table, recipe: Recipe, unseen: np.ndarray) -> np.ndarray:
-    """bool [N]: which clips fail one rule only; what models have yet to say counts as passed."""
-    fails = np.zeros(table.num_rows, np.int32)
+def _alone(run: Run, recipe: Recipe) -> tuple[str, list[Any]]:
+    """SQL and its parameters: whether a clip fails one rule only; what models have yet to say counts as passed."""
+    schema, terms, values = schema_of(run, "clips"), ["0"], []
     for rule, threshold in rules.active(recipe):
-        fails += ~_passes(table, rule, threshold) & ~(unseen & (rule.phase == "look"))
-    return fails == 1
+        if rule.column not in schema.names and rule.column not in rules.DERIVED:
+            raise RecipeError(
+                f"A rule asks for the column '{rule.column}', which no meter of {run.root} wrote: curate it again."
+            )
+        unseen = " AND aesthetic IS NOT NULL" if rule.phase == "look" else ""
+        terms.append(f"(NOT {_passes(rule)}{unseen})::INT")
+        values.append(float(threshold))
+    return f"({' + '.join(terms)}) = 1", values
 
 
-def _passes(table: pa.Table, rule: rules.Rule, threshold: float) -> np.ndarray:
-    return rules.COMPARE[rule.compare](rules.judged(table, rule.column), threshold)
+def _value(rule: rules.Rule) -> str:
+    """A rule's column in SQL, as it is judged (`rules.judged`); null where it is no finite number.
+
+    isnan is never true of a Parquet column: its statistics leave NaN out, and DuckDB 2.0 believes them.
+    """
+    column = f"({CROPPED.get(rule.column, quoted(rule.column))})::DOUBLE"
+    return f"CASE WHEN isfinite({column}) THEN {column} END"
 
 
-def _half(lost: pa.Table, recipe: Recipe, rule: rules.Rule, threshold: float) -> float | None:
-    """The threshold at which half of the clips pass, rounded to the loose side; None where a recipe may not have it."""
-    values = rules.column(lost, rule.column)
-    values = values[~np.isnan(values)]
-    if not len(values):
+def _passes(rule: rules.Rule) -> str:
+    """SQL with the threshold as its parameter: a null never passes."""
+    return f"coalesce({_value(rule)} {rule.compare} ?, false)"
+
+
+def _half(middle: float | None, recipe: Recipe, rule: rules.Rule, threshold: float) -> float | None:
+    """A threshold at which half of the clips pass whose values have this median, rounded to the loose side.
+
+    None where there is no value, or a recipe may not have it.
+    """
+    if middle is None:
         return None
-    middle = float(np.median(values))
     unit = 10.0 ** (math.floor(math.log10(abs(middle))) + 1 - DIGITS) if middle else 10.0**-DIGITS
     down = ">" in rule.compare
     half = (math.floor(middle / unit) if down else math.ceil(middle / unit)) * unit

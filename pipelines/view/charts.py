@@ -6,26 +6,26 @@ Plain numbers in drawing units come out of here; the template turns them into SV
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rushes.curation import rules
 from rushes.curation.curriculum import ASPECTS, DURATIONS
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import BY_NAME, Signal, charted
-from rushes.pipelines.view.histograms import thresholds
-from rushes.pipelines.view.tables import schema_of
+from rushes.pipelines.view.clips import quoted
+from rushes.pipelines.view.histograms import TAIL, drawn_range, thresholds
+from rushes.pipelines.view.tables import records, schema_of
 from rushes.pipelines.view.words import number, reason
 
 CHART = (320.0, 96.0)  # units of the histogram's drawing, width x height
 BINS = 48
-TAIL = 0.5  # percent of the values on each side that may lie beyond a histogram's edges ...
-OUTLYING = 3.0  # ... where the whole range is this many times that of the values between
+Count = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 ROUNDING = 1e-6  # of a bin: a range that ends on an edge gets no bin beyond it
 COUNTED_LEAST = 7  # a histogram of whole numbers has room for at least so many above the smallest
 REASONS_SHOWN = 3  # commonest reasons for a null named under a histogram
@@ -37,13 +37,9 @@ TICKS = 6  # at most so many on an axis
 def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
     """Charts by stage: a histogram of every number and the shares of every category, with the kept part of each.
 
-    One column of the clips is in memory at a time. Columns that meters of your own wrote come last.
+    Everything is counted by the data base. Columns that meters of your own wrote come last.
     """
-    clips = run.table("clips", ["kept", "rejected_by"])
-    kept = clips["kept"].to_numpy(zero_copy_only=False).astype(bool)
-    early_rules = [rule.key for rule, _ in rules.active(recipe, "analyze")]
-    unasked = pc.is_in(clips["rejected_by"], value_set=pa.array(early_rules, pa.string()))
-    unasked = unasked.to_numpy(zero_copy_only=False).astype(bool)
+    early = [rule.key for rule, _ in rules.active(recipe, "analyze")]
     reasons = _null_reasons(run)
     schema = schema_of(run, "clips")
     own = [f for f in schema if _is_number(f.type) and f.name not in BY_NAME]
@@ -54,17 +50,54 @@ def signals(run: Run, recipe: Recipe) -> list[tuple[str, list[dict[str, Any]]]]:
         for signal in drawn:
             name = signal.name
             if signal.chart == "categories":
-                charts.append(_shares(name, run.table("clips", [name])[name], kept))
-                continue
-            columns = ["width", "height"] if name in rules.DERIVED else [name]
-            if set(columns) <= set(schema.names):
-                values = rules.column(run.table("clips", columns), name)
-                chart = histogram(values, kept, *_lines(name, recipe), pa.types.is_integer(_type(schema, name)))
-                nulls = _nulls(name, values, unasked, reasons)
+                charts.append(_shares(run, name))
+            elif name in rules.DERIVED or name in schema.names:
+                facts = _facts(run, name, early)
+                count = partial(_counted, run, name)
+                chart = histogram(facts, count, *_lines(name, recipe), pa.types.is_integer(_type(schema, name)))
+                nulls = _nulls(name, facts, reasons)
                 charts.append({"name": name, "unit": signal.unit, "what": signal.meaning, **chart, "nulls": nulls})
         if any(chart["total"] for chart in charts):
             stages.append((stage, charts))
     return stages
+
+
+def _number(name: str) -> str:
+    """A column in SQL, null where it is no finite number."""
+    column = f"({quoted(name)})::DOUBLE"
+    return f"CASE WHEN isfinite({column}) THEN {column} END"
+
+
+def _facts(run: Run, name: str, early: list[str]) -> dict[str, Any]:
+    """Of a column: total, min, max, first and last (TAIL from either end), nulls, and unasked.
+
+    unasked: nulls of clips that the rules `early`, those of the decode, rejected.
+    """
+    (facts,) = records(
+        run,
+        f"""SELECT count(v) AS total, min(v) AS min, max(v) AS max, approx_quantile(v, {TAIL}) AS first,
+                   approx_quantile(v, {1 - TAIL}) AS last, count(*) - count(v) AS nulls,
+                   count(*) FILTER (v IS NULL AND list_contains(?, rejected_by)) AS unasked
+            FROM (SELECT {_number(name)} AS v, rejected_by FROM {{clips}})""",
+        [early],
+    )
+    return facts
+
+
+def _counted(run: Run, name: str, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clips between the edges [B + 1], all and the kept ones [B]; the outermost count what lies beyond them."""
+    inner = edges[1:-1]
+    place = " + ".join(["0", *["(v >= ?)::INT"] * len(inner)])
+    rows = records(
+        run,
+        f"""SELECT {place} AS bin, count(*) AS n, count(*) FILTER (kept) AS kept
+            FROM (SELECT {_number(name)} AS v, kept FROM {{clips}}) WHERE v IS NOT NULL GROUP BY 1""",
+        inner.tolist(),
+    )
+    counts, kept = np.zeros(len(inner) + 1, np.int64), np.zeros(len(inner) + 1, np.int64)
+    for row in rows:
+        counts[row["bin"]], kept[row["bin"]] = row["n"], row["kept"]
+    return counts, kept
 
 
 def sortable(run: Run) -> list[str]:
@@ -102,29 +135,27 @@ def _lines(name: str, recipe: Recipe) -> tuple[list[dict[str, Any]], list[dict[s
 
 
 def histogram(
-    values: np.ndarray, kept: np.ndarray, base: list[dict[str, Any]], sets: list[dict[str, Any]], whole: bool = False
+    facts: dict[str, Any], count: Count, base: list[dict[str, Any]], sets: list[dict[str, Any]], whole: bool = False
 ) -> dict[str, Any]:
     """A histogram in drawing units (CHART), heights by the square root of the count.
 
-    values: float [N], NaN for null. kept: bool [N]. base, sets: thresholds {key, value, compare, sets}. whole: the
-    values are counts, one bar each where they are few. Returns {total, bars, lines, failing, x_ticks, y_ticks}:
-    bars [{x, width, height, kept_height, text}]; lines: the thresholds with their `x`; failing: spans (x, width)
-    that the base rules reject; ticks: (x or y, text). Where a few values lie far out, the outermost bars count them.
+    facts: total, min, max, first and last of the values. count: edges [B + 1] -> how many values lie between them, all
+    and kept. base, sets: thresholds {key, value, compare, sets}. whole: the values are counts, one bar each where they
+    are few. Returns {total, bars, lines, failing, x_ticks, y_ticks}: bars [{x, width, height, kept_height, text}];
+    lines: the thresholds with their `x`; failing: spans (x, width) that the base rules reject; ticks: (x or y, text).
+    Where a few values lie far out, the outermost bars count them.
     """
-    present = ~np.isnan(values)
-    total = int(present.sum())
+    total = facts["total"]
     lines = [dict(line) for line in [*base, *sets]]
     if not total:
         return {"total": 0, "bars": [], "lines": lines, "failing": [], "x_ticks": [], "y_ticks": []}
-    low, high = _range(values[present], [line["value"] for line in lines])
+    low, high = drawn_range(facts, [line["value"] for line in lines])
     counted = whole and high - low < BINS
     if counted:
         edges = np.arange(np.floor(low), max(np.floor(high), np.floor(low) + COUNTED_LEAST) + 2) - 0.5
     else:
         edges = _edges(low, high, lines[0]["value"] if lines else low)
-    inside = np.clip(values, edges[0], edges[-1])
-    counts, _ = np.histogram(inside[present], edges)
-    counts_kept, _ = np.histogram(inside[present & kept], edges)
+    counts, counts_kept = count(edges)
     scale = CHART[0] / (edges[-1] - edges[0])
     for line in lines:
         line["x"] = (line["value"] - edges[0]) * scale
@@ -154,15 +185,6 @@ def _y_ticks(most: int) -> list[int]:
     return [value for value in series if value in (top, max((v for v in series if v <= top / 4), default=top))]
 
 
-def _range(values: np.ndarray, thresholds: list[float]) -> tuple[float, float]:
-    """What a histogram shows: all values and thresholds, unless a few outliers would squeeze the rest."""
-    low, high = float(values.min()), float(values.max())
-    middle = np.percentile(values, [TAIL, 100 - TAIL])
-    if high - low > OUTLYING * (middle[1] - middle[0]) > 0:
-        low, high = float(middle[0]), float(middle[1])
-    return min([low, *thresholds]), max([high, *thresholds])
-
-
 def _edges(low: float, high: float, anchor: float) -> np.ndarray:
     """About BINS bins over low..high, one edge exactly at `anchor`: no bar stands on both sides of a threshold."""
     width = (high - low) / BINS or max(abs(high), 1.0) / BINS
@@ -183,37 +205,42 @@ def _bars(edges: np.ndarray, counts: np.ndarray, kept: np.ndarray, scale: float)
         }
 
 
-def _shares(name: str, values: pa.ChunkedArray, kept: np.ndarray) -> dict[str, Any]:
-    counts = Counter({row["values"]: row["counts"] for row in pc.value_counts(values).to_pylist()})
-    of_kept = {row["values"]: row["counts"] for row in pc.value_counts(values.filter(pa.array(kept))).to_pylist()}
-    missing = counts.pop(None, 0)
-    most = max(counts.values(), default=1)
+def _shares(run: Run, name: str) -> dict[str, Any]:
+    counted = records(
+        run,
+        f"""SELECT {quoted(name)} AS name, count(*) AS count, count(*) FILTER (kept) AS kept FROM {{clips}}
+            GROUP BY 1 ORDER BY count DESC, name""",
+    )
+    missing = sum(row["count"] for row in counted if row["name"] is None)
+    present = [row for row in counted if row["name"] is not None]
+    most = max((row["count"] for row in present), default=1)
     rows = [
-        {"name": value, "count": count, "kept": of_kept.get(value, 0), "share": count / most}
-        | {"kept_share": of_kept.get(value, 0) / most}
-        for value, count in counts.most_common(CATEGORIES_SHOWN)
+        {**row, "share": row["count"] / most, "kept_share": row["kept"] / most} for row in present[:CATEGORIES_SHOWN]
     ]
     nulls = {"count": missing, "reasons": [], "more": 0}
-    return {"name": name, "categories": rows, "total": sum(counts.values()), "nulls": nulls}
+    return {"name": name, "categories": rows, "total": sum(row["count"] for row in present), "nulls": nulls}
 
 
 def _null_reasons(run: Run) -> dict[str, Counter[str]]:
     """column -> how often each reason for a null was noted."""
-    notes = pc.list_flatten(run.table("clips", ["notes"])["notes"])
-    counted = sorted(pc.value_counts(notes).to_pylist(), key=lambda row: (-row["counts"], row["values"]))
+    counted = records(
+        run,
+        "SELECT note, count(*) AS n FROM (SELECT unnest(notes) AS note FROM {clips}) GROUP BY note "
+        "ORDER BY n DESC, note LIMIT ?",
+        [NOTES_READ],
+    )
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in counted[:NOTES_READ]:
-        names, colon, _ = row["values"].partition(":")
+    for row in counted:
+        names, colon, _ = row["note"].partition(":")
         for name in names.split(",") if colon else ():
-            found[name.strip()][reason([row["values"]], name.strip()) or ""] += row["counts"]
+            found[name.strip()][reason([row["note"]], name.strip()) or ""] += row["n"]
     return found
 
 
-def _nulls(name: str, values: np.ndarray, unasked: np.ndarray, reasons: dict[str, Counter[str]]) -> dict[str, Any]:
-    missing = np.isnan(values)
+def _nulls(name: str, facts: dict[str, Any], reasons: dict[str, Counter[str]]) -> dict[str, Any]:
     named = Counter(reasons.get(name, {}))
-    rest = int(missing.sum()) - sum(named.values())  # nulls that no note explains
-    early = min(rest, int((missing & unasked).sum())) if name in rules.LOOK_COLUMNS else 0
+    rest = facts["nulls"] - sum(named.values())  # nulls that no note explains
+    early = min(rest, facts["unasked"]) if name in rules.LOOK_COLUMNS else 0
     rest -= early
     if early > 0:
         named["rejected before the models looked"] += early
@@ -221,7 +248,7 @@ def _nulls(name: str, values: np.ndarray, unasked: np.ndarray, reasons: dict[str
         later = name in BY_NAME and BY_NAME[name].part in ("content", "judge", "caption")
         named["rejected before this stage" if later else "no reason noted"] += rest
     top = named.most_common(REASONS_SHOWN)
-    return {"count": int(missing.sum()), "reasons": top, "more": len(named) - len(top)}
+    return {"count": facts["nulls"], "reasons": top, "more": len(named) - len(top)}
 
 
 def bucket_matrices(sets: dict[str, Any]) -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def concepts(run: Run, most: int | None = None) -> list[Concept]:
         SELECT cluster_id, count(*) AS measured, coalesce(max(cluster_size), 0) AS clips,
                count(*) FILTER (kept) AS sampled, min(clip_id) FILTER (kept) AS example,
                arg_min(source_id, clip_id) FILTER (kept) AS source_id,
-               (list(caption ORDER BY clip_id) FILTER (caption IS NOT NULL))[1:{CAPTIONS_PER_CONCEPT}] AS captions
+               arg_min(caption, clip_id, {CAPTIONS_PER_CONCEPT}) FILTER (caption IS NOT NULL) AS captions
         FROM {{clips}} WHERE cluster_id IS NOT NULL
         GROUP BY cluster_id ORDER BY clips DESC, measured DESC, cluster_id
         """,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rushes.curation.content import published
 from rushes.curation.content.embed import MeasuredSemanticEmbedder
 from rushes.curation.content.near import neighbours, vector_of
 from rushes.curation.looking.base import ModelError
@@ -41,14 +42,10 @@ def near(
 
 def made_by(run: Run) -> str:
     """The model that made the run's semantic vectors, as its rows name it. Raises ManifestError where none did."""
-    found = records(
-        run, "SELECT look_models AS models FROM {clips} WHERE list_contains(list_transform(look_models, "
-        "lambda m: starts_with(m, 'semantic: ')), true) LIMIT 1",
-    )  # fmt: skip
-    for model in found[0]["models"] if found else ():
-        if model.startswith("semantic: "):
-            return model.removeprefix("semantic: ")
-    raise ManifestError(f"{run.root} has no semantic vectors: no model looked at a clip of it.")
+    found = published.made_by(run, "semantic")
+    if found is None:
+        raise ManifestError(f"{run.root} has no semantic vectors: no model looked at a clip of it.")
+    return found
 
 
 def tower(run: Run, weights: str | None = None) -> Any:

@@ -30,7 +30,7 @@ from rushes.pipelines.view.pair import compared, sentence
 from rushes.pipelines.view.stills import stills_of
 from rushes.pipelines.view.story import deciding_value
 from rushes.pipelines.view.suitability_section import suitability_section
-from rushes.pipelines.view.tables import recipe_of, rows_at
+from rushes.pipelines.view.tables import query, recipe_of, rows_at
 
 CLIPS_PER_GROUP = 12  # per fate at first sight: six rows of two on a laptop
 CLIPS_LISTED = 1_000  # of all fates together, behind "show all"
@@ -205,7 +205,8 @@ def _twins(run: Run, clips: pa.Table) -> pa.Table:
     wanted = pc.unique(clips["duplicate_of"].drop_null())
     if not len(wanted):
         return clips.slice(0, 0)
-    return rows_at(run, "clips", _where(pc.is_in(run.table("clips", ["clip_id"])["clip_id"], value_set=wanted)))
+    found = query(run, "SELECT * FROM {clips} WHERE list_contains(?, clip_id)", [wanted.to_pylist()])
+    return found.select(clips.column_names).cast(clips.schema)
 
 
 def _card(

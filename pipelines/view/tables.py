@@ -59,6 +59,9 @@ def query(run: Run, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
             names[name] = _relation(cursor, run, name, f"table_{index}")
         text = _TABLE.sub(lambda match: names[match.group(1)], sql)
         return cursor.sql(text, params=list(parameters)).to_arrow_table()
+    except duckdb.BinderException as error:
+        first = str(error).splitlines()[0]
+        raise ManifestError(f"A table of {run.root} lacks what is asked of it ({first}); curate it again.") from error
     except (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException, FileNotFoundError) as error:
         first = str(error).splitlines()[0]
         raise ManifestError(f"A table of {run.root} cannot be read ({first}); was the run published anew?") from error

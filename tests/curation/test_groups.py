@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 
 from rushes.curation import manifest, storage
 from rushes.curation import recipe as recipes
-from rushes.curation.content import measure, measure_table, pairs
+from rushes.curation.content import arrays, measure, measure_table, pairs
 from rushes.curation.content.cells import fit, probe
 from rushes.curation.content.concepts import merged
 from rushes.curation.content.grid import GRID, lengths, nearest, on_grid
+from rushes.curation.content.leaders import Graph, leaders
+from rushes.curation.content.published import check
 from rushes.curation.manifest import ManifestError
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -110,6 +113,16 @@ def greedy(rows: np.ndarray, order: np.ndarray, threshold: float) -> list[int]:
     return leader
 
 
+def led_by(near: np.ndarray, same: np.ndarray, files: int) -> tuple[np.ndarray, np.ndarray]:
+    """The leaders of pairs that lie in so many files, some of them in two."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"{folder}/near-{i}.npy" for i in range(files)]
+        for i, name in enumerate(names):
+            arrays.save(name, near[(np.arange(len(near)) % files == i) | (np.arange(len(near)) % 5 == 0)])
+        graph = Graph(tuple(names), same, folder, "test")
+        return leaders(graph, graph.nodes(map), map)
+
+
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.integers(1, 70), st.sampled_from([0.3, 0.7, 0.95]))
 def test_groups_agree_with_comparing_every_pair(seed, n, threshold):
@@ -118,7 +131,7 @@ def test_groups_agree_with_comparing_every_pair(seed, n, threshold):
     cells = fit(rows, 1)
     entries, of, same = pairs.scatter(rows, names, cells)
     near, drawn = pairs.pairs(entries, rows[of], threshold)
-    members, led = pairs.leaders(near, np.concatenate([same, drawn]))
+    members, led = led_by(near, np.concatenate([same, drawn]), files=1 + seed % 3)
     found = dict(zip(members.tolist(), led.tolist()))
     wanted = greedy(rows, np.argsort(names), threshold)
     for row, leader in enumerate(wanted):
@@ -149,7 +162,7 @@ def test_copies_are_found_across_cells_as_comparing_all_pairs_finds_them():
 
 def test_nothing_chains_and_a_follower_names_the_leader_it_is_most_like():
     some = np.array([(1, 2, 0.95), (2, 3, 0.96), (3, 4, 0.99), (1, 4, 0.91)], pairs.PAIR)
-    members, led = pairs.leaders(some, np.empty(0, pairs.PAIR))
+    members, led = led_by(some, np.empty(0, pairs.PAIR), files=2)
     assert dict(zip(members.tolist(), led.tolist())) == {1: 1, 2: 1, 3: 3, 4: 3}
 
 
@@ -232,11 +245,15 @@ def test_a_row_goes_to_its_nearest_cell_first_and_to_no_cell_twice():
 def test_groups_and_concepts_are_the_same_for_any_order_shards_and_workers(tmp_path):
     rng = np.random.default_rng(3)
     table = clips(groups(250, 6, noise=0.25), rng.normal(size=(1500, 12)) + 2 * groups(30, 50, dim=12))
-    first = measured(table, tmp_path / "one", clusters=60)
-    for workers in (2, 7):
+    first = measured(table, tmp_path / "one", clusters=60, semantic_threshold=0.97)
+    for column in ("copy_group", "semantic_group", "cluster_id"):
+        assert len({row[column] for row in first.values()}) > 20, column
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rushes.curation.content", "scipy.sparse.csgraph", "pyarrow.parquet"])
+    for workers in (1, 2, 7):
         mixed = table.take(pa.array(rng.permutation(table.num_rows)))
-        with multiprocessing.get_context("spawn").Pool(min(workers, 2)) as pool:
-            again = measured(mixed, tmp_path / f"{workers}", workers, pool.imap, clusters=60)
+        with context.Pool(workers) as pool:
+            again = measured(mixed, tmp_path / f"{workers}", workers, pool.imap, clusters=60, semantic_threshold=0.97)
         assert again == first
 
 
@@ -292,10 +309,11 @@ def test_of_clips_alike_in_content_the_one_furthest_from_its_centre_leads(tmp_pa
 # --- growing a set -----------------------------------------------------------------------------------------
 
 
-def published(folder: Path, table: pa.Table, kept: np.ndarray, **content) -> str:
-    """A run of these clips with their concepts."""
+def published(folder: Path, table: pa.Table, kept: np.ndarray, models: list[str] | None = None, **content) -> str:
+    """A run of these clips with their concepts; models: which of them made the vectors."""
     _, concepts = measure_table(table, str(folder / "work"), recipe(**content))
     rows = pa.table({"clip_id": table["clip_id"], "kept": pa.array(kept, pa.bool_())})
+    rows = rows.append_column("look_models", pa.array([None, *[models] * (len(rows) - 1)], pa.list_(pa.string())))
     manifest.publish(str(folder), {"clips": rows, "embeddings": table, "concepts": concepts}, {})
     return str(folder)
 
@@ -307,6 +325,34 @@ def test_what_an_older_run_keeps_is_found_again_and_what_it_dropped_is_not(tmp_p
     found = list(measured(clips(new), tmp_path / "new", shards=2, against=[run]).values())
     assert [row["published_copy"] for row in found[:10:2]] == [f"{run}#old-{i}" for i in range(0, 10, 2)]
     assert all(row["published_copy"] is None for row in [*found[1:10:2], *found[10:]])
+
+
+def test_an_older_run_by_another_model_of_the_same_width_is_refused_before_anything_is_compared(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(6, 8))
+    run = published(tmp_path / "old", clips(rows), np.ones(6, bool), models=["copy: sscd@12", "semantic: ViT-X/one"])
+    for content, said in (
+        (dict(against=[run]), r"content.against, holds 'copy' vectors by sscd@12, and this recipe .* measured-edges"),
+        (dict(join=run), r"content.join, holds 'semantic' vectors by ViT-X/one, and this recipe .* measured-colour"),
+    ):
+        with pytest.raises(ManifestError, match=said):
+            check(recipe(**content))
+        with pytest.raises(ManifestError, match=said):
+            measured(clips(rows), tmp_path / "new", **content)
+    same = recipes.build(
+        {"content": {"join": run}, "models": {"semantic": "clip", "clip": "ViT-X", "clip_weights": "one"}}
+    )
+    check(same)
+
+
+@pytest.mark.parametrize("key", ["against", "join"])
+def test_an_older_run_that_is_none_is_named_with_its_key(tmp_path, key):
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(ManifestError, match=rf"content.{key}: .*nowhere holds no published run"):
+        check(recipe(**{key: [nowhere] if key == "against" else nowhere}))
+    rows = pa.table({"clip_id": ["a"], "kept": [True]})
+    bare = manifest.publish(str(tmp_path / "bare"), {"clips": rows}, {}).root
+    with pytest.raises(ManifestError, match=rf"named by content.{key}, has no table"):
+        check(recipe(**{key: [bare] if key == "against" else bare}))
 
 
 def test_an_older_run_of_another_width_or_without_vectors_is_a_sentence(tmp_path):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 
 from rushes.curation import tracks
 from rushes.curation.observe import Observer
 from rushes.curation.recipe import Scenes, build
-from rushes.curation.scenes import adaptive_cuts, clip_spans, find_shots
+from rushes.curation.scenes import adaptive_candidates, clip_spans, find_shots, spaced
 from rushes.curation.video.decode import probe
+from rushes.pipelines.demo.film import clip_path
+from rushes.pipelines.demo.pool import BUNNY, CARPHONE
+from tests.accuracy.made import SIZE, encode
+from tests.accuracy.scenes_made import mix, pushed, seen, wiped
+from tests.accuracy.sources import Take
 from tests.footage import PATTERN, make_video, timed_cuts
 
 FPS = 24
@@ -65,7 +71,7 @@ def test_hard_cuts_are_those_of_pyscenedetects_adaptive_detector(pool):
             cuts = []
             for number, picture in enumerate(pictures):
                 cuts += [cut.frame_num for cut in theirs.process_frame(FrameTimecode(number, 25.0), picture)]
-            assert adaptive_cuts(observed["content"], threshold, least, frames) == cuts
+            assert spaced(adaptive_candidates(observed["content"], threshold, least), frames) == cuts
             compared += len(cuts)
     assert compared > 15
 
@@ -113,3 +119,102 @@ def test_variable_frame_times_are_kept():
     times = np.array([0, 0.5, 0.6, 3.0, 3.5])
     (clip,) = clip_spans([(0, 5)], times, 4.0, Scenes(trim_frames=0, head_s=0))
     assert (clip.span.start_s, clip.span.end_s) == (0.0, 4.0)
+
+
+# --- what is hard to tell ----------------------------------------------------------------------------------------
+# Films of two takes, and what happens between them; the makers of `make accuracy` mix the frames.
+
+RNG_SEED = 5
+MIXED, SHOT = 18, 48  # frames of a transition, and of a shot on either side of it
+
+
+@pytest.fixture(scope="module")
+def footage():
+    """Frames of two takes, uint8 BGR at 320 x 180: an animal before a meadow, a man who talks in a car."""
+    return takes_of(BUNNY)[: SHOT + MIXED], takes_of(CARPHONE)[: SHOT + MIXED]
+
+
+def takes_of(span):
+    clip, first, stop = span
+    return Take(clip, clip_path(clip), first, stop, 25.0).frames(*SIZE)
+
+
+def filmed(tmp_path, frames):
+    encode(tmp_path / "a.mp4", frames, SIZE, FPS)
+    return shots_of(tmp_path / "a.mp4")[0]
+
+
+def joined(kind, before, after, way=None):
+    """Shots of SHOT frames with MIXED frames between them; the frames that are mixed."""
+    ends, begins = before[SHOT:], after[:MIXED]
+    if way is None:
+        mixed = list(mix(kind, ends, begins, np.random.default_rng(RNG_SEED)))
+    else:
+        make = wiped if kind == "wipe" else pushed
+        mixed = [make(a, b, (n + 1) / (MIXED + 1), way) for n, (a, b) in enumerate(zip(ends, begins))]
+    return [*before[:SHOT], *mixed, *after[MIXED:]], (SHOT, SHOT + MIXED)
+
+
+def assert_no_shot_holds(shots, span, edge=3):
+    """No shot reaches further than the first or last few frames into the transition, and there are two shots."""
+    assert len(shots) == 2, shots
+    assert shots[0][1] <= span[0] + edge and shots[1][0] >= span[1] - edge
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [("dissolve", None), ("fade_black", None), ("fade_white", None)]
+    + [("wipe", way) for way in (0, 3, 4, 5, 7)] + [("push", way) for way in range(4)],
+)  # fmt: skip
+def test_no_shot_reaches_into_a_transition_of_any_kind(footage, tmp_path, kind, way):
+    frames, span = joined(kind, *footage, way)
+    assert_no_shot_holds(filmed(tmp_path, frames), span)
+
+
+def test_a_dissolve_in_the_dark_is_found(footage, tmp_path):
+    frames, span = joined("dissolve", *footage)
+    assert_no_shot_holds(filmed(tmp_path, [(frame * 0.2 + 4).astype(np.uint8) for frame in frames]), span)
+
+
+def test_a_white_out_inside_letterbox_bars_is_found(footage, tmp_path):
+    frames, span = joined("fade_white", *footage)
+    frames = [cv2.copyMakeBorder(frame[22:-22], 22, 22, 0, 0, cv2.BORDER_CONSTANT) for frame in frames]
+    assert_no_shot_holds(filmed(tmp_path, frames), span)
+
+
+def test_a_dissolve_within_one_take_is_found(footage, tmp_path):
+    bunny = takes_of(BUNNY)
+    still, later = [bunny[4]] * (SHOT + MIXED), [bunny[120]] * (SHOT + MIXED)
+    frames, span = joined("dissolve", still, later)
+    assert_no_shot_holds(filmed(tmp_path, frames), span)
+
+
+def test_a_jump_cut_within_one_take_ends_a_shot(tmp_path):
+    take = takes_of(CARPHONE)
+    assert [first for first, _ in filmed(tmp_path, take[:40] + take[90:])] == [0, 40]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_flash_ends_no_shot_and_a_cut_under_a_flash_does(footage, tmp_path, length):
+    before, after = footage
+    white = [np.full_like(before[0], 250)] * length
+    assert len(filmed(tmp_path, [*before[:40], *white, *before[40:]])) == 1
+    (tmp_path / "a.mp4").unlink()
+    shots = filmed(tmp_path, [*before[:40], *white, *after[:40]])
+    assert len(shots) == 2 and 40 <= shots[1][0] <= 40 + length
+
+
+def test_a_slow_pan_over_texture_a_change_of_light_and_a_whip_pan_are_one_shot(footage, tmp_path):
+    skimage = pytest.importorskip("skimage.data")
+    brick = np.repeat(skimage.brick()[..., None], 3, axis=2)
+    pan = [seen(brick, np.array([0.35 + 0.0012 * n, 0.5, 0.45])) for n in range(108)]
+    assert filmed(tmp_path, pan) == [(0, 108)]
+    (tmp_path / "a.mp4").unlink()
+    light = 1 + 0.4 * np.sin(np.arange(66) / 10)
+    lit = [np.clip(frame * gain, 0, 255).astype(np.uint8) for frame, gain in zip(footage[0], light)]
+    assert filmed(tmp_path, lit) == [(0, 66)]
+    (tmp_path / "a.mp4").unlink()
+    x = np.concatenate([np.full(40, 0.25), 0.25 + 0.08 * np.arange(1, 7), np.full(40, 0.73)])
+    whip = [seen(skimage.astronaut()[..., ::-1].copy(), np.array([at, 0.4, 0.4])) for at in x]
+    assert filmed(tmp_path, whip) == [(0, 86)]
+    assert pan[0].std() > 10

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pytest
 
 from rushes.curation import rules
-from rushes.curation.manifest import publish
+from rushes.curation.manifest import Run, publish
 from rushes.curation.recipe import build
+from rushes.pipelines.view import charts
 from rushes.pipelines.view.advice import RULES_NAMED, advise, sentences
 from rushes.pipelines.view.tables import recipe_of
 from tests.pipelines.synthetic_run import make_run
@@ -75,3 +76,25 @@ def test_no_more_than_two_rules_are_named_and_nothing_where_nothing_was_rejected
         str(tmp_path), {"sources": run.table("sources"), "clips": kept}, {"recipe": run.record["recipe"]}
     )
     assert advise(all_kept, recipe_of(run)) == [] and sentences([], "RUN") == []
+
+
+def test_advice_and_charts_are_counted_by_the_data_base_and_read_no_column_whole(run, monkeypatch):
+    recipe = recipe_of(run)
+    monkeypatch.setattr(Run, "table", lambda *_: pytest.fail("a column was read whole"))
+    assert advise(run, recipe) and charts.signals(run, recipe)
+
+
+def test_values_that_are_no_numbers_fail_the_rule_that_asks_for_them(run, tmp_path):
+    table = run.table("clips")
+    odd = table["sharpness"].to_pylist()
+    odd[100:] = [float("nan")] * len(odd[100:])
+    table = table.set_column(table.column_names.index("sharpness"), "sharpness", pa.array(odd, pa.float32()))
+    rejected = pa.array(rules.judge(table, recipe_of(run)), pa.string())
+    table = table.set_column(table.column_names.index("rejected_by"), "rejected_by", rejected)
+    table = table.set_column(table.column_names.index("kept"), "kept", pc.is_null(rejected))
+    made = publish(str(tmp_path), {"sources": run.table("sources"), "clips": table}, {"recipe": run.record["recipe"]})
+    first = advise(made, recipe_of(run))[0]
+    assert first.rule == "visual.sharpness_min" and first.rejected > 400
+    looser = build(recipe_of(run).model_dump(mode="json"), [first.changes[-1].setting])
+    new = passing(table, looser) & ~passing(table, recipe_of(run))
+    assert first.changes[-1].clips - first.changes[-1].unseen == new.sum()

@@ -149,6 +149,34 @@ def test_what_cannot_be_looked_for_is_a_sentence(run, tmp_path):
     assert CliRunner().invoke(app, ["near", run.root]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("content.against=[{old}]", "content.against: {old} holds no published run"),
+        ("content.join={old}", "content.join: {old} holds no published run"),
+        ("content.prefer=[length]", "Recipe key 'content.prefer.0'"),
+        ("content.clusters=0", "Recipe key 'content.clusters'"),
+        ("content.keep=2", "wants a share above 0 and up to 1"),
+    ],
+)
+def test_what_content_cannot_use_is_refused_before_a_file_is_opened(tmp_path, setting, said):
+    (tmp_path / "film.mp4").write_bytes(b"no film at all")
+    old, out = tmp_path / "old", tmp_path / "out"
+    command = [
+        "curate",
+        "-i",
+        str(tmp_path / "film.mp4"),
+        "-o",
+        str(out),
+        "--dry-run",
+        "--set",
+        setting.format(old=old),
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code != 0 and not out.exists()
+    assert said.format(old=old) in str(result.exception) + result.output
+
+
 # --- a text tower ------------------------------------------------------------------------------------------
 
 

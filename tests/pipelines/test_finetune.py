@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 
@@ -21,6 +22,7 @@ from rushes.pipelines.finetune_queue import reviews_of
 from rushes.pipelines.judge import judge, recipe_for_judging
 from rushes.pipelines.review.forms import CaptionFields, DecisionForm
 from rushes.pipelines.review.queue import ReviewQueue
+from tests.curation.captioning.stub import Behaviour, serving
 
 _ids = itertools.count()
 CUT_TWICE = 10.0  # mean difference of grey levels (0-255) between two encodes of one frame, at most
@@ -163,6 +165,21 @@ def test_seeds_make_concepts_and_one_that_is_unknown_is_told(run, tmp_path):
     path.write_text("one: [nowhere]\n")
     done = CliRunner().invoke(app, ["finetune", "balance", run.root, "--concepts", str(path)])
     assert done.exit_code == 2
+
+
+def test_a_models_drafts_stand_in_the_fields_under_its_name(run):
+    draft = {
+        "camera_control": "pan left", "shot_angle": "wide", "subject": "a rabbit", "background": "a meadow",
+        "action": "it wakes up", "light": "morning sun", "style": "animation",
+    }  # fmt: skip
+    with serving(Behaviour(texts=(json.dumps(draft),))) as stub:
+        command(
+            "finetune", "balance", run.root, "--draft", "--queue", "drafted", "--set", "captioning.provider=endpoint",
+            "--set", f"captioning.endpoints=[{stub.url}]", "--set", "captioning.models=[{name: small, share: 1}]",
+        )  # fmt: skip
+    store, name = reviews_of(run.root, None)
+    caption = ReviewQueue(store, name, "drafted").lease("mira", 1).items[0].caption
+    assert caption.fields.action == "it wakes up" and caption.written_by["style"] == [("small", "animation")]
 
 
 def test_too_few_decisions_for_a_score_are_told(run, decided):

@@ -244,7 +244,16 @@ def test_narrow_stills_fill_the_strip_with_more_of_them():
 def bars_of(values, kept=None, base=(), sets=(), whole=False):
     values = np.asarray(values, dtype=float)
     kept = np.ones(len(values), bool) if kept is None else np.asarray(kept)
-    return charts.histogram(values, kept, list(base), list(sets), whole)
+    present = values[~np.isnan(values)]
+    first, last = np.percentile(present, [0.5, 99.5]) if len(present) else (None, None)
+    low, high = (present.min(), present.max()) if len(present) else (None, None)
+
+    def count(edges):
+        inside = np.clip(values, edges[0], edges[-1])
+        return tuple(np.histogram(inside[~np.isnan(values) & some], edges)[0] for some in (True, kept))
+
+    facts = {"total": len(present), "min": low, "max": high, "first": first, "last": last}
+    return charts.histogram(facts, count, list(base), list(sets), whole)
 
 
 def counts(chart):

@@ -24,7 +24,7 @@ function map(run, concepts) {
     const [x, y] = one.at.map((value) => 0.5 + 0.42 * value);
     const free = at < PICTURES && one.example && taken.every(([a, b]) => Math.hypot(a - x, (b - y) * 0.6) > CLOSE);
     if (free) taken.push([x, y]);
-    const name = one.words || `concept ${one.cluster_id}`;
+    const name = one.seen || one.words || `concept ${one.cluster_id}`;
     const size = 8 + 20 * Math.sqrt(one.measured / largest);
     return h("a", { class: free ? "pin picture" : "pin", href: concept(run, one), title: `${name}: ${count(one.measured)} clips`, "aria-label": `${name}, ${count(one.measured)} clips`,
       style: { left: `${100 * x}%`, top: `${100 * (1 - y)}%`, "--size": `${size}px` } },
@@ -34,7 +34,7 @@ function map(run, concepts) {
 
 function line(run, one, most) {
   const image = one.example ? h("img", { src: thumb(run, one.example), alt: "", loading: "lazy", width: 96, height: 54, on: { error: (event) => event.target.classList.add("none") } }) : h("i", { class: "none" });
-  return h("li", {}, h("a", { href: concept(run, one) }, image, h("div", {}, h("b", {}, one.words || `concept ${one.cluster_id}`),
+  return h("li", {}, h("a", { href: concept(run, one) }, image, h("div", {}, h("b", {}, one.seen || one.words || `concept ${one.cluster_id}`),
     h("div", { class: "line small muted" }, `${count(one.measured)} clips, ${count(one.clips)} pass, ${count(one.sampled)} kept (${share(one.sampled, one.measured)})`),
     h("div", { class: "meter" }, h("i", { class: "all", style: { width: `${(100 * one.measured) / Math.max(most.measured, 1)}%` } }), h("i", { class: "kept", style: { width: `${(100 * one.sampled) / Math.max(most.measured, 1)}%` } })))));
 }
