@@ -29,9 +29,13 @@ def measure(source: Source, observed: Tracks, recipe: Recipe) -> pa.Table:
     if info is None or not observed.frames:
         return schema(recipe).empty_table()
     shots = find_shots(observed, recipe.scenes)
-    observed = replace(observed, shots=shots)
-    meters = meter.build(recipe, info)
     clips = clip_spans(shots, observed.time_s, observed.end_s, recipe.scenes)
+    return measure_spans(source, replace(observed, shots=shots), clips, recipe)
+
+
+def measure_spans(source: Source, observed: Tracks, clips: list[ClipSpan], recipe: Recipe) -> pa.Table:
+    """A row of each of these spans of a file whose shots are known."""
+    meters = meter.build(recipe, observed.info)
     return pa.Table.from_pylist([_row(source, clip, meters, observed) for clip in clips], schema(recipe))
 
 

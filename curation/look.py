@@ -22,7 +22,7 @@ VECTORS = ("semantic", "copy")
 BOXES = ("overlays", "heads")  # columns of boxes: looked for inside the borders, told of the whole frame
 NO_STILL = "the clip is too short for a still"
 OFF = {
-    "visual.text is off": ("text_score", "overlays"),
+    "visual.text is off": ("text_score", "overlays", "text_at_s"),
     "visual.people is off": ("human_score", "heads"),
     "no model measures it in this recipe": (
         "quality",

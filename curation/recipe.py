@@ -25,7 +25,7 @@ from rushes.curation.names import wrong_name
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 3, "measure": 4, "look": 3, "content": 3, "cut": 4, "caption": 2}
+PART_VERSIONS = {"observe": 4, "measure": 6, "look": 4, "content": 3, "cut": 4, "caption": 2}
 
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 REASONS_MOST = 10  # a person picks them by single keys
@@ -92,6 +92,7 @@ class Visual(_thresholds("visual")):
     text_side: int = knob(480, "look", "stills are shrunk to this longer side before they are read, pixels", ge=160)
     text_frames: int = knob(4, "look", "most stills read per clip", ge=1)
     text_stop: float = knob(0.9, "look", "no further still is read once one is this sure (det x rec)", ge=0, le=1)
+    text_split: bool = knob(True, "look", "a clip in which text comes or goes is divided there: the rest is a clip")
     people: bool = knob(True, "look", "look for people (models.people says with what)")
     rescue: Literal["crop", "reject"] = knob(
         "crop", "judge", "crop: cut the clean rectangle inside borders and beside text; reject: such clips go"

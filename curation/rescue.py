@@ -20,10 +20,32 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares o
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 BORDER, TEXT = "border", "text"
 COLUMNS = ("crop_x", "crop_y", "crop_width", "crop_height")
+CLEAN_MIN_S = 2.0  # seconds without text that are worth a clip of their own
 BOXES_MAX = 8  # overlays that are kept apart; more are taken together
 MARGIN = 0.008  # of the frame's sides, around an overlay: its soft edge and shadow
 EDGE = 0.0015  # of the frame's sides, inside a border: its soft edge
 HEAD_LEFT_OUT = 0.1  # share of a head's width or height that a crop may miss
+
+
+def clean_span(stills_s: Sequence[float], text_s: Sequence[float], begin_s: float, end_s: float) -> list[float]:
+    """Times at which a clip is divided, so that its longest stretch without text stands alone; none where it is short.
+
+    stills_s: times of all stills that were searched; text_s: of those with text, both in seconds. What lies between a
+    still with text and one without counts as text.
+    """
+    with_text = np.isin(np.round(stills_s, 3), np.round(text_s, 3))
+    best: tuple[float, float] = (0.0, 0.0)
+    begin = begin_s
+    for number, text in enumerate(with_text):
+        if text:
+            begin = stills_s[number + 1] if number + 1 < len(stills_s) else end_s
+        last = number + 1 == len(stills_s) or with_text[number + 1]
+        stop = end_s if number + 1 == len(stills_s) else stills_s[number]
+        if not text and last and stop - begin > best[1] - best[0]:
+            best = begin, stop
+    if best[1] - best[0] < CLEAN_MIN_S or best == (begin_s, end_s):
+        return []
+    return [t for t in best if begin_s < t < end_s]
 
 
 def with_crops(clips: pa.Table, recipe: Recipe) -> pa.Table:

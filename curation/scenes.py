@@ -8,6 +8,7 @@ transitions, which it does not see, are found as pictures (transitions.py).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,17 @@ class ClipSpan:
 
     shot: int
     span: Span
+
+
+def divided(clip: ClipSpan, at_s: list[float], times: np.ndarray) -> list[ClipSpan]:
+    """The clip in parts that begin at these times, seconds. times: float [frames], of the file's frames."""
+    span, parts = clip.span, []
+    places = [int(np.searchsorted(times, t - 1e-6)) for t in sorted(at_s)]
+    bounds = [span.first, *(place for place in places if span.first < place < span.stop), span.stop]
+    for first, stop in itertools.pairwise(bounds):
+        end_s = span.end_s if stop == span.stop else float(times[stop])
+        parts.append(ClipSpan(clip.shot, Span(first, stop, float(times[first]), end_s)))
+    return parts
 
 
 def clip_spans(shots: list[tuple[int, int]], times: np.ndarray, end_s: float, recipe: Scenes) -> list[ClipSpan]:

@@ -15,7 +15,7 @@ from rushes.curation.visual.text import TextMeter
 
 
 class TextLooker:
-    columns = ("text_score", "text", "overlays")
+    columns = ("text_score", "text", "overlays", "text_at_s")
 
     def __init__(self, recipe: Recipe) -> None:
         visual = recipe.visual
@@ -25,9 +25,12 @@ class TextLooker:
     def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
         found = [self._meter.measure(clip.pictures, clip.times) for clip in clips]
         return [
-            {"text_score": one.score, "text": one.text or None, "overlays": list(sum(one.overlays, ())) or None}
-            for one in found
-        ]
+            {
+                "text_score": one.score, "text": one.text or None, "overlays": list(sum(one.overlays, ())) or None,
+                "text_at_s": [float(clip.times[place]) for place in one.stands_in] or None,
+            }
+            for clip, one in zip(clips, found, strict=True)
+        ]  # fmt: skip
 
 
 class PeopleLooker:

@@ -91,8 +91,8 @@ def _clip_files(recipe: Recipe) -> dict[str, str]:
 
 
 LOOKERS: tuple[Entry, ...] = (
-    Entry("text", ("text_score", "text", "overlays"), lambda r: r.visual.text, _text, "inside the wheel of rapidocr",
-          memory_mb=250, packages=("rapidocr", "onnxruntime")),
+    Entry("text", ("text_score", "text", "overlays", "text_at_s"), lambda r: r.visual.text, _text,
+          "inside the wheel of rapidocr", memory_mb=250, packages=("rapidocr", "onnxruntime")),
     Entry("people-opencv", ("human_score", "heads"), lambda r: r.visual.people and r.models.people == "opencv",
           _measured("PeopleLooker"), "inside the wheel of opencv-python"),
     Entry("people-centerface", ("human_score",), lambda r: r.visual.people and r.models.people == "centerface", _faces,

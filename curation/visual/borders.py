@@ -21,6 +21,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+#: A bar whose line is weaker than the ordinary one still counts where the other side has its like at the same depth.
+SYMMETRY_PX = 3  # pixels between the two depths
+STOP_SHARE_STRONG, STOP_SHARE_WEAK = 0.8, 0.25  # of the better and of the worse side: a subtitle hides one of them
+#: Black bars round a dark picture: finer steps, on both sides alike, black only.
+DARK_TOLERANCE, DARK_JUMP, DARK_COLOUR = 3, 3, 32
 COLOUR_TOLERANCE = 10  # luma levels a strip may stray from its colour: codec ringing stays below this
 JUMP = 10  # luma levels between the two sides of the line: weaker than any cut-off picture, above ringing
 SOFT_PX = 3  # scaled and coded edges spread over 1-3 px
@@ -43,9 +48,13 @@ BLUR_JUMP = 6  # luma levels: picture and copy are alike, their line is weaker t
 BLUR_LINE_SHARE = 0.6  # of the line with a derivative above that in some still
 BLUR_LINE_SHARE_MEAN = 0.4  # ... and on average over the stills: a line that moves is in the picture
 BLUR_MIN_STRIP = 0.06  # of the side: the flatness of a thinner strip cannot be judged
-BLUR_FLATTER = 0.3  # fine detail of the strips over that of the picture: a copy is blurred beyond doubt
-BLUR_FLATTER_EACH = 0.6  # the same for the worst still: a clip whose border comes and goes has none
-BLUR_SYMMETRY = 0.02  # of the side, between the two strips' widths
+BLUR_LINE_SHARE_WEAK = 0.2  # of a line that a dark picture hides in part, where the other side's is clear
+BLUR_FLATTER = 0.3  # fine detail of the strips over that of the picture (twice that in any still) ...
+BLUR_FLATTER_WEAK = 0.15  # ... and where one of the lines is weak
+BLUR_SHARP_MIN = 4.0  # mean second difference, grey levels: in a softer picture it tells nothing
+BLUR_CANDIDATES = 6  # pairs of lines that are tried: the picture may have straight lines of its own
+BLUR_SYMMETRY = 0.01  # of the side, between the two strips' widths
+BLUR_ASYMMETRY = 0.05  # share of a line that each pixel of asymmetry must be outweighed by
 BLUR_MAX_STRIP = 0.38  # of the side: a 9:16 picture inside 16:9 has 0.34
 
 
@@ -131,13 +140,28 @@ def _spread(gray: np.ndarray) -> int:
 
 def _solid_pair(stills: list[np.ndarray]) -> tuple[int, int]:
     """Depths in px of the flat strips at the first and the last row of every still; 0 where there is none."""
-    first = _strip(stills)
-    last = _strip([s[::-1] for s in stills])
-    alike = first is not None and last is not None and abs(first.colour - last.colour) <= SAME_COLOUR
-    if alike and all(_supported(s, STOP_SHARE_PAIR, EARLY_SHARE_PAIR) for s in (first, last)):
+    turned = [s[::-1] for s in stills]
+    first, last = _strip(stills), _strip(turned)
+    if _pair(first, last):
         return first.depth, last.depth
     rows = stills[0].shape[0]
-    return _alone(first, rows), _alone(last, rows)
+    alone = _alone(first, rows), _alone(last, rows)
+    if alone == (0, 0) and all(np.median(some[-1][COLOUR_ROWS, ::4]) <= DARK_COLOUR for some in (stills, turned)):
+        first, last = (_strip(some, DARK_TOLERANCE, DARK_JUMP) for some in (stills, turned))
+        if _pair(first, last, alike_only=True) and max(first.colour, last.colour) <= DARK_COLOUR:
+            return first.depth, last.depth
+    return alone
+
+
+def _pair(first: _Strip | None, last: _Strip | None, alike_only: bool = False) -> bool:
+    """Whether two opposite strips are those of one border; alike_only: they must be of one depth."""
+    if first is None or last is None or abs(first.colour - last.colour) > SAME_COLOUR:
+        return False
+    symmetric = abs(first.depth - last.depth) <= SYMMETRY_PX
+    if all(_supported(s, STOP_SHARE_PAIR, EARLY_SHARE_PAIR) for s in (first, last)):
+        return symmetric or not alike_only
+    better, worse = sorted((first.stop_share, last.stop_share), reverse=True)
+    return symmetric and better >= STOP_SHARE_STRONG and worse >= STOP_SHARE_WEAK
 
 
 def _supported(strip: _Strip, stop_share: float, early_share: float) -> bool:
@@ -153,13 +177,13 @@ def _alone(strip: _Strip | None, rows: int) -> int:
     return strip.depth if _supported(strip, STOP_SHARE_ALONE, EARLY_SHARE_ALONE) else 0
 
 
-def _strip(stills: list[np.ndarray]) -> _Strip | None:
+def _strip(stills: list[np.ndarray], tolerance: int = COLOUR_TOLERANCE, jump_least: int = JUMP) -> _Strip | None:
     """The best supported flat strip at the first rows, or None when no line is deep enough."""
     rows, columns = stills[0].shape
     limit = int(MAX_STRIP * rows)
     colours = [float(np.median(s[COLOUR_ROWS, ::4])) for s in stills]
     colour = float(np.median(colours))
-    stops = _first_departures(stills, colour, limit)
+    stops = _first_departures(stills, colour, limit, tolerance)
     stopped = np.flatnonzero(stops < limit)
     if stopped.size == 0:
         return None
@@ -175,7 +199,7 @@ def _strip(stills: list[np.ndarray]) -> _Strip | None:
     if window.size == 0:
         return None
     depth = int(np.median(window))
-    jump, picture_std = _edge(stills, depth, begin, end)
+    jump, picture_std = _edge(stills, depth, begin, end, jump_least)
     return _Strip(
         depth=depth,
         stop_share=float(np.mean((inside > depth - SOFT_PX) & jump)),
@@ -185,19 +209,19 @@ def _strip(stills: list[np.ndarray]) -> _Strip | None:
     )
 
 
-def _first_departures(stills: list[np.ndarray], colour: float, limit: int) -> np.ndarray:
+def _first_departures(stills: list[np.ndarray], colour: float, limit: int, tolerance: int) -> np.ndarray:
     """Per column the first row, over all stills, that is not of the strip's colour; `limit` for none."""
     stops: np.ndarray | None = None
     for still in stills:
         strip = cv2.transpose(np.ascontiguousarray(still[:limit]))
         strip[:, 0] = strip[:, 1]  # a damaged outermost row is no departure
-        away = cv2.inRange(strip, max(0.0, colour - COLOUR_TOLERANCE), colour + COLOUR_TOLERANCE) == 0
+        away = cv2.inRange(strip, max(0.0, colour - tolerance), colour + tolerance) == 0
         stop = np.where(away.any(axis=1), away.argmax(axis=1), limit)
         stops = stop if stops is None else np.minimum(stops, stop)
     return stops
 
 
-def _edge(stills: list[np.ndarray], depth: int, begin: int, end: int) -> tuple[np.ndarray, float]:
+def _edge(stills: list[np.ndarray], depth: int, begin: int, end: int, least: int) -> tuple[np.ndarray, float]:
     """Columns with a jump across the line in some still, and the luma spread along the picture behind it."""
     rows = stills[0].shape[0]
     before, behind = max(0, depth - SOFT_PX), min(rows - 1, depth + SOFT_PX)
@@ -205,7 +229,7 @@ def _edge(stills: list[np.ndarray], depth: int, begin: int, end: int) -> tuple[n
     spread = 0.0
     for still in stills:
         inner = still[behind, begin:end].astype(np.int16)
-        jump |= np.abs(inner - still[before, begin:end]) > JUMP
+        jump |= np.abs(inner - still[before, begin:end]) > least
         spread = max(spread, float(inner.std()))
     return jump, spread
 
@@ -235,40 +259,71 @@ def _blurred_pair(stills: list[np.ndarray]) -> tuple[int, int]:
     limit, least = int(BLUR_MAX_STRIP * rows), max(int(BLUR_MIN_STRIP * rows), 3 * SOFT_PX)
     union = np.zeros((rows - SOFT_PX, stills[0].shape[1]), np.uint8)
     mean_share = np.zeros(rows - SOFT_PX, np.float32)
-    detail = np.zeros((len(stills), rows - 1), np.float32)
-    for i, still in enumerate(stills):
+    for still in stills:
         steps = cv2.absdiff(still[SOFT_PX:], still[:-SOFT_PX])
         strong = cv2.threshold(steps, BLUR_JUMP, 1, cv2.THRESH_BINARY)[1]
         union |= strong
         mean_share += _row_means(strong) / len(stills)
-        detail[i] = _row_means(cv2.absdiff(still[1:], still[:-1]))
     share = _row_means(union)
-    lines = np.where((share >= BLUR_LINE_SHARE) & (mean_share >= BLUR_LINE_SHARE_MEAN), share + mean_share, 0.0)
+    lines = np.where(
+        (share >= BLUR_LINE_SHARE_WEAK) & (mean_share >= BLUR_LINE_SHARE_WEAK / 2), share + mean_share, 0.0
+    )
+    lines = np.convolve(lines, np.ones(SOFT_PX) / SOFT_PX, "same")  # a step shows in SOFT_PX rows: its middle counts
+    sure = (share >= BLUR_LINE_SHARE) & (mean_share >= BLUR_LINE_SHARE_MEAN)
+    pairs = _line_pairs(lines, limit, least, int(BLUR_SYMMETRY * rows) + 1)
+    detail = np.stack([_detail(still) for still in stills], axis=1) if pairs else None
+    for first, last in pairs:
+        both_sure = sure[first] and sure[rows - SOFT_PX - 1 - last]
+        flatter = BLUR_FLATTER if both_sure else BLUR_FLATTER_WEAK
+        if not both_sure and max(share[first], share[rows - SOFT_PX - 1 - last]) < STOP_SHARE_STRONG:
+            continue
+        head, tail = first + SOFT_PX // 2 + 1, last + SOFT_PX // 2 + 1  # a step spans SOFT_PX rows
+        sharp = float(detail[1, :, head + 2 * SOFT_PX : rows - tail - 2 * SOFT_PX].mean()) >= BLUR_SHARP_MIN
+        if any(_flatter_outside(kind, head, rows - tail, flatter) for kind in detail[: 1 + sharp]):
+            return head, tail
+    return 0, 0
+
+
+def _line_pairs(lines: np.ndarray, limit: int, least: int, slack: int) -> list[tuple[int, int]]:
+    """Places of lines near one end, counted from it, with their like at the other, the clearest first."""
     head, tail = lines[:limit], lines[::-1][:limit]
-    slack = int(BLUR_SYMMETRY * rows) + 1
-    partner = cv2.dilate(tail, np.ones((2 * slack + 1, 1), np.uint8)).ravel()
-    both = np.minimum(head, partner)
+    partner = cv2.dilate(tail.copy(), np.ones((2 * slack + 1, 1), np.uint8)).ravel()
+    both = np.where(partner > 0, head + partner, 0.0) * (head > 0)
     both[:least] = 0.0
-    first = int(np.argmax(both))
-    if both[first] == 0.0:
-        return 0, 0
-    near = max(0, first - slack)
-    last = near + int(np.argmax(tail[near : first + slack + 1]))
-    first, last = first + SOFT_PX // 2 + 1, last + SOFT_PX // 2 + 1  # a step spans SOFT_PX rows
-    return (first, last) if _flatter_outside(detail, first, rows - last) else (0, 0)
+    pairs = []
+    while len(pairs) < BLUR_CANDIDATES and both.max() > 0:
+        first = int(np.argmax(both))
+        near = max(0, first - slack)
+        places = np.arange(near, min(first + slack + 1, limit))
+        pairs.append((first, int(places[np.argmax(tail[places] - BLUR_ASYMMETRY * np.abs(places - first))])))
+        both[max(0, first - 2 * slack) : first + 2 * slack + 1] = 0.0
+    return pairs
+
+
+def _detail(still: np.ndarray) -> np.ndarray:
+    """Mean first and second difference of each row to those around it, float [2, rows].
+
+    The second passes over slow changes of light in a copy; the first sees what a soft picture has of detail.
+    """
+    values = still.astype(np.int16)
+    found = np.zeros((2, len(values)), np.float32)
+    found[0, 1:] = np.abs(values[1:] - values[:-1]).mean(axis=1)
+    found[1, 2:-2] = np.abs(values[4:] - 2 * values[2:-2] + values[:-4]).mean(axis=1)
+    return found
 
 
 def _row_means(image: np.ndarray) -> np.ndarray:
     return cv2.reduce(image, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
 
 
-def _flatter_outside(detail: np.ndarray, first: int, last: int) -> bool:
+def _flatter_outside(detail: np.ndarray, first: int, last: int, flatter: float) -> bool:
     """Whether rows outside [first, last) have far less fine detail than those inside, the lines left out.
 
-    `detail` [stills, rows] is the mean step between neighbouring rows.
+    detail: float [stills, rows]. flatter: largest ratio of the two.
     """
     gap = 2 * SOFT_PX
+    if first - gap < SOFT_PX or last + gap > detail.shape[1] - SOFT_PX:
+        return False
     inside = float(detail[:, first + gap : last - gap].mean())
-    outside = np.stack([detail[:, : first - gap].mean(axis=1), detail[:, last + gap :].mean(axis=1)])
-    flatter = outside.mean(axis=1).max() < BLUR_FLATTER * inside
-    return bool(flatter and outside.max() < BLUR_FLATTER_EACH * inside)
+    outside = np.stack([detail[:, 2 : first - gap].mean(axis=1), detail[:, last + gap : -2].mean(axis=1)])
+    return bool(outside.mean(axis=1).max() < flatter * inside and outside.max() < 2 * flatter * inside)

@@ -32,7 +32,7 @@ NEW_STROKES = 0.12  # share of a cell: strokes in less of it are no new word
 NEW_PICTURE = 12.0  # mean luma difference of the thumbnails above which a still is another picture
 THUMB = (16, 16)  # px
 OVERLAY_SCORE = 0.5  # det x rec from which a clip's text is looked for in all its stills, and a word belongs to it
-OVERLAY_STILLS = 8  # stills searched for where text stands
+OVERLAY_AGAIN = 0.35  # the same where a word stands in another still
 OVERLAY_BOXES = 16  # boxes of a still that are asked whether they are words
 PAD = 0.18  # of a line's height, by which the detector's boxes reach beyond the letters
 
@@ -59,7 +59,7 @@ class TextResult:
     `score` is the highest det x rec over the words of the stills looked at, in [0, 1], and 0 where no word was
     found. The search ends at the first still that decides, so a score above `stop_at` is a lower bound.
     `frame`, `time_s`, `words` and `text` belong to the still with that score: None and empty without one. `overlays`
-    are the lines of text of all stills that were searched, as boxes: shares of the sides.
+    are the lines of text of all stills, as boxes (shares of the sides), `stands_in` the stills with any of it.
     """
 
     score: float
@@ -68,6 +68,7 @@ class TextResult:
     time_s: float | None = None
     words: tuple[TextWord, ...] = field(default=())
     overlays: tuple[Box, ...] = ()
+    stands_in: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
@@ -121,27 +122,31 @@ class TextMeter:
                 best = TextResult(words[0].score, (), frame, time_s, words)
             if best.score >= self.stop_at:
                 break
-        overlays = self.overlays(stills, best) if best.score >= OVERLAY_SCORE else ()
-        return TextResult(best.score, tuple(looked), best.frame, best.time_s, best.words, overlays)
+        overlays, where = self.overlays(stills, best) if best.score >= OVERLAY_SCORE else ((), ())
+        return TextResult(best.score, tuple(looked), best.frame, best.time_s, best.words, overlays, where)
 
-    def overlays(self, stills: Sequence[np.ndarray], best: TextResult) -> tuple[Box, ...]:
-        """Where text stands in any of some stills, evenly spread: words and what lies where words were, as boxes."""
+    def overlays(self, stills: Sequence[np.ndarray], best: TextResult) -> tuple[tuple[Box, ...], tuple[int, ...]]:
+        """Where text stands in the stills, as boxes, and in which of them.
+
+        Text is what reads as a word; where a word stands in another still, less sure ones count.
+        """
         known = [_box(np.array(word.box), stills[best.frame]) for word in best.words if word.score >= OVERLAY_SCORE]
-        for place in np.linspace(0, len(stills) - 1, min(OVERLAY_STILLS, len(stills))).round().astype(int):
-            still = stills[place]
+        where = {best.frame}
+        for place, still in enumerate(stills):
             for corners, det_score in self._boxes(still)[:OVERLAY_BOXES]:
                 box = _box(corners, still)
-                if any(_inside(box, other) for other in known):
-                    continue
-                if any(_meets(box, other) for other in known) or self._is_word(still, corners, det_score):
-                    known.append(box)
-        return merged(known)
+                least = OVERLAY_AGAIN if any(_meets(box, other) for other in known) else OVERLAY_SCORE
+                if self._is_word(still, corners, det_score, least):
+                    where.add(place)
+                    if not any(_inside(box, other) for other in known):
+                        known.append(box)
+        return merged(known), tuple(sorted(where))
 
-    def _is_word(self, still: np.ndarray, corners: np.ndarray, det_score: float) -> bool:
-        if det_score < OVERLAY_SCORE:
+    def _is_word(self, still: np.ndarray, corners: np.ndarray, det_score: float, least: float) -> bool:
+        if det_score < least:
             return False
         text, rec_score = self._recognise(_cut(still, corners))
-        return det_score * rec_score >= OVERLAY_SCORE and sum(c.isalnum() for c in text) >= MIN_ALNUM
+        return det_score * rec_score >= least and sum(c.isalnum() for c in text) >= MIN_ALNUM
 
     def read(self, still: np.ndarray, worth: float = 0.0) -> tuple[TextWord, ...]:
         """The words of one still, best first.

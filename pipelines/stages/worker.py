@@ -15,14 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.curation import rules, storage
-from rushes.curation.analyze import measure
+from rushes.curation.analyze import measure, measure_spans
 from rushes.curation.analyze import schema as analyzed_schema
 from rushes.curation.captioning import Servers, ServersDown
 from rushes.curation.look import Looker
 from rushes.curation.looking import ModelError
+from rushes.curation.meter import Span
 from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe
-from rushes.curation.rescue import WHOLE
+from rushes.curation.rescue import WHOLE, clean_span
+from rushes.curation.scenes import ClipSpan, divided, find_shots
 from rushes.curation.signals import LOOK_FAILED
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
@@ -133,7 +135,8 @@ class Worker:
                     storage.delete(error.uri)
                     damaged.append(Looked(todo.item.key, "", 0, 0, 0.0, damaged=(error.uri,)))
                     continue
-                yield _with_looks(one, self._looks(one)).select(self._schema.names).cast(self._schema)
+                one, looks = self._divided(one, self._looks(one))
+                yield _with_looks(one, looks).select(self._schema.names).cast(self._schema)
                 (passing if todo.unlooked else lasting)[todo.item.key] = asdict(one.tracks.source)
                 one.tracks = replace(one.tracks, values={}, stills=None)  # they were read to be measured
                 done.append(one)
@@ -166,9 +169,34 @@ class Worker:
         table = table.filter(pa.array(mine))
         return _Measured(todo, tracks, table, rules.judge(table, self._recipe, "analyze"))
 
-    def _looks(self, one: _Measured) -> pa.Table:
-        """Rows of what the models see in the survivors, those of earlier records among them."""
-        parts, known = [self._looker.schema.empty_table()], set()
+    def _divided(self, one: _Measured, looks: pa.Table) -> tuple[_Measured, pa.Table]:
+        """The clips with those divided in which text comes or goes; the parts are measured and looked at anew."""
+        cuts: dict[str, list[float]] = {}
+        visual = self._recipe.visual
+        if visual.text and visual.text_split:
+            for row in looks.select(["clip_id", "text_at_s"]).to_pylist():
+                if row["text_at_s"] and row["clip_id"] in one.ids:
+                    start_s, end_s = one.span(one.ids.index(row["clip_id"]))
+                    numbers = spread(one.tracks.stills.inside(start_s, end_s), visual.stills_max)
+                    at_s = clean_span(one.tracks.stills.times_s[numbers].tolist(), row["text_at_s"], start_s, end_s)
+                    cuts |= {row["clip_id"]: at_s} if at_s else {}
+        if not cuts:
+            return one, looks
+        tables, shots = [], find_shots(one.tracks, self._recipe.scenes)
+        for place, clip_id in enumerate(one.ids):
+            tables.append(one.table.slice(place, 1))
+            if clip_id in cuts:
+                parts = divided(one.clip(place), cuts[clip_id], one.tracks.time_s)
+                source = replace(one.tracks.source, uri=one.todo.item.source.uri)
+                tables[-1] = measure_spans(source, replace(one.tracks, shots=shots), parts, self._recipe)
+        table = pa.concat_tables(tables)
+        new = _Measured(one.todo, one.tracks, table, rules.judge(table, self._recipe, "analyze"))
+        return new, self._looks(new, looks)
+
+    def _looks(self, one: _Measured, seen: pa.Table | None = None) -> pa.Table:
+        """Rows of what the models see in the survivors; those of earlier records, and in `seen`, are not seen again."""
+        parts = [self._looker.schema.empty_table() if seen is None else seen]
+        known = set(parts[0]["clip_id"].to_pylist())
         for uri in dict.fromkeys(one.todo.before):
             with contextlib.suppress(DamagedFile, FileNotFoundError):
                 before = storage.read_table(uri, filters=pc.field("source_id") == one.tracks.source.source_id)
@@ -215,6 +243,15 @@ class _Measured:
     def survivors(self) -> list[int]:
         return [place for place, rule in enumerate(self.rejected) if rule is None]
 
+    def span(self, place: int) -> tuple[float, float]:
+        return self.table["start_s"][place].as_py(), self.table["end_s"][place].as_py()
+
+    def clip(self, place: int) -> ClipSpan:
+        start_s, end_s = self.span(place)
+        first = int(np.searchsorted(self.tracks.time_s, start_s - 1e-6))
+        stop = first + self.table["frames"][place].as_py()
+        return ClipSpan(self.table["shot"][place].as_py(), Span(first, stop, start_s, end_s))
+
     def pictures(self, places: list[int]) -> dict[str, list[float]]:
         """What lies inside the borders, of those clips that have any."""
         found = {self.ids[place]: self.table["picture"][place].as_py() for place in places}
@@ -222,9 +259,8 @@ class _Measured:
 
     def stills(self, place: int, most: int) -> pa.Table:
         """STILLS rows of one clip."""
-        start_s, end_s = self.table["start_s"][place].as_py(), self.table["end_s"][place].as_py()
         stills = self.tracks.stills
-        numbers = spread(stills.inside(start_s, end_s), most)
+        numbers = spread(stills.inside(*self.span(place)), most)
         times, pictures = stills.times_s[numbers], [stills.jpeg(number) for number in numbers]
         return pa.table([[self.ids[place]] * len(numbers), times, pictures], schema=STILLS)
 

@@ -19,9 +19,8 @@ from rushes.curation.looking.base import Clip
 from rushes.curation.looking.measured import PeopleLooker, TextLooker
 from rushes.curation.visual.borders import static_border_frac
 from rushes.curation.visual.stills import decode, decode_gray, encode
-from tests.accuracy.borders import SIZE, WHOLE, _frames, bordered, unbordered
+from tests.accuracy.borders import SIZE, _frames, bordered, sources
 from tests.accuracy.made import Bench
-from tests.accuracy.sources import photographs, takes
 from tests.accuracy.table import Row
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
@@ -45,8 +44,7 @@ def measure(bench: Bench, measured: bool = True) -> list[Row]:
     told: list[tuple[bool, float]] = []
     rows: list[dict] = []
     rng = np.random.default_rng(5)
-    sources = takes(measured, bench.footage) + photographs(measured)
-    for number, take in enumerate(sources):
+    for number, take in enumerate(sources(bench, measured)):
         frames = _frames(take)
         for drawn in texts(frames, number):
             row = _row(drawn.frames, text, people)
@@ -142,6 +140,3 @@ def _centred(mask: np.ndarray, line: str, down: float, size: float) -> None:
 
 def _at(mask: np.ndarray, line: str, x: int, y: int, size: float) -> None:
     cv2.putText(mask, line, (x, y), FONT, size, 255, 2 if size > 1 else 1, cv2.LINE_AA)
-
-
-__all__ = ["WHOLE", "measure", "texts", "unbordered"]

@@ -90,3 +90,13 @@ def searched(boxes: list[tuple]) -> float:
         free[round(20 * top) : round(20 * bottom), round(20 * left) : round(20 * right)] = False
     spans = list(itertools.combinations(range(21), 2))
     return max(((b - a) * (d - c) / 400 for a, b in spans for c, d in spans if free[a:b, c:d].all()), default=0.0)
+
+
+@pytest.mark.parametrize(
+    ("text_s", "cuts"),
+    [([], []), ([0, 1], [2]), ([7, 8], [6]), ([4], [5]), ([0, 4, 8], [1, 3]), ([0, 2, 4, 6, 8], []),
+     (list(range(9)), [])],
+    ids=["none", "at the begin", "at the end", "in the middle", "the longest stretch", "too short", "always"],
+)  # fmt: skip
+def test_a_clip_is_divided_where_text_comes_or_goes(text_s, cuts):
+    assert rescue.clean_span([float(t) for t in range(9)], [float(t) for t in text_s], 0.0, 9.0) == cuts
