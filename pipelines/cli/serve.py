@@ -70,7 +70,7 @@ def serve(
         app = create_app(chosen)
     except (ServiceError, AccessError, ReviewError) as error:
         fail(str(error))
-    console.print(f"Serving {chosen.runs} at http://{host}:{port}/api/v1", highlight=False, soft_wrap=True)
+    console.print(f"Serving {chosen.runs} at http://{host}:{port} (API: /api/v1)", highlight=False, soft_wrap=True)
     uvicorn.run(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=3, h11_max_incomplete_event_size=64 * 1024, backlog=2048,

@@ -10,7 +10,7 @@ import numpy as np
 from rushes.curation import rules
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
-from rushes.curation.signals import BY_NAME
+from rushes.curation.signals import BY_NAME, LOOK_FAILED
 from rushes.pipelines.view.clips import QueryError
 from rushes.pipelines.view.tables import records
 from rushes.pipelines.view.what_if import BINS, LATE, Judged, Tally, WhatIf
@@ -42,7 +42,7 @@ def board(held: WhatIf, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "kept": shown.pop("kept"),
         "enter": len(enter),
         "leave": len(leave),
-        "late": {rule: int(n) for rule, n in zip(LATE, tally.late, strict=True) if n},
+        "late": _later(now, tally),
         "sets": shown,
         "said": _said(held, recipe, now, len(enter)),
     }
@@ -125,6 +125,13 @@ def _chart(held: WhatIf, column: str, now: Judged, tally: Tally) -> dict[str, An
         "edges": edges.tolist(), "all": counts.tolist(), "nulls": nulls, "inside": tally.bins[column].tolist(),
         "alone": alone.tolist(),
     }  # fmt: skip
+
+
+def _later(now: Judged, tally: Tally) -> dict[str, int]:
+    """Clips by what rejected them beside thresholds: models that failed at them, copies, the draw, cutting."""
+    failed = int(now.first[now.order.index(LOOK_FAILED.key)])
+    counts = [(LOOK_FAILED.key, failed), *zip(LATE, tally.late.tolist(), strict=True)]
+    return {rule: n for rule, n in counts if n}
 
 
 def _only(now: Judged, keys: Sequence[str]) -> np.ndarray:

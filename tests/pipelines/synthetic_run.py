@@ -15,6 +15,7 @@ from rushes.curation import manifest, rules, signals
 from rushes.curation.curriculum import buckets
 from rushes.curation.recipe import Recipe, build
 from rushes.curation.tracks import OBSERVED
+from rushes.pipelines.stages.publishing import parts_of
 from rushes.pipelines.stages.records import Ledger
 from rushes.pipelines.view.story import MISSING_OF
 
@@ -74,7 +75,12 @@ def make_run(
     if stills:
         _write_stills(root, recipe, table, stills)
     record = {
-        "recipe": {"name": recipe.name, "hash": recipe.full_hash(), "resolved": recipe.model_dump(mode="json")},
+        "recipe": {
+            "name": recipe.name,
+            "hash": recipe.full_hash(),
+            "parts": parts_of(recipe),
+            "resolved": recipe.model_dump(mode="json"),
+        },
         "versions": {"rushes": "0.1.0", "av": "18.1.0", "opencv": "4.14.0"},
         "times_s": {"probe": 0.8, "analyze": 41.3, "look": 22.9, "content": 3.4, "cut": 9.6, "caption": 0.2},
         "warnings": ["pretrain-highres: 41 % of the clips show people; the quota of 60 % cannot be met."],

@@ -107,6 +107,7 @@ class Card {
       scales: { x: { time: false, range: [low, high] }, y: { range: (u, min, max) => [0, max || 1] } },
       axes: [{ stroke: colour("muted"), font, size: 22, gap: 2, grid: { show: false }, ticks: { show: false }, space: 56, values: (u, all) => all.map((v) => number(v)) }, { show: false }],
       series: [{}, series(colour("drop-soft")), series(colour("keep"))],
+      hooks: { draw: [() => { for (const control of this.controls) control.put(); }] },
     }, data, this.plane);
     this.plane.append(...this.controls.map((control) => control.handle));
   }
@@ -160,7 +161,7 @@ class Control {
 
   put() {
     const { plot } = this.card;
-    if (!plot) return;
+    if (!plot || plot.scales.x.min === undefined || plot.scales.x.min === null) return;
     const [low, high] = this.card.range;
     const left = plot.valToPos(this.at, "x") + plot.bbox.left / devicePixelRatio;
     this.handle.style.setProperty("left", `${left}px`);

@@ -1,7 +1,7 @@
 // One clip: the film, its tracks under the film strip, every rule with its value and threshold, copies and neighbours.
 
 import { get, media, part, query, still } from "./api.js";
-import { colour, fill, h } from "./dom.js";
+import { breaking, colour, fill, h } from "./dom.js";
 import { picture } from "./edge.js";
 import { clock, file, number, words } from "./format.js";
 import { address } from "./place.js";
@@ -43,10 +43,10 @@ const because = (story) => {
 
 function rules(story) {
   const marks = { pass: "✓", fail: "✗", "not measured": "?", "not reached": "·" };
-  return h("section", { class: "card", "aria-labelledby": "rules-title" }, h("h2", { id: "rules-title" }, "Rules"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Rules" }, h("table", { class: "rules" },
-    h("thead", {}, h("tr", {}, ["", "rule", "value", "needs"].map((text) => h("th", { scope: "col" }, text)))),
+  return h("section", { class: "card", "aria-labelledby": "rules-title" }, h("h2", { id: "rules-title" }, "Rules"), h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "All rules" }, h("table", { class: "rules" },
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "unseen" }, "verdict")), ["rule", "value", "needs"].map((text) => h("th", { scope: "col" }, text)))),
     h("tbody", {}, story.rules.map((rule) => h("tr", { class: rule.verdict.replace(" ", "-") },
-      h("td", { title: rule.verdict }, h("span", { "aria-hidden": "true" }, marks[rule.verdict]), h("span", { class: "unseen" }, rule.verdict)), h("td", {}, rule.rule), h("td", {}, rule.value), h("td", { class: "muted" }, rule.needs)))))));
+      h("td", { title: rule.verdict }, h("span", { "aria-hidden": "true" }, marks[rule.verdict]), h("span", { class: "unseen" }, rule.verdict)), h("td", {}, breaking(rule.rule)), h("td", {}, rule.value), h("td", { class: "muted" }, breaking(rule.needs))))))));
 }
 
 function facts(story) {

@@ -17,6 +17,9 @@ export function h(tag, props = {}, ...children) {
   return node;
 }
 
+/** A name that may be broken after its dots and underscores. */
+export const breaking = (name) => name.split(/(?<=[._])/).flatMap((part) => [part, h("wbr")]);
+
 /** Replace what an element holds. */
 export function fill(node, ...children) {
   node.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));

@@ -27,9 +27,8 @@ export class Edge {
 
   draw(found, rule, board) {
     const lists = [];
-    if (board.enter || board.leave) {
-      lists.push(this.list(`Enter (${count(board.enter)})`, found.enter, "more"), this.list(`Leave (${count(board.leave)})`, found.leave, "less"));
-    }
+    if (board.enter) lists.push(this.list(`Enter (${count(board.enter)})`, found.enter, "more"));
+    if (board.leave) lists.push(this.list(`Leave (${count(board.leave)})`, found.leave, "less"));
     if (found.inside) {
       lists.push(this.list("Just inside", found.inside, "more"), this.list("Just outside, failing this alone", found.outside, "less"));
     }

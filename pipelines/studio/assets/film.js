@@ -3,29 +3,35 @@
 import { get } from "./api.js";
 import { h } from "./dom.js";
 
+const STUCK_MS = 1200; // a seek that takes longer is asked again: browsers lose one now and then
 const RATES = [0.25, 0.5, 1, 2, 4];
 
-/** A cut clip that is loaded before it is needed. `frame` is the one that is shown. */
+/** A cut clip that is loaded before it is needed. `frame` is the one that is shown, or that is sought: pictures from before
+ *  a seek still arrive after it, and do not count (`target`). */
 export class Film {
   /** media: its address. frames: that of its frames' times. begin: the frame that is shown first. */
   constructor(media, frames, begin = 0, stop = null) {
-    Object.assign(this, { frame: begin, begin, stop, rate: 1, times: null, end: 0, listeners: new Set(), shown: false });
+    Object.assign(this, { frame: begin, begin, stop, target: null, sought: null, wanted: null, underWay: null, watchdog: 0, rate: 1, times: null, end: 0, listeners: new Set(), shown: false });
     this.video = h("video", { src: media, muted: true, playsinline: true, preload: "auto", tabindex: -1, "aria-label": "The clip" });
     this.ready = get(frames).then((found) => {
       this.times = found.times_s;
       this.end = found.end_s;
       this.stop ??= this.count;
-      this.video.currentTime = this.middle(Math.min(begin, this.count - 1));
+      this.goTo(this.middle(Math.min(begin, this.count - 1)));
     });
     this.watch = (now, shown) => {
-      if (this.times) {
-        this.frame = this.at(shown.mediaTime);
+      const at = this.times ? this.at(shown.mediaTime) : 0;
+      const still = this.video.paused && this.sought !== null;
+      if (this.times && (still ? at === this.sought : this.target === null || this.target === at)) {
+        this.target = null;
+        this.frame = at;
         if (!this.video.paused && (this.frame >= this.stop - 1 || this.frame < this.begin)) this.turn();
       }
       for (const listener of this.listeners) listener(this.frame, now);
       this.video.requestVideoFrameCallback(this.watch);
     };
     this.video.requestVideoFrameCallback(this.watch);
+    this.video.addEventListener("seeked", () => this.arrived());
     this.video.addEventListener("ended", () => { this.turn(); this.video.play(); });
   }
 
@@ -46,12 +52,48 @@ export class Film {
   middle(frame) { return (this.times[frame] + (this.times[frame + 1] ?? this.end)) / 2; }
 
   /** Back to the in point: the span that would be taken is played over and over. */
-  turn() { this.video.currentTime = this.middle(this.begin); }
+  turn() { this.goTo(this.middle(this.begin)); }
+
+  /** One seek is under way at a time; of those asked meanwhile the last one follows. */
+  goTo(seconds) {
+    this.wanted = seconds;
+    if (!this.underWay) this.leave();
+  }
+
+  leave() {
+    this.underWay = this.wanted;
+    this.wanted = null;
+    this.video.currentTime = this.underWay;
+    clearTimeout(this.watchdog);
+    this.watchdog = setTimeout(() => this.again(), STUCK_MS);
+  }
+
+  arrived() {
+    clearTimeout(this.watchdog);
+    this.underWay = null;
+    if (this.wanted !== null) return this.leave();
+    if (!this.video.paused) { this.target = null; return; }
+    const { target } = this; // a picture that was shown already is not told again: the seek's end is as good
+    requestAnimationFrame(() => requestAnimationFrame(() => { if (this.target === target && this.underWay === null) this.settle(); }));
+  }
+
+  settle() {
+    this.target = null;
+    for (const listener of this.listeners) listener(this.frame, performance.now());
+  }
+
+  again() {
+    const playing = !this.video.paused;
+    this.wanted ??= this.underWay;
+    this.video.load();
+    this.leave();
+    if (playing) this.play();
+  }
 
   seek(frame) {
     if (!this.times) return;
-    this.frame = Math.max(0, Math.min(this.count - 1, frame));
-    this.video.currentTime = this.middle(this.frame);
+    this.frame = this.target = this.sought = Math.max(0, Math.min(this.count - 1, frame));
+    this.goTo(this.middle(this.frame));
     for (const listener of this.listeners) listener(this.frame, performance.now());
   }
 
@@ -61,6 +103,8 @@ export class Film {
   }
 
   async play() {
+    this.sought = null;
+    if (!this.underWay) this.target = null;
     try { await this.video.play(); } catch (error) { if (error.name !== "AbortError" && error.name !== "NotAllowedError") throw error; }
   }
 
@@ -74,6 +118,7 @@ export class Film {
 
   drop() {
     this.listeners.clear();
+    clearTimeout(this.watchdog);
     this.video.pause();
     this.video.removeAttribute("src");
     this.video.load();

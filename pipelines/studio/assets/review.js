@@ -9,7 +9,7 @@ import { newId, Outbox } from "./outbox.js";
 import { address } from "./place.js";
 import { chooseRun } from "./runs.js";
 
-const AHEAD = 3; // clips held: the one that is shown and two that are loaded
+const AHEAD = 4; // clips held: the one that is shown and three that are loaded
 const KEYS = [
   ["a", "accept"], ["r", "reject"], ["1–9", "reason, on or off"], ["Shift 1–9", "reject for this reason"],
   ["i", "in: this frame is the first"], ["o", "out: this frame is the last"], ["x", "in and out as suggested"],
@@ -266,6 +266,7 @@ class Review {
     this.needle.style.setProperty("left", at(frame + 0.5));
     const now = { "aria-valuemin": 0, "aria-valuemax": total - 1, "aria-valuenow": frame, "aria-valuetext": `frame ${frame} of ${total}` };
     for (const [name, value] of Object.entries(now)) this.time.setAttribute(name, value);
+    this.time.classList.toggle("exact", Boolean(this.film.times) && this.film.target === null); // the picture is this frame
     const wrong = this.film.times ? this.wrongSpan() : "";
     const seconds = this.secondsOf(this.marks.out) - this.secondsOf(this.marks.in);
     fill(this.where, h("b", { class: "frame" }, `frame ${frame}`), h("span", { class: "muted" }, `of ${total}`), h("span", {}, `in ${this.marks.in}`), h("span", {}, `out ${this.marks.out - 1}`), h("span", { class: wrong ? "less" : "" }, `${seconds.toFixed(2)} s`),
@@ -321,9 +322,10 @@ class Review {
     else if (event.key === " " && event.target.matches("button, a")) return;
     else {
       const act = { a: () => this.accept(), r: () => this.reject(), u: () => this.undo(), "?": () => this.help.showModal(), b: () => this.rest(), e: () => this.captions.focus(),
-        s: () => this.item && this.lease([this.item.clip_id]), ...(this.film?.times && this.moves()) }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+        s: () => this.item && this.lease([this.item.clip_id]), ...(this.film && this.moves()) }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
       if (!act) return;
-      act();
+      if (this.film && !this.film.times) this.film.ready.then(act, () => {});
+      else act();
     }
     event.preventDefault();
   }
