@@ -59,8 +59,14 @@ columns = Columns()
 
 
 @router.get("/{run}/board", summary="What moved thresholds would keep: counts, histograms, footage, sets")
-async def board(request: Request, run: RunName, moves: Moves = [], tag: Tag = None) -> Response:  # noqa: B006
-    return await told(request, run, ("board", *moves), lambda opened: moved.board(columns.of(opened), moves), tag)
+async def board(
+    request: Request, run: RunName, moves: Moves = [],  # noqa: B006
+    brief: Annotated[bool, Query(description="Charts without what no threshold moves.")] = False, tag: Tag = None,
+) -> Response:  # fmt: skip
+    def ask(opened: Run) -> dict[str, Any]:
+        return moved.board(columns.of(opened), moves, brief)
+
+    return await told(request, run, ("board", brief, *moves), ask, tag)
 
 
 @router.get("/{run}/edge", summary="Clips next to a threshold, and those that enter and leave")
@@ -70,7 +76,7 @@ async def edge(
     count: Annotated[int, Query(ge=1, le=moved.SAMPLES_MOST)] = 8, tag: Tag = None,
 ) -> Response:  # fmt: skip
     def ask(opened: Run) -> dict[str, Any]:
-        return moved.edge(columns.of(opened), opened, moves, key, count)
+        return moved.edge(columns.of(opened), moves, key, count)
 
     return await told(request, run, ("edge", key, count, *moves), ask, tag)
 
