@@ -5,6 +5,7 @@ It looks at 48 x 27 pixels of every frame, so its input can be kept as a track d
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,12 @@ class TransNet:
         return np.concatenate(found)[: stop - first]
 
 
+@functools.lru_cache(maxsize=1)
+def _shared(make: type) -> Any:
+    """One network for all files of a process."""
+    return make()
+
+
 class LearnedShotMeter:
     """Leaves TransNetV2's score of every frame, as it becomes known: 75 frames are looked at before 50 are answered.
 
@@ -76,7 +83,6 @@ class LearnedShotMeter:
     columns = ()
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
-        self._net: TransNet | None = None
         self._frames = np.empty((0, SIZE[1], SIZE[0], 3), np.uint8)  # from MARGIN before the first that is not answered
         self._answered = 0  # of those that are held
 
@@ -93,9 +99,8 @@ class LearnedShotMeter:
     def _answer(self, count: int) -> np.ndarray:
         if not count:
             return np.empty(0, np.float32)
-        self._net = self._net or TransNet()
         stop = self._answered + count
-        scores = self._net(self._frames, self._answered, stop)
+        scores = _shared(TransNet)(self._frames, self._answered, stop)
         self._answered = min(stop, MARGIN)
         self._frames = self._frames[stop - self._answered :]
         return scores

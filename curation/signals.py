@@ -16,7 +16,7 @@ import pyarrow as pa
 
 STATUSES = ("ok", "partial", "duplicate", "failed")
 #: Confidence from which the camera's motion is named in front of a caption (B.2: "high confidence", no figure told).
-CAMERA_SURE = 0.6
+CAMERA_SURE = 0.8
 
 PARTS = {
     "measure": "the file's decode",
@@ -121,6 +121,7 @@ NO_MOTION = "fewer than two frames, or too few frames per second (motion.fps_mea
 NO_STILL = "the clip is too short for a still"
 NOT_CROPPED = "the clip is kept whole, or visual.rescue is reject"
 SHOTS, STILLS, MOTION = "scenes:ShotMeter", "visual.stills:StillMeter", "motion.meter:MotionMeter"
+CAMERA = "motion.camera:CameraMeter"
 STILLNESS = "motion.stillness:StillnessMeter"
 
 SIGNALS: tuple[Signal, ...] = (
@@ -252,12 +253,12 @@ SIGNALS: tuple[Signal, ...] = (
         ),
     ),
     Signal(
-        "camera_motion", TEXT, "how the camera moves, in B.2's words", null="no class fits, or " + NO_MOTION,
-        stage="motion", meter=MOTION, chart="categories",
+        "camera_motion", TEXT, "how the camera moves, the likeliest of B.2's sixteen words",
+        null="too little can be followed, or " + NO_MOTION, stage="motion", meter=CAMERA, chart="categories",
     ),
     Signal(
-        "camera_motion_conf", REAL, "share of the frames that agree with camera_motion", "0-1", NO_MOTION,
-        stage="motion", meter=MOTION, chart="range",
+        "camera_motion_conf", REAL, "how often camera_motion is right where it is this sure, on rendered scenes", "0-1",
+        "as camera_motion", stage="motion", meter=CAMERA, chart="range",
     ),
     Signal(
         "looked", FLAG, "whether models have seen the clip; false where they failed, for reasons of ours", "",

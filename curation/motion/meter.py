@@ -1,4 +1,4 @@
-"""The motion meter: VMAF motion, mean motion vector, static share, slideshow score and camera motion."""
+"""The motion meter: VMAF motion, mean motion vector, static share, slideshow score and shake."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ import pyarrow as pa
 
 from rushes.curation.meter import Noted, Span, Unmeasured
 from rushes.curation.motion import vmaf
-from rushes.curation.motion.camera import camera_motion
-from rushes.curation.motion.vectors import (
-    CAMERA,
-    REFERENCE_SIDE,
-    Field,
-    Flow,
-    field_of,
-    fit_camera,
-    mean_motion,
-)
+from rushes.curation.motion.vectors import REFERENCE_SIDE, Flow, mean_motion
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -26,7 +17,6 @@ from rushes.curation.video.decode import StreamInfo
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
 
-CAMERA_PER_S = 4.0  # frames a second whose vectors are fitted to a camera
 FLOW_PER_S = 8.0  # frames a second whose flow is measured where the codec exports no vectors
 FLOW_AFTER_S = 2.0  # vectors are not expected where none came for so long, seconds
 FLOW_SIDE_MIN = 16  # optical flow needs pictures of at least this side, pixels
@@ -34,15 +24,14 @@ SLIDESHOW_AROUND_S = 20.0  # footage around a clip that is searched for stills a
 SLIDESHOW_JUMPS = 2  # so many jumps between stills make a slideshow
 SHAKE_PER_S = 25.0  # shake is a change of the shift from one frame to the next at this rate, whatever the file's
 SHAKE_TRIMMED = 0.1  # share of the largest changes that is left out: a jerk is no shaking
-COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score", "camera_motion", "camera_motion_conf", "shake")
+COLUMNS = ("vmaf_motion", "mv_mean", "static_frac", "slideshow_score", "shake")
 
 
 class MotionMeter:
     """A clip at too low a frame rate, or of a single frame, is unmeasured, never "no motion".
 
     vmaf: change of the blurred small luma, grey levels. vector_length: pixels per frame at 720 lines. from_flow: 1
-    where that is from optical flow. shift: the scene's median displacement (right, down), in the same unit. camera:
-    the fitted step (vectors.CAMERA) of some frames a second.
+    where that is from optical flow. shift: the scene's median displacement (right, down), in the same unit.
     """
 
     tracks = (
@@ -50,13 +39,11 @@ class MotionMeter:
         pa.field("vector_length", pa.float32()),
         pa.field("from_flow", pa.uint8()),
         pa.field("shift", pa.list_(pa.float32(), 2)),
-        pa.field("camera", pa.list_(pa.float32(), len(CAMERA))),
     )
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
         self._info, self._recipe = info, recipe.motion
         self._to_reference = REFERENCE_SIDE / max(1, min(info.width, info.height))
-        self._camera_every = max(1, round(info.fps / CAMERA_PER_S))
         self._flow_every = max(1, round(info.fps / FLOW_PER_S))
         self._blurred: np.ndarray | None = None
         self._luma: np.ndarray | None = None
@@ -71,10 +58,9 @@ class MotionMeter:
             "vector_length": np.full(count, np.nan, np.float32),
             "from_flow": np.zeros(count, np.uint8),
             "shift": np.full((count, 2), np.nan, np.float32),
-            "camera": np.full((count, len(CAMERA)), np.nan, np.float32),
         }
         lengths, shifts = (values * self._to_reference for values in mean_motion(batch.vectors))
-        fitted, flowing = batch.every(self._camera_every), batch.every(self._flow_every)
+        flowing = batch.every(self._flow_every)
         for place, vectors in enumerate(batch.vectors):
             time_s = batch.time_s[place]
             if vectors is not None and len(vectors):
@@ -82,8 +68,6 @@ class MotionMeter:
                 reach = self._since_anchor
                 found["vector_length"][place] = lengths[place] / reach
                 found["shift"][place] = shifts[place] / reach
-                if fitted[place]:
-                    self._fit(found, place, field_of(vectors, self._info.width, self._info.height, reach))
             elif flowing[place] and time_s - self._vectors_s > FLOW_AFTER_S:
                 self._measure_flow(found, place, batch.luma)
             self._since_anchor = self._since_anchor + 1 if batch.bidirectional[place] else 1
@@ -112,11 +96,6 @@ class MotionMeter:
         if field is not None:
             longer = max(self._info.width, self._info.height) * self._to_reference
             found["shift"][place] = float(np.median(field.dx)) * longer, float(np.median(field.dy)) * longer
-        self._fit(found, place, field)
-
-    def _fit(self, found: dict[str, np.ndarray], place: int, field: Field | None) -> None:
-        if field is not None:
-            found["camera"][place] = fit_camera(field)
 
     def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
         if self._info.fps < self._recipe.fps_measurable:
@@ -126,16 +105,11 @@ class MotionMeter:
         scores = tracks["vmaf"][inside]
         if not len(scores):
             return dict.fromkeys(COLUMNS, Unmeasured("one frame shows no motion"))
-        steps = tracks["camera"][inside]
-        fitted = steps[np.isfinite(steps[:, 0])]
-        camera, confidence = camera_motion(fitted)
         return {
             "vmaf_motion": vmaf.to_full_size(float(scores.mean())),
             "mv_mean": self._mean_length(tracks["vector_length"][inside], tracks["from_flow"][inside]),
             "static_frac": float((scores < self._recipe.static_eps).mean()),
             "slideshow_score": self._slideshow(tracks, span),
-            "camera_motion": camera or Unmeasured("no camera motion fits"),
-            "camera_motion_conf": confidence,
             "shake": self._shake(tracks["shift"][inside]),
         }
 

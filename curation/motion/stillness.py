@@ -32,7 +32,7 @@ MAYBE_STIR, MAYBE_LONE, HELD = 1.2, 2, 1.0
 PAIRS = 4  # pairs of neighbouring stills that are compared in a clip
 SIDE = 160  # pixels, longer side of the stills as they are compared
 SOFT = 1.0  # pixels: blur before comparing, so that interpolation and coding leave little
-ECC_HALF, ECC_FULL = ((cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, most, 1e-5) for most in (25, 12))
+ECC_HALF, ECC_FULL = ((cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, most, 1e-5) for most in (16, 10))
 EDGE = 7  # pixels around what the other still does not show
 SEEN_MIN = 0.3  # share of the picture that both stills must show to be compared
 GRADIENT_FLOOR = 6.0  # grey levels a pixel: a change in a flat area is noise, not motion
@@ -131,9 +131,23 @@ def own_motion(before: np.ndarray, now: np.ndarray) -> float:
 
     before, now: uint8 luma [h, w], longer side about 160. ALIVE where no camera motion over a still fits at all.
     """
-    camera = _aligned(before, now)
-    if camera is None:
+    halves = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in (before, now)]
+    camera = np.eye(2, 3, dtype=np.float32)
+    window = cv2.createHanningWindow(halves[0].shape[::-1], cv2.CV_32F)
+    camera[:, 2] = cv2.phaseCorrelate(*(half.astype(np.float32) for half in halves), window)[0]
+    try:
+        camera = cv2.findTransformECC(*halves, camera, cv2.MOTION_AFFINE, ECC_HALF, None, 5)[1]
+        if _left(*halves, camera) >= 2 * ALIVE:  # footage that moves is dear to align, and seen at half size
+            return ALIVE
+        camera[:, 2] *= 2
+        camera = cv2.findTransformECC(before, now, camera, cv2.MOTION_AFFINE, ECC_FULL, None, 3)[1]
+    except cv2.error:  # it finds no camera
         return ALIVE
+    return min(_left(before, now, camera), ALIVE)
+
+
+def _left(before: np.ndarray, now: np.ndarray, camera: np.ndarray) -> float:
+    """What is left of the change in the liveliest cell once `camera`, affine [2, 3], takes `before` to `now`."""
     height, width = before.shape
     first, second = (cv2.GaussianBlur(p, (0, 0), SOFT).astype(np.float32) for p in (before, now))
     flags = cv2.WARP_INVERSE_MAP
@@ -142,7 +156,7 @@ def own_motion(before: np.ndarray, now: np.ndarray) -> float:
     seen = cv2.erode(seen, np.ones((EDGE, EDGE)), borderValue=0)
     both = seen > 0
     if both.mean() < SEEN_MIN:
-        return ALIVE
+        return 2 * ALIVE
     gain = first[both].std() / max(float(second[both].std()), 1e-3)  # a still may be faded
     change = np.abs(first - ((second - second[both].mean()) * gain + first[both].mean())) * seen
     slope = cv2.magnitude(*(cv2.Sobel(first, cv2.CV_32F, *of, scale=1 / 8) for of in ((1, 0), (0, 1)))) * seen
@@ -151,18 +165,4 @@ def own_motion(before: np.ndarray, now: np.ndarray) -> float:
     left = np.where(share > 0.5, change / (slope + GRADIENT_FLOOR * share + 1e-6), 0.0)
     moved = float(np.abs(camera - np.eye(2, 3)).max(axis=0) @ np.array([width / 2, height / 2, 1.0]))
     noise = NOISE_HELD + (NOISE_MOVED - NOISE_HELD) * min(1.0, max(moved / MOVED, abs(gain - 1) / FADED))
-    return min(float(left.max()) / noise, ALIVE)
-
-
-def _aligned(before: np.ndarray, now: np.ndarray) -> np.ndarray | None:
-    """The affine [2, 3] that takes points of `before` to `now` (ECC, from half size to full); None: none is found."""
-    halves = [cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in (before, now)]
-    camera = np.eye(2, 3, dtype=np.float32)
-    window = cv2.createHanningWindow(halves[0].shape[::-1], cv2.CV_32F)
-    camera[:, 2] = cv2.phaseCorrelate(*(half.astype(np.float32) for half in halves), window)[0]
-    try:
-        _, camera = cv2.findTransformECC(*halves, camera, cv2.MOTION_AFFINE, ECC_HALF, None, 5)
-        camera[:, 2] *= 2
-        return cv2.findTransformECC(before, now, camera, cv2.MOTION_AFFINE, ECC_FULL, None, 3)[1]
-    except cv2.error:
-        return None
+    return float(left.max()) / noise

@@ -1,4 +1,4 @@
-"""Codec motion vectors: their mean length, and the camera motion that fits them.
+"""Codec motion vectors, and the flow that stands in for them: their mean length, and the scene's shift.
 
 Vectors come free with the decode of H.264 and the MPEG family. VP9, AV1 and HEVC export none: there a dense optical
 flow on small luma is measured on a few frames a second instead, and the clip's notes say so.
@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 REFERENCE_SIDE = 720  # vectors are given in pixels of a picture whose shorter side is this
-FIT_VECTORS_MAX = 300  # vectors used for a fit of the camera; more change nothing
-FIT_VECTORS_MIN = 12
+FIELD_POINTS_MAX = 300  # points at which a flow is given
+SHIFT_VECTORS_MIN = 12  # fewer say nothing of the scene
 SHIFT_VECTORS = 128  # vectors of a frame whose median is the scene's shift
 #: Words of 32 bits of an AVMotionVector record, and where its fields stand in them.
 WORDS, SOURCE, SIZE, MOTION_X, MOTION_Y, SCALE = 10, 0, 1, 6, 7, 8
@@ -69,25 +69,7 @@ def _median_shifts(words: np.ndarray, starts: np.ndarray, counts: np.ndarray) ->
     ordered = np.sort(np.where(past[:, None], moved, np.inf), axis=2)  # a vector points to where the block was
     known = past.sum(axis=1)
     medians = np.take_along_axis(ordered, np.repeat(known // 2, 2).reshape(-1, 2, 1).clip(0, SHIFT_VECTORS - 1), axis=2)
-    return np.where(known[:, None] >= FIT_VECTORS_MIN, medians[:, :, 0], np.nan)
-
-
-def field_of(vectors: np.ndarray, width: int, height: int, reach: int = 1) -> Field | None:
-    """The vectors that point to the past as displacements of the scene per frame; None where there are too few.
-
-    reach: how many frames ago the picture was shown that they point to.
-    """
-    some = vectors[:: max(1, len(vectors) // FIT_VECTORS_MAX)]
-    past = some[some["source"] < 0]
-    if len(past) < FIT_VECTORS_MIN:
-        return None
-    side = float(max(width, height))
-    scale = np.maximum(past["motion_scale"], 1).astype(np.float32) * side * reach
-    # A vector points from a block to where it was in the earlier frame: the scene moved the other way.
-    return Field(
-        (past["dst_x"] - width / 2).astype(np.float32) / side, (past["dst_y"] - height / 2).astype(np.float32) / side,
-        -past["motion_x"] / scale, -past["motion_y"] / scale,
-    )  # fmt: skip
+    return np.where(known[:, None] >= SHIFT_VECTORS_MIN, medians[:, :, 0], np.nan)
 
 
 class Flow:
@@ -101,41 +83,9 @@ class Flow:
         flow = self._dis.calc(before, now, None)
         length = float(np.hypot(flow[..., 0], flow[..., 1]).mean())
         height, width = now.shape
-        step = max(1, int(np.sqrt(height * width / FIT_VECTORS_MAX)))
+        step = max(1, int(np.sqrt(height * width / FIELD_POINTS_MAX)))
         y, x = np.mgrid[0:height:step, 0:width:step].astype(np.float32)
         side = float(max(width, height))
         part = flow[::step, ::step] / side
         flat = [a.ravel() for a in ((x - width / 2) / side, (y - height / 2) / side, part[..., 0], part[..., 1])]
         return length, Field(*flat)
-
-
-#: One frame's camera: the scene's shift (shares of the longer side per frame, right and down), growth and turn per
-#: frame, the mean displacement, and the share of it that the camera's motion accounts for, 0-1.
-CAMERA = ("shift_x", "shift_y", "growth", "turn", "moved", "explained")
-
-
-def fit_camera(field: Field) -> tuple[float, ...]:
-    """CAMERA: least-squares similarity (shift, zoom, turn) of a field, once refitted without the outliers."""
-    points = np.stack([field.x, field.y, field.dx, field.dy]).astype(np.float64)
-    kept = points
-    for _ in range(2):
-        shift_x, shift_y, growth, turn = _similarity(kept)
-        moved_by = np.array([[growth, -turn], [turn, growth]]) @ points[:2] + np.array([[shift_x], [shift_y]])
-        left = np.hypot(*(points[2:] - moved_by))
-        median = float(np.median(left))
-        kept = points[:, left <= 2.0 * median + 1e-6]
-    moved = float(np.hypot(points[2], points[3]).mean())
-    explained = 1.0 - median / moved if moved > 1e-6 else 0.0
-    return shift_x, shift_y, growth, turn, moved, min(max(explained, 0.0), 1.0)
-
-
-def _similarity(points: np.ndarray) -> tuple[float, float, float, float]:
-    """Shift, growth and turn of dx = sx + g x - t y, dy = sy + t x + g y, from rows x, y, dx, dy: in closed form."""
-    mean = points.mean(axis=1)
-    centred = points - mean[:, None]
-    products = centred @ centred.T
-    spread = float(products[0, 0] + products[1, 1]) + 1e-9
-    growth = float(products[0, 2] + products[1, 3]) / spread
-    turn = float(products[0, 3] - products[1, 2]) / spread
-    mx, my, mdx, mdy = (float(value) for value in mean)
-    return mdx - (growth * mx - turn * my), mdy - (turn * mx + growth * my), growth, turn

@@ -146,7 +146,7 @@ def _solid_pair(stills: list[np.ndarray]) -> tuple[int, int]:
         return first.depth, last.depth
     rows = stills[0].shape[0]
     alone = _alone(first, rows), _alone(last, rows)
-    if alone == (0, 0):
+    if alone == (0, 0) and all(np.median(some[-1][COLOUR_ROWS, ::4]) <= DARK_COLOUR for some in (stills, turned)):
         first, last = (_strip(some, DARK_TOLERANCE, DARK_JUMP) for some in (stills, turned))
         if _pair(first, last, alike_only=True) and max(first.colour, last.colour) <= DARK_COLOUR:
             return first.depth, last.depth
@@ -259,21 +259,20 @@ def _blurred_pair(stills: list[np.ndarray]) -> tuple[int, int]:
     limit, least = int(BLUR_MAX_STRIP * rows), max(int(BLUR_MIN_STRIP * rows), 3 * SOFT_PX)
     union = np.zeros((rows - SOFT_PX, stills[0].shape[1]), np.uint8)
     mean_share = np.zeros(rows - SOFT_PX, np.float32)
-    detail = np.zeros((2, len(stills), rows), np.float32)
-    for i, still in enumerate(stills):
+    for still in stills:
         steps = cv2.absdiff(still[SOFT_PX:], still[:-SOFT_PX])
         strong = cv2.threshold(steps, BLUR_JUMP, 1, cv2.THRESH_BINARY)[1]
         union |= strong
         mean_share += _row_means(strong) / len(stills)
-        detail[:, i] = _detail(still)
     share = _row_means(union)
     lines = np.where(
         (share >= BLUR_LINE_SHARE_WEAK) & (mean_share >= BLUR_LINE_SHARE_WEAK / 2), share + mean_share, 0.0
     )
     lines = np.convolve(lines, np.ones(SOFT_PX) / SOFT_PX, "same")  # a step shows in SOFT_PX rows: its middle counts
     sure = (share >= BLUR_LINE_SHARE) & (mean_share >= BLUR_LINE_SHARE_MEAN)
-    slack = int(BLUR_SYMMETRY * rows) + 1
-    for first, last in _line_pairs(lines, limit, least, slack):
+    pairs = _line_pairs(lines, limit, least, int(BLUR_SYMMETRY * rows) + 1)
+    detail = np.stack([_detail(still) for still in stills], axis=1) if pairs else None
+    for first, last in pairs:
         both_sure = sure[first] and sure[rows - SOFT_PX - 1 - last]
         flatter = BLUR_FLATTER if both_sure else BLUR_FLATTER_WEAK
         if not both_sure and max(share[first], share[rows - SOFT_PX - 1 - last]) < STOP_SHARE_STRONG:

@@ -11,7 +11,7 @@ import pytest
 from rushes.curation import tracks
 from rushes.curation.observe import Observer
 from rushes.curation.recipe import Scenes, build
-from rushes.curation.scenes import adaptive_candidates, clip_spans, find_shots, spaced
+from rushes.curation.scenes import adaptive_candidates, clip_spans, find_shots, jumps_in_luma, spaced
 from rushes.curation.video.decode import probe
 from rushes.pipelines.demo.film import clip_path
 from rushes.pipelines.demo.pool import BUNNY, CARPHONE
@@ -192,6 +192,14 @@ def test_a_dissolve_within_one_take_is_found(footage, tmp_path):
 def test_a_jump_cut_within_one_take_ends_a_shot(tmp_path):
     take = takes_of(CARPHONE)
     assert [first for first, _ in filmed(tmp_path, take[:40] + take[90:])] == [0, 40]
+
+
+def test_a_change_of_hue_without_one_of_luma_is_no_cut():
+    """A key frame of a poor encode, a weak jump cut, a whip pan's end, and a change that is a cut in any case."""
+    content, luma = np.full(60, 1.0, np.float32), np.full(60, 1.0, np.float32)
+    at = np.array([10, 20, 30, 40])
+    content[at], luma[at] = [12, 12, 20, 30], [1.5, 8, 3, 1.5]
+    assert jumps_in_luma(at, content, luma).tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])

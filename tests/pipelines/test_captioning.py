@@ -13,6 +13,7 @@ import pytest
 from rushes.curation import recipe, storage
 from rushes.curation.captioning import Caption, ServersDown
 from rushes.curation.recipe import RecipeError
+from rushes.curation.signals import CAMERA_SURE
 from rushes.pipelines.stages import captioning
 from rushes.pipelines.stages.items import CaptionLease
 from rushes.pipelines.stages.vllm_server import VllmServer, check, gpus_of
@@ -84,7 +85,7 @@ def test_a_set_has_the_camera_in_front_of_its_captions_and_the_rate_as_a_token(c
     assert rows
     for row in rows:
         clip = clips[row["clip_id"]]
-        sure = (clip["camera_motion_conf"] or 0) >= 0.6 and clip["camera_motion"]
+        sure = (clip["camera_motion_conf"] or 0) >= CAMERA_SURE and clip["camera_motion"]
         assert row["camera_motion"] == (sure or None)
         assert row["caption"] == (f"{sure}. {clip['caption']}" if sure else clip["caption"])
         assert row["fps_token"] == f"FPS-{round(row['sample_fps'])}"

@@ -15,6 +15,7 @@ import pytest
 from rushes.curation import manifest, signals
 from rushes.curation.curriculum import bucket_shape
 from rushes.curation.manifest import open_run
+from rushes.pipelines.view.story import story
 from tests.conftest import CURATED, MISSING, TWIN, curate_here
 
 FRAME_S = 1 / 25  # of the films used here
@@ -238,3 +239,16 @@ def test_the_same_footage_from_lists_globs_and_uris_gives_the_same_clips(curated
     all_clips = curated.run.table("clips").select(["clip_id", "start_s", "end_s", "vmaf_motion"]).to_pylist()
     assert spans and all(row in all_clips for row in spans)
     assert run.record["funnel"]["sources"]["inputs"] == run.record["funnel"]["sources"]["ok"] == 1
+
+
+def test_a_copy_of_real_footage_stands_beside_the_clip_that_stays_with_what_decided(curated):
+    rows = curated.run.table("clips").to_pylist()
+    gone = [row for row in rows if row["rejected_by"] == "content.copy_threshold"]
+    assert gone and all(row["bits_per_pixel"] > 0 for row in rows)
+    for row in gone:
+        pair = story(curated.run, row["clip_id"])["pair"]
+        assert pair["clip_id"] == row["duplicate_of"]
+        assert [line["name"] for line in pair["rows"]] == ["resolution", "fps", "bits_per_pixel", "duration"]
+        (decided,) = [line for line in pair["rows"] if line["decides"]]
+        before = pair["rows"][: pair["rows"].index(decided)]
+        assert decided["this"] != decided["other"] and all(line["this"] == line["other"] for line in before)

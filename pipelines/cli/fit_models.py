@@ -1,0 +1,52 @@
+"""The commands of `rushes fit` that make the small models that ship again, from footage that is made for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rushes.pipelines.cli.terminal import console, fail
+
+Footage = Annotated[
+    list[Path] | None,
+    typer.Option("--input", "-i", help="A video, or a folder of them, beside the footage of installed packages."),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: the one that ships.")]
+
+
+def camera_motion(
+    input: Footage = None,
+    out: Out = None,
+    shots: Annotated[int, typer.Option(min=5, help="Rendered shots of each of the sixteen classes.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of scenes, paths and trees.")] = 1,
+) -> None:
+    """Render shots of the sixteen classes, and fit the forest that names a clip's camera motion.
+
+    Example:  rushes fit camera-motion --shots 30
+    """
+    from rushes.curation.motion.camera import MODEL
+    from rushes.curation.video.decode import quiet
+    from rushes.pipelines.fit import camera
+    from rushes.pipelines.fit.sources import fitting_pictures
+
+    quiet()
+    path = out or MODEL
+    _there(input)
+    with console.status("rendering") as status:
+        found = camera.examples(fitting_pictures(input or []), shots, seed, status.update)
+        status.update("fitting")
+        said = camera.fit(found, path, seed)
+    _say(path, f"{len(found):,} shots; on shots left out", said)
+
+
+def _there(folders: list[Path] | None) -> None:
+    for folder in folders or []:
+        if not folder.exists():
+            fail(f"There is no file or folder {folder}.")
+
+
+def _say(path: Path, of: str, said: dict[str, float]) -> None:
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in said.items())
+    console.print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB from {of}: {figures}")
