@@ -25,7 +25,6 @@ OFF = {
     "visual.text is off": ("text_score", "overlays", "text_at_s"),
     "visual.people is off": ("human_score", "heads"),
     "no model measures it in this recipe": (
-        "quality",
         "human_action",
         "nsfw_score",
         "watermark_score",

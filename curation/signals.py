@@ -121,7 +121,7 @@ NO_MOTION = "fewer than two frames, or too few frames per second (motion.fps_mea
 NO_STILL = "the clip is too short for a still"
 NOT_CROPPED = "the clip is kept whole, or visual.rescue is reject"
 SHOTS, STILLS, MOTION = "scenes:ShotMeter", "visual.stills:StillMeter", "motion.meter:MotionMeter"
-CAMERA = "motion.camera:CameraMeter"
+CAMERA, QUALITY = "motion.camera:CameraMeter", "visual.quality:QualityMeter"
 STILLNESS = "motion.stillness:StillnessMeter"
 
 SIGNALS: tuple[Signal, ...] = (
@@ -198,6 +198,11 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "sharpness", REAL, "fine detail of the stills over their contrast", "0-1", NO_STILL, stage="visual",
         meter=STILLS, chart="range", rules=(Rule("visual.sharpness_min", ">=", None, "least sharpness", {"ge": 0}),),
+    ),
+    Signal(
+        "quality", REAL, "technical quality: VMAF as it would be if a sharp original were at hand", "0-100",
+        "the picture is smaller than 64 pixels, or the clip too short", stage="visual", meter=QUALITY, chart="range",
+        rules=(Rule("visual.quality_min", ">=", None, "least technical quality, 0-100", {"ge": 0, "le": 100}),),
     ),
     Signal(
         "effect_score", REAL, "strongest dissolve found within the clip", "0-1", stage="visual", meter=SHOTS,
@@ -289,10 +294,6 @@ SIGNALS: tuple[Signal, ...] = (
         meter="visual.aesthetics:MeasuredAesthetics", chart="range",
         rules=(Rule("visual.aesthetic_min", ">=", 4.0, "least aesthetic score, 0-10 (B.1: LAION 4.0)",
                     {"ge": 0, "le": 10}),),
-    ),
-    Signal(
-        "quality", REAL, "technical quality", "0-100", "no model of the recipe measures it", stage="visual",
-        part="look", chart="range",
     ),
     Signal(
         "human_score", REAL, "sureness that there are people", "0-1", NOT_LOOKED_AT + ", or visual.people is off",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rushes.pipelines.cli.fit_models import camera_motion
+from rushes.pipelines.cli.fit_models import camera_motion, quality
 from rushes.pipelines.cli.suitability import suitability
 
 commands = typer.Typer(
@@ -12,6 +12,7 @@ commands = typer.Typer(
 )  # fmt: skip
 commands.command()(suitability)
 commands.command("camera-motion")(camera_motion)
+commands.command()(quality)
 
 
 def register(app: typer.Typer) -> None:

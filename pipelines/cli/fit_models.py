@@ -41,6 +41,33 @@ def camera_motion(
     _say(path, f"{len(found):,} shots; on shots left out", said)
 
 
+def quality(
+    input: Footage = None,
+    out: Out = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that a window of footage is made worse in every way.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of strengths and trees.")] = 1,
+) -> None:
+    """Make footage worse in known ways, ask VMAF, and fit the forest that guesses it without the original.
+
+    Example:  rushes fit quality --input ~/footage
+    """
+    import tempfile
+
+    from rushes.curation.video.decode import quiet
+    from rushes.curation.visual.quality import MODEL
+    from rushes.pipelines.fit import quality
+
+    quiet()
+    path = out or MODEL
+    _there(input)
+    with tempfile.TemporaryDirectory(prefix="rushes-fit-") as work, console.status("making footage") as status:
+        windows = quality.windows(False, input or [])
+        found = quality.examples(windows, rounds, seed, Path(work), status.update)
+        status.update("fitting")
+        said = quality.fit(found, path, seed)
+    _say(path, f"{len(found):,} files; on sources left out", said)
+
+
 def _there(folders: list[Path] | None) -> None:
     for folder in folders or []:
         if not folder.exists():

@@ -59,8 +59,14 @@ columns = Columns()
 
 
 @router.get("/{run}/board", summary="What moved thresholds would keep: counts, histograms, footage, sets")
-async def board(request: Request, run: RunName, moves: Moves = [], tag: Tag = None) -> Response:  # noqa: B006
-    return await told(request, run, ("board", *moves), lambda opened: moved.board(columns.of(opened), moves), tag)
+async def board(
+    request: Request, run: RunName, moves: Moves = [],  # noqa: B006
+    brief: Annotated[bool, Query(description="Charts without what no threshold moves.")] = False, tag: Tag = None,
+) -> Response:  # fmt: skip
+    def ask(opened: Run) -> dict[str, Any]:
+        return moved.board(columns.of(opened), moves, brief)
+
+    return await told(request, run, ("board", brief, *moves), ask, tag)
 
 
 @router.get("/{run}/edge", summary="Clips next to a threshold, and those that enter and leave")
@@ -70,7 +76,7 @@ async def edge(
     count: Annotated[int, Query(ge=1, le=moved.SAMPLES_MOST)] = 8, tag: Tag = None,
 ) -> Response:  # fmt: skip
     def ask(opened: Run) -> dict[str, Any]:
-        return moved.edge(columns.of(opened), opened, moves, key, count)
+        return moved.edge(columns.of(opened), moves, key, count)
 
     return await told(request, run, ("edge", key, count, *moves), ask, tag)
 
@@ -86,13 +92,16 @@ async def scatter(
     return await told(request, run, ("scatter", x, y, *moves), ask, tag)
 
 
-@router.get("/{run}/recipe", summary="The run's recipe with moved thresholds, as YAML")
+@router.get(
+    "/{run}/recipe", summary="The run's recipe with moved thresholds, as YAML", response_class=Response,
+    responses={200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
+)  # fmt: skip
 async def recipe(request: Request, run: RunName, moves: Moves = []) -> Response:  # noqa: B006
     shelf = library(request)
 
     def write() -> str:
         opened = shelf.run(run)
-        return judging.recipe_for_judging(opened, None, list(moves)).to_yaml()
+        return columns.of(opened).recipe_with(moves).to_yaml()
 
     text = await shelf.work(write)
     headers = {"content-disposition": f'attachment; filename="{run}.yaml"', "cache-control": "no-store"}
@@ -109,7 +118,10 @@ class Judgement(BaseModel):
 
 @router.post(
     "/{run}/judgements", status_code=201, summary="Publish the run judged anew, as its next snapshot",
-    responses={403: {"description": "not this role"}, 409: {"description": "another was published meanwhile"}},
+    responses={
+        400: {"description": "not JSON"}, 403: {"description": "not this role"},
+        409: {"description": "another was published meanwhile"},
+    },
 )  # fmt: skip
 async def publish(request: Request, run: RunName, wanted: Judgement) -> dict[str, Any]:
     person: Person = request.scope["person"]

@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 
 from rushes.curation import rules
-from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import BY_NAME, LOOK_FAILED
 from rushes.pipelines.view.clips import QueryError
-from rushes.pipelines.view.tables import records
 from rushes.pipelines.view.what_if import BINS, LATE, Judged, Tally, WhatIf
 
 SAMPLES_MOST = 24
-SHOWN = "clip_id, uri, start_s, end_s, kept, rejected_by, caption"
 
 
-def board(held: WhatIf, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """What the moved thresholds would keep, for the whole run.
+def board(held: WhatIf, overrides: Sequence[str] = (), brief: bool = False) -> dict[str, Any]:
+    """What the moved thresholds would keep, for the whole run; brief: charts without what no threshold moves.
 
     rules: in order, {key, column, compare, published, value (None: off), rejected (it is the first that fails),
     alone (no other fails), limits, whole, text}. charts: by column {edges, all, nulls, inside, alone}: all clips, those
@@ -37,7 +34,7 @@ def board(held: WhatIf, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {
         "clips": held.rows,
         "rules": _rules(held, recipe, now),
-        "charts": {column: _chart(held, column, now, tally) for column in held.columns},
+        "charts": {column: _chart(held, column, now, tally, brief) for column in held.columns},
         "passing": {"clips": tally.inside, "before": was.inside},
         "kept": shown.pop("kept"),
         "enter": len(enter),
@@ -48,7 +45,7 @@ def board(held: WhatIf, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def edge(held: WhatIf, run: Run, overrides: Sequence[str], key: str | None, count: int) -> dict[str, Any]:
+def edge(held: WhatIf, overrides: Sequence[str], key: str | None, count: int) -> dict[str, Any]:
     """Clips to look at while a threshold moves: {inside, outside, enter, leave}, lists of rows with `value`.
 
     inside and outside: that pass all rules, and that fail the rule `key` alone, those nearest to its threshold first.
@@ -65,15 +62,10 @@ def edge(held: WhatIf, run: Run, overrides: Sequence[str], key: str | None, coun
     if key and threshold is not None:
         lists |= {"inside": np.flatnonzero(now.inside), "outside": _only(now, (key,))}
     chosen = {name: _nearest(held, some, column, threshold, count) for name, some in lists.items()}
-    ids = {name: held.clip_ids(some) for name, some in chosen.items()}
-    wanted = sorted({one for some in ids.values() for one in some})
-    marks = ", ".join("?" * len(wanted)) or "NULL"
-    found_rows = records(run, f"SELECT {SHOWN} FROM {{clips}} WHERE clip_id IN ({marks})", wanted)
-    rows = {row["clip_id"]: row for row in found_rows}
     found: dict[str, Any] = {}
     for name, places in chosen.items():
         values = held.values[column][places].tolist() if column else [None] * len(places)
-        found[name] = [rows[one] | {"value": value} for one, value in zip(ids[name], values, strict=True)]
+        found[name] = [row | {"value": value} for row, value in zip(held.shown(places), values, strict=True)]
     return {"key": key, "column": column, **found}
 
 
@@ -117,14 +109,12 @@ def _rules(held: WhatIf, recipe: Recipe, now: Judged) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _chart(held: WhatIf, column: str, now: Judged, tally: Tally) -> dict[str, Any]:
+def _chart(held: WhatIf, column: str, now: Judged, tally: Tally, brief: bool) -> dict[str, Any]:
     codes, edges, counts, nulls = held.codes(column)
     own = tuple(rule.key for rule in held.rules if rule.column == column)
     alone = np.bincount(codes[_only(now, own)], minlength=BINS + 1)[:BINS]
-    return {
-        "edges": edges.tolist(), "all": counts.tolist(), "nulls": nulls, "inside": tally.bins[column].tolist(),
-        "alone": alone.tolist(),
-    }  # fmt: skip
+    moving = {"inside": tally.bins[column].tolist(), "alone": alone.tolist()}
+    return moving if brief else {"edges": edges.tolist(), "all": counts.tolist(), "nulls": nulls, **moving}
 
 
 def _later(now: Judged, tally: Tally) -> dict[str, int]:

@@ -34,8 +34,9 @@ def stills_of(run: Run, recipe: Recipe, clip_ids: Iterable[str]) -> dict[str, li
 
 
 def observed_of(run: Run, recipe: Recipe) -> dict[str, list[str]]:
-    """Addresses of the observation's records by source: tracks and stills."""
-    return _observed(run.root, recipe.part_hash("observe"), run.snapshot)
+    """Addresses of the observation's records by source: tracks and stills, also of a run that an older release made."""
+    parts = run.record["recipe"].get("parts", {})
+    return _observed(run.root, parts.get("observe") or recipe.part_hash("observe"), run.snapshot)
 
 
 @lru_cache(maxsize=8)

@@ -89,7 +89,7 @@ class WhatIf:
         stored = {column for rule in self.rules for column in _stored(rule.column)} & set(schema.names)
         stored |= {"duration_s", "human_score"} & set(schema.names)
         wide = {name for name in stored if pa.types.is_float64(schema.field(name).type)}
-        if self.rows * (4 * len(stored) + 4 * len(wide) + len(self.rules) + 32) > BYTES_MOST:
+        if self.rows * (4 * len(stored) + 4 * len(wide) + len(self.rules) + 40) > BYTES_MOST:
             raise QueryError(
                 f"{self.rows:,} clips are too many to move thresholds over in memory; try them with "
                 f"`rushes judge {run.root} --set KEY=VALUE --dry-run`."
@@ -98,6 +98,9 @@ class WhatIf:
         self.looked = np.full(self.rows, 2, np.uint8)  # 0 models failed, 1 seen, 2 not looked at
         self.late = np.zeros(self.rows, np.uint8)  # place in LATE from 1, of the rule that rejected it as published
         self.landscape = np.zeros(self.rows, bool)
+        self.uri = np.zeros(self.rows, np.int32)  # place in uris
+        self.uris: list[str] = []
+        self.start_s = np.zeros(self.rows, np.float32)
         self._ids: list[pa.Array] = []
         self._starts: list[int] = []
         self._read(run, schema)
@@ -111,7 +114,9 @@ class WhatIf:
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     def _read(self, run: Run, schema: pa.Schema) -> None:
-        named = [name for name in ("looked", "rejected_by", "orientation", "clip_id") if name in schema.names]
+        wanted = ("looked", "rejected_by", "orientation", "clip_id", "uri", "start_s")
+        named = [name for name in wanted if name in schema.names]
+        places: dict[str, int] = {}
         begin = 0
         for table in _row_groups(run, [*self.values, *named]):
             stop = begin + table.num_rows
@@ -123,9 +128,13 @@ class WhatIf:
             self.late[begin:stop] = np.array([*(_late(word) for word in words), 0], np.uint8)[fates]
             shapes, words = _words(table["orientation"])
             self.landscape[begin:stop] = np.array([*(word == "landscape" for word in words), False])[shapes]
+            sources, words = _words(table["uri"])
+            self.uri[begin:stop] = np.array([places.setdefault(word, len(places)) for word in words])[sources]
+            self.start_s[begin:stop] = table["start_s"].to_numpy()
             self._ids.append(table["clip_id"].combine_chunks())
             self._starts.append(begin)
             begin = stop
+        self.uris = list(places)
 
     def _derive(self) -> None:
         width, height = self.values.get("width"), self.values.get("height")
@@ -258,12 +267,13 @@ class WhatIf:
         joined = np.bincount(ys.astype(np.intp) * (BINS + 1) + xs, minlength=(BINS + 1) ** 2)
         return joined.reshape(BINS + 1, BINS + 1)[:BINS, :BINS]
 
-    def clip_ids(self, places: Sequence[int]) -> list[str]:
-        """Ids of clips by their place in the table."""
+    def shown(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """What a picture's line says of clips, by their place in the table."""
         found = []
         for place in places:
             part = int(np.searchsorted(self._starts, place, "right")) - 1
-            found.append(self._ids[part][int(place) - self._starts[part]].as_py())
+            clip_id = self._ids[part][int(place) - self._starts[part]].as_py()
+            found.append({"clip_id": clip_id, "uri": self.uris[self.uri[place]], "start_s": float(self.start_s[place])})
         return found
 
 
@@ -283,7 +293,7 @@ def _row_groups(run: Run, columns: Sequence[str]) -> Iterator[pa.Table]:
     fs, root = manifest.resolve(run.root)
     for file in run.record["tables"]["clips"]["files"]:
         with fs.open_input_file(f"{root}/{file}") as handle:
-            parquet = pq.ParquetFile(handle, read_dictionary=["rejected_by", "orientation"], pre_buffer=True)
+            parquet = pq.ParquetFile(handle, read_dictionary=["rejected_by", "orientation", "uri"], pre_buffer=True)
             for group in range(parquet.num_row_groups):
                 yield parquet.read_row_group(group, columns=list(columns))
 

@@ -110,7 +110,7 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
         "frozen_s": rng.beta(1, 8, n), "own_motion": 2 + 4 * rng.random(n), "shake": rng.random(n) * 99,
         "slideshow_score": rng.beta(1, 8, n) * 0.69, "camera_motion": [CAMERA[i] for i in rng.integers(0, 6, n)],
         "camera_motion_conf": rng.beta(5, 2, n), "text_score": rng.choice([0.0, 0.0, 0.3, 0.9], n),
-        "aesthetic": rng.normal(5, 0.8, n).clip(0, 10), "quality": rng.normal(6, 1, n),
+        "aesthetic": rng.normal(5, 0.8, n).clip(0, 10), "quality": rng.normal(60, 10, n),
         "human_score": rng.beta(1, 1, n),
         "flicker": rng.beta(1, 8, n) * 0.49,
     }  # fmt: skip
@@ -126,7 +126,7 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
     failed = next(index for index in range(n - 1, 0, -1) if rejected[index] is None)  # models failed at this one
     rejected[failed] = signals.LOOK_FAILED.key
     data["looked"] = [None if unseen else index != failed for index, unseen in enumerate(early)]
-    for name in ("text_score", "aesthetic", "quality", "human_score"):
+    for name in ("text_score", "aesthetic", "human_score"):
         seen = zip(data[name], data["looked"], strict=True)
         data[name] = [value if looked else None for value, looked in seen]
     notes[failed].append(f"{signals.LOOK_FAILED.missing}: the model ended")

@@ -14,6 +14,8 @@ export class Charts {
     this.node = h("div", { class: "grid" }, [...this.cards.values()].map((card) => card.node));
     this.sizes = new ResizeObserver(() => { for (const card of this.cards.values()) card.resize(); });
     this.sizes.observe(this.node);
+    this.seen = new IntersectionObserver((entries) => { for (const { target, isIntersecting } of entries) this.cards.get(target.dataset.column).show(isIntersecting); }, { rootMargin: "200px" });
+    for (const card of this.cards.values()) this.seen.observe(card.node);
   }
 
   draw(board, focus) {
@@ -39,6 +41,7 @@ export class Charts {
 
   stop() {
     this.sizes.disconnect();
+    this.seen.disconnect();
     for (const card of this.cards.values()) card.plot?.destroy();
   }
 }
@@ -48,14 +51,15 @@ const measured = (board, column) => Number(board.charts[column].all.some((n) => 
 /** One signal: its plot, a handle and a field for each threshold. */
 class Card {
   constructor(column, board, moved, focused) {
-    Object.assign(this, { column, moved, focused, dragged: null });
+    Object.assign(this, { column, moved, focused, dragged: null, near: false });
     this.rules = board.rules.filter((rule) => rule.column === column);
     this.chart = board.charts[column];
     const [rule] = this.rules;
     this.plane = h("div", { class: "plane" });
     this.controls = this.rules.map((one) => new Control(this, one));
+    this.plane.append(...this.controls.map((control) => control.handle));
     this.complaint = h("p", { class: "small error", role: "alert" });
-    this.node = h("article", { class: "card chart", on: { focusin: () => focused(this.focusKey()), pointerdown: () => focused(this.focusKey()) } },
+    this.node = h("article", { class: "card chart", dataset: { column }, on: { focusin: () => focused(this.focusKey()), pointerdown: () => focused(this.focusKey()) } },
       h("header", {}, h("h3", {}, words(column)), h("span", { class: "muted small" }, rule.unit)),
       h("p", { class: "small muted meaning", title: rule.meaning }, rule.meaning),
       this.plane, h("div", { class: "controls" }, this.controls.map((control) => control.node)), this.complaint);
@@ -72,7 +76,10 @@ class Card {
     this.chart = board.charts[this.column];
     this.rules = board.rules.filter((rule) => rule.column === this.column);
     this.complaint.textContent = "";
-    for (const control of this.controls) control.take(this.rules.find((rule) => rule.key === control.rule.key));
+    for (const control of this.controls) {
+      control.take(this.rules.find((rule) => rule.key === control.rule.key));
+      control.put();
+    }
     this.paint();
   }
 
@@ -89,7 +96,14 @@ class Card {
     return this.controls.every(({ rule, value: at }) => at === null || (rule.compare.startsWith(">") ? value >= at : value <= at));
   }
 
+  /** Only what is on the screen, or nearly, is drawn. */
+  show(near) {
+    this.near = near;
+    if (near) this.paint();
+  }
+
   paint() {
+    if (!this.near) return;
     const data = this.data();
     if (this.plot) this.plot.setData(data);
     else this.make(data);
@@ -109,7 +123,6 @@ class Card {
       series: [{}, series(colour("drop-soft")), series(colour("keep"))],
       hooks: { draw: [() => { for (const control of this.controls) control.put(); }] },
     }, data, this.plane);
-    this.plane.append(...this.controls.map((control) => control.handle));
   }
 
   remake() {
@@ -160,17 +173,17 @@ class Control {
   }
 
   put() {
-    const { plot } = this.card;
-    if (!plot || plot.scales.x.min === undefined || plot.scales.x.min === null) return;
     const [low, high] = this.card.range;
-    const left = plot.valToPos(this.at, "x") + plot.bbox.left / devicePixelRatio;
-    this.handle.style.setProperty("left", `${left}px`);
     this.handle.classList.toggle("off", this.value === null);
     this.handle.classList.toggle("moved", this.rule.published !== this.value);
     this.handle.setAttribute("aria-valuemin", low);
     this.handle.setAttribute("aria-valuemax", high);
     this.handle.setAttribute("aria-valuenow", this.at);
     this.handle.setAttribute("aria-valuetext", this.value === null ? "off" : `${number(this.value, 4)} ${this.rule.unit}`);
+    const { plot } = this.card;
+    if (!plot || plot.scales.x.min === undefined || plot.scales.x.min === null) return;
+    const left = plot.valToPos(this.at, "x") + plot.bbox.left / devicePixelRatio;
+    this.handle.style.setProperty("left", `${left}px`);
   }
 
   get step() {

@@ -12,6 +12,7 @@ import { address, note, read, setsOf } from "./place.js";
 import { scatterTab } from "./scatter.js";
 import { chooseRun, twoRuns } from "./runs.js";
 
+const EDGE_MS = 120; // a handle rests so long before pictures are asked for
 const TABS = { thresholds: "Thresholds", clips: "Clips", concepts: "Concepts", signals: "Two signals", runs: "Two runs" };
 
 export async function show(main, place, session) {
@@ -43,6 +44,7 @@ class Board {
   }
 
   async start() {
+    this.answer = null;
     const [run, board] = await Promise.all([get(this.path), this.ask()]);
     this.snapshot = run.snapshot;
     this.answer = board;
@@ -64,12 +66,16 @@ class Board {
 
   stop() {
     document.removeEventListener("theme", this.themed);
+    clearTimeout(this.pause);
     this.charts?.stop();
     this.edge?.stop();
   }
 
-  ask() {
-    return get(`${this.path}/board${query({ set: setsOf(this.moves) })}`);
+  /** The answer to where the thresholds are; after the first, what no threshold moves is not sent again. */
+  async ask() {
+    const answer = await get(`${this.path}/board${query({ set: setsOf(this.moves), brief: this.answer ? true : null })}`);
+    for (const [column, chart] of Object.entries(answer.charts)) answer.charts[column] = { ...this.answer?.charts[column], ...chart };
+    return answer;
   }
 
   /** A threshold was moved: value null is off, undefined is as published. */
@@ -110,7 +116,8 @@ class Board {
       }
     }
     this.asking = false;
-    this.look();
+    clearTimeout(this.pause);
+    this.pause = setTimeout(() => this.look(), EDGE_MS);
   }
 
   look() {

@@ -31,6 +31,8 @@ def main(address: str, queue: str, comparison: str) -> None:
         for room, path in rooms.items():
             for theme in ("light", "dark"):
                 for name, (width, height) in {"": WIDE, "-phone": NARROW}.items():
+                    if room == "clip" and (theme, name) != ("light", ""):
+                        continue
                     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
                     page = context.new_page()
                     page.goto(address + path)

@@ -66,7 +66,7 @@ def test_clips_that_enter_and_leave_are_told_with_the_nearest_first(run, held):
     table = run.table("clips", ["clip_id", "vmaf_motion"])
     values = dict(zip(table["clip_id"].to_pylist(), table["vmaf_motion"].to_pylist(), strict=True))
     moves = ["motion.vmaf_min=3.5"]
-    found = moved.edge(held, run, moves, "motion.vmaf_min", 8)
+    found = moved.edge(held, moves, "motion.vmaf_min", 8)
     assert found["enter"] == [] and len(found["leave"]) == 8 and moved.board(held, moves)["leave"] >= 8
     leaving = [values[row["clip_id"]] for row in found["leave"]]
     assert all(2 < value <= 3.5 for value in leaving) and leaving == sorted(leaving, reverse=True)
@@ -89,4 +89,4 @@ def test_what_cannot_be_moved_is_said(held):
     with pytest.raises(RecipeError):
         moved.board(held, ["visual.luma_min=900"])
     with pytest.raises(QueryError, match="no threshold"):
-        moved.edge(held, None, [], "nothing", 4)
+        moved.edge(held, [], "nothing", 4)
