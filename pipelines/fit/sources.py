@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 
+from rushes.curation.video import containers
 from rushes.pipelines.demo.film import CLIPS, clip_path
 
 SPLIT_SALT = "films"
@@ -66,7 +67,7 @@ def fitting_pictures(own: Sequence[Path] = ()) -> list[np.ndarray]:
 
 def _frames(path: Path) -> Iterator[np.ndarray]:
     after = 0.0
-    with av.open(str(path)) as container:
+    with containers.open_media(str(path)) as container:
         for frame in container.decode(video=0):
             if (frame.time or 0.0) >= after:
                 after += PICTURE_EVERY_S
@@ -75,5 +76,5 @@ def _frames(path: Path) -> Iterator[np.ndarray]:
 
 def length_s(path: Path) -> float:
     """Length of a video as its container states it, seconds."""
-    with av.open(str(path)) as container:
+    with containers.open_media(str(path)) as container:
         return (container.duration or 0) / av.time_base

@@ -66,6 +66,9 @@ def test_a_runs_metrics_stand_in_rays_own_exporter(curated):
 
     (node,) = ray.nodes()
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    bus = Bus([observe.Metrics()])  # gauges leave the exporter some time after their run
+    bus.stage("probe", 1, "sources")
+    bus.emit(Event("progress", data={"leases_waiting": 1}))
     wanted = {f"ray_{name}" for name in observe.METRICS} - {"ray_rushes_gpu_share", "ray_rushes_caption_tokens_total"}
     until = time.monotonic() + EXPORTED_S
     while time.monotonic() < until:
