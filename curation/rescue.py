@@ -24,6 +24,7 @@ CLEAN_MIN_S = 2.0  # seconds without text that are worth a clip of their own
 BOXES_MAX = 8  # overlays that are kept apart; more are taken together
 MARGIN = 0.008  # of the frame's sides, around an overlay: its soft edge and shadow
 EDGE = 0.0015  # of the frame's sides, inside a border: its soft edge
+ROUNDED = 0.01  # of an aspect: sides of crops are even pixels
 HEAD_LEFT_OUT = 0.1  # share of a head's width or height that a crop may miss
 
 
@@ -61,6 +62,7 @@ def with_crops(clips: pa.Table, recipe: Recipe) -> pa.Table:
         boxes = _boxes(clips, "picture")
         places = set(boxes)
         overlays, heads = _boxes(clips, "overlays"), _boxes(clips, "heads")
+        frames, longest = (_numbers(clips, "width"), _numbers(clips, "height")), recipe.visual.aspect_max
         if recipe.visual.text and recipe.visual.text_max is not None and overlays:
             score = _numbers(clips, "text_score")
             overlays = {place: found for place, found in overlays.items() if score[place] >= recipe.visual.text_max}
@@ -69,7 +71,10 @@ def with_crops(clips: pa.Table, recipe: Recipe) -> pa.Table:
             picture = _inside(boxes[place][0]) if place in boxes else WHOLE
             clean = None
             if place in overlays:
-                clean = clean_rectangle(picture, overlays[place], heads.get(place, ()), recipe.visual.rescue_min)
+                least, kept_heads = recipe.visual.rescue_min, heads.get(place, ())
+                clean = clean_rectangle(picture, overlays[place], kept_heads, least)
+                clean = clean and trimmed(clean, float(frames[0][place] / frames[1][place]), longest, kept_heads)
+                clean = clean if clean and _area(clean) >= least * _area(picture) else None
             if clean is not None or place in boxes:
                 corners[place] = clean or picture
                 why[place] = "+".join([BORDER] * (place in boxes) + [TEXT] * (clean is not None))
@@ -117,6 +122,25 @@ def clean_rectangle(picture: Box, overlays: Sequence[Box], heads: Sequence[Box],
     if area[best] < max(least, 1e-6) * (picture[2] - picture[0]) * (picture[3] - picture[1]):
         return None
     return tuple(float(side) for side in found[best])
+
+
+def trimmed(box: Box, aspect: float, most: float | None, heads: Sequence[Box]) -> Box | None:
+    """The box without the ends by which its long side is more than `most` times its short one; heads stay inside.
+
+    aspect: width over height of the frame. None where the heads do not fit.
+    """
+    left, top, right, bottom = box
+    wide, high = (right - left) * aspect, bottom - top
+    if most is None or max(wide, high) <= most * min(wide, high):
+        return box
+    most *= 1 - ROUNDED
+    first, begin, end, length = (0, left, right, most * high / aspect) if wide > high else (1, top, bottom, most * wide)
+    heads_begin = min((head[first] for head in heads), default=(begin + end) / 2)
+    heads_end = max((head[first + 2] for head in heads), default=(begin + end) / 2)
+    if heads_end - heads_begin > length:
+        return None
+    start = min(max((heads_begin + heads_end - length) / 2, begin), end - length)
+    return (start, top, start + length, bottom) if first == 0 else (left, start, right, start + length)
 
 
 def _few(boxes: Sequence[Box]) -> list[Box]:

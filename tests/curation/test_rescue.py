@@ -100,3 +100,16 @@ def searched(boxes: list[tuple]) -> float:
 )  # fmt: skip
 def test_a_clip_is_divided_where_text_comes_or_goes(text_s, cuts):
     assert rescue.clean_span([float(t) for t in range(9)], [float(t) for t in text_s], 0.0, 9.0) == cuts
+
+
+def test_what_is_left_beside_text_is_trimmed_to_the_longest_aspect_and_keeps_its_heads():
+    wide = (0.0, 0.0, 1.0, 0.5)  # of a frame of 16 x 9: 32 x 9
+    left, top, right, bottom = rescue.trimmed(wide, 16 / 9, 2.5, [])
+    assert (top, bottom) == (0.0, 0.5) and left == pytest.approx(1 - right)
+    assert 2.4 < (right - left) * 16 / 9 / 0.5 <= 2.5
+    aside = (0.9, 0.1, 0.98, 0.3)
+    assert rescue.trimmed(wide, 16 / 9, 2.5, [aside])[2] >= 0.98
+    assert rescue.trimmed(wide, 16 / 9, 2.5, [aside, (0.0, 0.1, 0.1, 0.3)]) is None
+    assert rescue.trimmed(wide, 16 / 9, None, []) == wide
+    low = rescue.trimmed((0.0, 0.0, 0.2, 1.0), 16 / 9, 2.5, [])
+    assert 2.4 < (low[3] - low[1]) / (0.2 * 16 / 9) <= 2.5
