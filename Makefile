@@ -21,7 +21,7 @@ demo: env        ## curate a small pool of real footage and print what was kept 
 	$(BIN)/rushes demo runs/demo
 
 test: env        ## the tests (under 10 minutes on 2 cores), a file at a time on each of two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-heavy: env  ## the tests marked heavy: long ones, and those of optional packages
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,readers,open,postgres,s3]'

@@ -135,8 +135,8 @@ def stage_of(root: str | Path) -> str:
     return "start"
 
 
-def wait_for_stage(root: str | Path, stage: str, run: Started) -> bool:
-    """Wait until a run has come to a stage whose name begins so; False where it ended before."""
+def wait_for_stage(root: str | Path, stage: str | tuple[str, ...], run: Started) -> bool:
+    """Wait until a run has come to a stage whose name begins so, or in one of these ways. False: it ended before."""
     while run.process.poll() is None:
         if stage_of(root).startswith(stage):
             return True

@@ -12,6 +12,8 @@ from rushes.curation.manifest import open_run
 from tests.faults.nodes import Nodes, namespaces
 from tests.faults.runs import Published, curate, start, wait_for_stage
 
+READING = ("scenes", "visual")  # the stages that read footage go on side by side
+
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.timeout(600),
@@ -41,14 +43,14 @@ def test_a_node_that_is_killed_costs_no_row_and_a_head_that_is_killed_is_a_sente
         whole = start(nodes, curate(nodes, places.footage, places.runs / "whole"), places.log)
         assert whole.end()[0] == 0, whole.said
         broken = start(nodes, curate(nodes, places.footage, places.runs / "broken"), places.log)
-        assert wait_for_stage(places.runs / "broken", "scenes", broken)
+        assert wait_for_stage(places.runs / "broken", READING, broken)
         nodes.kill(nodes.nodes[1])
         assert broken.end()[0] == 0, broken.said
         unbroken = Published.of(places.runs / "whole")
         assert unbroken.differs(Published.of(places.runs / "broken")) == ""
         (places.log.parent / "said").touch()
         headless = start(nodes, curate(nodes, places.footage, places.runs / "headless"), places.log.parent / "said")
-        assert wait_for_stage(places.runs / "headless", "scenes", headless)
+        assert wait_for_stage(places.runs / "headless", READING, headless)
         nodes.kill(nodes.head)
         code, _ = headless.end(90)
         assert code == 2 and "Ray does not answer any more" in headless.said, (code, headless.said)
