@@ -41,7 +41,8 @@ def rows_of(app, *parts: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if line.startswith("| ")]
 
 
-@pytest.mark.parametrize("part", ["dit", pytest.param("stack", marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("part", ["dit", "stack"])
 def test_every_row_of_the_transformer_is_measured(app, part):
     rows = [row for row in rows_of(app, part) if row[0] in ("yes", "no")]
     assert [row[:2] for row in rows] == [[c, r] for r in ("no", "selective", "yes") for c in ("yes", "no")]
