@@ -19,7 +19,8 @@ from rushes.curation import manifest, rescue, rules
 from rushes.curation.content.arrays import Mapper, find
 from rushes.curation.content.resample import hash_unit, keep_probability, solve_keep
 from rushes.curation.curriculum import bucket_shape, spans
-from rushes.curation.recipe import Recipe, keep_target
+from rushes.curation.recipe import Recipe
+from rushes.curation.sections import keep_target
 from rushes.curation.signals import ALIKE, CAMERA_SURE, CLIPS_PER_SOURCE, COPIES, DRAW, PUBLISHED
 
 Load = Callable[[Any], pa.Table]

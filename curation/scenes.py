@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from rushes.curation import scenes_learned, transitions
 from rushes.curation.meter import Span
-from rushes.curation.recipe import Recipe, Scenes
+from rushes.curation.recipe import Recipe
+from rushes.curation.sections import Scenes
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
 

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from rushes.curation import manifest, storage
 from rushes.curation.content.concepts import CONCEPTS
-from rushes.curation.looking import check as check_models
-from rushes.curation.looking import gpu_share
+from rushes.curation.looking.registry import check as check_models
+from rushes.curation.looking.registry import gpu_share
 from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run, Snapshot
 from rushes.curation.recipe import Recipe, RecipeError

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from rushes.curation import manifest
 from rushes.curation.manifest import ManifestError, Run, open_run
-from rushes.curation.recipe import Engine
+from rushes.curation.sections import Engine
 from rushes.model import checkpoint as checkpoints
 from rushes.model.checkpoint import CheckpointError
 from rushes.model.data import Clip, ClipTable, DataError, Shape

@@ -8,7 +8,8 @@ from typing import Any
 
 from rushes.curation import storage
 from rushes.curation.manifest import ManifestError, Run
-from rushes.curation.recipe import Finetune, Recipe, RecipeError
+from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.sections import Finetune
 from rushes.pipelines.finetune import BALANCED, PICTURES, kept_clips
 from rushes.pipelines.review import words
 from rushes.pipelines.review.database import Reviews, default_url

@@ -13,10 +13,10 @@ import time
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import content, manifest, rescue, rules, storage
+from rushes.curation import manifest, rescue, rules, storage
 from rushes.curation import recipe as recipes
-from rushes.curation.content import RESULT
 from rushes.curation.content.concepts import CONCEPTS
+from rushes.curation.content.groups import RESULT, measure
 from rushes.curation.decide import decide, solve
 from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run, Snapshot, TableFiles
@@ -63,7 +63,7 @@ def _judge(run: Run, recipe: Recipe, snapshot: Snapshot, parent: str | None) -> 
     concepts = None
     if "content" in changed_parts(run, recipe):
         folder = join(snapshot.root, "work", "content", parts_of(recipe)["content"])
-        groups, concepts = content.measure(run.files("embeddings"), folder, recipe), join(folder, f"{CONCEPTS}.parquet")
+        groups, concepts = measure(run.files("embeddings"), folder, recipe), join(folder, f"{CONCEPTS}.parquet")
     work = join(snapshot.root, "snapshots", snapshot.name, "judging")
     pairs = []
     for number, (file, of) in enumerate(zip(clips, groups, strict=True)):

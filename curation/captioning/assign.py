@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rushes.curation.content import hash_unit
-from rushes.curation.recipe import CaptionModel
+from rushes.curation.content.resample import hash_unit
+from rushes.curation.sections import CaptionModel
 
 SEED_BYTES = 4  # every server that takes a sampling seed takes a non-negative signed 32-bit number
 

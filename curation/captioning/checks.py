@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from rushes.curation.captioning.prompt import Template
-from rushes.curation.recipe import Captioning
+from rushes.curation.sections import Captioning
 
 LATIN_MIN = 0.95  # share of letters in Latin script; a caption may quote a shop sign
 STOP_WORDS_MIN = 0.15  # share of English function words: English prose has 0.35-0.5, word lists and code below 0.1

@@ -20,7 +20,7 @@ from rushes.curation.captioning.endpoint import Endpoints, Servers, Unanswered
 from rushes.curation.captioning.frames import FrameError
 from rushes.curation.captioning.prompt import chat_body, load_template
 from rushes.curation.captioning.vision import Frames, Row
-from rushes.curation.recipe import Captioning
+from rushes.curation.sections import Captioning
 
 #: The sixteen classes of B.2.
 CameraControl = Literal[

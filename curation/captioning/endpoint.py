@@ -92,7 +92,7 @@ class Servers:
 class Endpoints:
     """`await endpoints.ask(clip_id, body)` inside `async with endpoints:`; bounded by whoever calls it.
 
-    servers: from `preflight`; timeout_s, retries, patience_s, key: see recipe.Captioning.
+    servers: from `preflight`; timeout_s, retries, patience_s, key: see sections.Captioning.
     """
 
     def __init__(

@@ -14,7 +14,8 @@ import numpy as np
 from rushes.curation.captioning.endpoint import BUSY, OK, Servers, echoed, headers, is_html, plain, said
 from rushes.curation.captioning.frames import encode
 from rushes.curation.captioning.prompt import Template, chat_body
-from rushes.curation.recipe import Captioning, RecipeError
+from rushes.curation.recipe import RecipeError
+from rushes.curation.sections import Captioning
 
 LIST_S = 15.0  # seconds that the list of models may take
 NO_PICTURES = ("not a multimodal model", "at most 0", "does not support", "unknown part type", "is not supported",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rushes.curation.recipe import Captioning, RecipeError
+from rushes.curation.recipe import RecipeError
+from rushes.curation.sections import Captioning
 
 PROMPT_FOLDER = Path(__file__).parent / "prompts"
 HEADS = re.compile(r"^# (system|user)\s*$", flags=re.MULTILINE)

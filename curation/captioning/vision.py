@@ -18,7 +18,7 @@ from rushes.curation.captioning.base import Caption
 from rushes.curation.captioning.endpoint import Answer, Endpoints, Servers, ServersDown, Unanswered
 from rushes.curation.captioning.frames import FrameError
 from rushes.curation.captioning.prompt import chat_body, load_template
-from rushes.curation.recipe import Captioning
+from rushes.curation.sections import Captioning
 
 RECORD_EVERY = 16  # captions handed over at once ...
 RECORD_S = 2.0  # ... or after so many seconds, whichever comes first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
+from rushes.curation.content.embed import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
 from rushes.curation.looking.base import Clip
 from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import Recipe

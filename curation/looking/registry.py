@@ -121,7 +121,7 @@ def chosen(recipe: Recipe) -> tuple[Entry, ...]:
 
 def vector_models(recipe: Recipe) -> dict[str, str]:
     """Which model the recipe makes each vector with, as rows will name it; no model is loaded."""
-    from rushes.curation.content import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
+    from rushes.curation.content.embed import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
     from rushes.curation.looking.clip import tower_name
 
     models, found = recipe.models, {"semantic": MeasuredSemanticEmbedder.name, "copy": MeasuredCopyEmbedder.name}

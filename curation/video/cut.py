@@ -19,8 +19,8 @@ import ffmpeg
 import pyarrow.fs as pafs
 
 from rushes.curation.manifest import DiskFull, ManifestError, is_local, join, named_errors, resolve
-from rushes.curation.recipe import Cut
 from rushes.curation.scratch import scratch_file
+from rushes.curation.sections import Cut
 from rushes.curation.video import containers, seal
 from rushes.curation.video.colour import missing_tag
 from rushes.curation.video.containers import open_media, refuse_special

@@ -43,7 +43,7 @@ def encode(
     Example:  rushes encode runs/demo --tae runs/tae --recipe dit-tiny -o runs/latents
     """
     with sentences():
-        from rushes.curation.recipe import Engine
+        from rushes.curation.sections import Engine
         from rushes.model.frozen import load_tae
         from rushes.model.train_recipe import load
         from rushes.pipelines import encode as job

@@ -28,7 +28,7 @@ def train(run: str, console: Console) -> tuple[str, str]:
     Raises TrainingError where a signal ends it.
     """
     from rushes.curation.manifest import open_run
-    from rushes.curation.recipe import Engine
+    from rushes.curation.sections import Engine
     from rushes.model.loop import TrainingError
     from rushes.model.train import train_dit, train_tae
     from rushes.model.train_recipe import load

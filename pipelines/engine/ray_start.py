@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rushes.curation.recipe import Engine
+from rushes.curation.sections import Engine
 from rushes.pipelines.engine import signals
 from rushes.pipelines.engine.pool import StopRun
 

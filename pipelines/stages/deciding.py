@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import content, manifest, rescue, storage
+from rushes.curation import manifest, rescue, storage
+from rushes.curation.content.groups import measure
 from rushes.curation.decide import Decisions, Global, decide, solve
 from rushes.curation.looking.clip import tower_of
 from rushes.curation.looking.registry import gpu_share
@@ -143,7 +144,7 @@ def _no_clips(recipe: Recipe) -> pa.Table:
 def measure_content(job: Job) -> None:
     """Copy groups and concepts over all shards (curation.content)."""
     stage = job.bus.stage(CONTENT, job.survivors, "clips")
-    job.groups = content.measure(job.vectors, job.work("content", job.keys.content), job.recipe, job.pool.map)
+    job.groups = measure(job.vectors, job.work("content", job.keys.content), job.recipe, job.pool.map)
     if job.recipe.models.semantic == "clip":
         job.vocabulary = job.work("vocabulary", f"{job.recipe.part_hash('look')}-{key_of(phrases())}.parquet")
         missing = [job.vocabulary] if not storage.exists(job.vocabulary) else []

@@ -24,7 +24,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from rushes.curation.recipe import CaptionEngine, Captioning, CaptionModel, RecipeError
+from rushes.curation.recipe import RecipeError
+from rushes.curation.sections import CaptionEngine, Captioning, CaptionModel
 from rushes.pipelines.engine.pool import StopRun
 
 POLL_S = 0.5  # between looks whether a server is up

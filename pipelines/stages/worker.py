@@ -19,7 +19,7 @@ from rushes.curation.analyze import measure, measure_spans
 from rushes.curation.analyze import schema as analyzed_schema
 from rushes.curation.captioning import Servers, ServersDown
 from rushes.curation.look import Looker
-from rushes.curation.looking import ModelError
+from rushes.curation.looking.base import ModelError
 from rushes.curation.meter import Span
 from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rushes.curation.recipe import Engine
+from rushes.curation.sections import Engine
 from rushes.pipelines.engine import signals
 from rushes.pipelines.engine.pool import StopRun
 from rushes.pipelines.engine.ray_start import start

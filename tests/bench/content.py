@@ -99,7 +99,7 @@ def decided(shard: tuple[str, str], chosen, recipe) -> int:
 def measured(clips: int, folder: Path) -> dict:
     """All steps over shards of so many clips; the work folder stays at folder/work."""
     from rushes.curation import decide
-    from rushes.curation.content import measure
+    from rushes.curation.content.groups import measure
     from rushes.curation.recipe import build
 
     recipe = build(RULES_OFF)

@@ -29,8 +29,8 @@ def sklearn(clips: int, folder: Path) -> dict:
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.neighbors import NearestNeighbors
 
-    from rushes.curation.content import measure
     from rushes.curation.content.grid import vectors_of
+    from rushes.curation.content.groups import measure
     from rushes.curation.content.shards import clip_hash
     from rushes.curation.manifest import read_table
     from rushes.curation.recipe import build
@@ -162,7 +162,7 @@ def grown(old: int, new: int, folder: Path) -> dict:
         decisions, _ = decide_all(table, recipe)
         return table, concepts, decisions.kept, decisions.keep_prob
 
-    from rushes.curation.content import measure_table
+    from rushes.curation.content.groups import measure_table
 
     one_thread()
     uris = vectors.write(folder / f"shards-{old + new}", old + new, 2)

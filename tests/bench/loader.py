@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from rushes.curation.recipe import Cut
+from rushes.curation.sections import Cut
 from rushes.curation.video import decode
 from rushes.curation.video.cut import Cutter
 from tests.bench import footage

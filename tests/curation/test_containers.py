@@ -12,7 +12,7 @@ import imageio_ffmpeg
 import pytest
 
 from rushes.curation.captioning.frames import FrameError, from_media
-from rushes.curation.recipe import Cut
+from rushes.curation.sections import Cut
 from rushes.curation.video import containers
 from rushes.curation.video.cut import Cutter
 from rushes.curation.video.decode import probe

@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rushes.curation import content
+from rushes.curation.content.copies import COPY_THRESHOLD, copy_embedding
+from rushes.curation.content.embed import (
+    SEMANTIC_DIM,
+    SEMANTIC_MERGE_THRESHOLD,
+    MeasuredCopyEmbedder,
+    MeasuredSemanticEmbedder,
+    semantic_embedding,
+)
+from rushes.curation.content.resample import hash_unit, keep_probability, solve_keep
 
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=30)
@@ -104,31 +112,31 @@ CHANGES = [jpeg, half, brighter, gamma, cropped, with_logo, cropped_by_a_tenth, 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
 def test_a_changed_copy_of_real_footage_reaches_the_copy_threshold(change):
     for clip in windows("bikes.mp4") + windows("bigbuckbunny.mp4"):
-        cosine = content.copy_embedding(clip) @ content.copy_embedding([change(s) for s in clip])
-        assert cosine > content.COPY_THRESHOLD
+        cosine = copy_embedding(clip) @ copy_embedding([change(s) for s in clip])
+        assert cosine > COPY_THRESHOLD
 
 
 def test_a_distorted_broadcast_of_the_same_scene_is_a_copy_of_the_pristine_one():
     pristine, distorted = (sum(windows(f"carphone_{name}.mp4"), ()) for name in ("pristine", "distorted"))
-    assert content.copy_embedding(pristine) @ content.copy_embedding(distorted) > content.COPY_THRESHOLD
+    assert copy_embedding(pristine) @ copy_embedding(distorted) > COPY_THRESHOLD
 
 
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])
 def test_other_moments_of_the_same_footage_are_not_copies(name):
-    rows = content.MeasuredCopyEmbedder()(windows(name))
+    rows = MeasuredCopyEmbedder()(windows(name))
     cosines = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
-    assert len(cosines) > 0 and cosines.max() < content.COPY_THRESHOLD
+    assert len(cosines) > 0 and cosines.max() < COPY_THRESHOLD
 
 
 def test_different_footage_is_far_apart():
-    embed = content.MeasuredCopyEmbedder()
+    embed = MeasuredCopyEmbedder()
     assert np.abs(embed(windows("bikes.mp4")) @ embed(windows("bigbuckbunny.mp4")).T).max() < 0.5
 
 
 @pytest.mark.parametrize("stills", [1, 2, 3, 16])
 def test_the_length_of_an_embedding_does_not_depend_on_the_number_of_stills(stills):
     clip = (windows("bikes.mp4")[0] * 8)[:stills]
-    for embed in (content.MeasuredCopyEmbedder(), content.MeasuredSemanticEmbedder()):
+    for embed in (MeasuredCopyEmbedder(), MeasuredSemanticEmbedder()):
         row = embed([clip])
         assert row.shape == (1, embed.dim) and row.dtype == np.float32
         assert np.linalg.norm(row) == pytest.approx(1.0, abs=1e-5)
@@ -136,24 +144,24 @@ def test_the_length_of_an_embedding_does_not_depend_on_the_number_of_stills(stil
 
 def test_a_clip_without_a_picture_has_no_fingerprint_and_one_without_stills_is_unknown():
     black = [np.zeros((90, 160, 3), np.uint8)] * 4
-    rows = content.MeasuredCopyEmbedder()([black, [], windows("bikes.mp4")[0]])
+    rows = MeasuredCopyEmbedder()([black, [], windows("bikes.mp4")[0]])
     assert not rows[0].any() and np.isnan(rows[1]).all() and rows[2].any()
-    assert content.MeasuredSemanticEmbedder()([]).shape == (0, content.SEMANTIC_DIM)
+    assert MeasuredSemanticEmbedder()([]).shape == (0, SEMANTIC_DIM)
 
 
 def test_a_still_of_the_wrong_type_is_named_in_the_error():
     good = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match=r"still 1 must be uint8 .* got float64"):
-        content.copy_embedding([good, good.astype(float)])
+        copy_embedding([good, good.astype(float)])
     with pytest.raises(ValueError, match="at least one still"):
-        content.semantic_embedding([])
+        semantic_embedding([])
 
 
 def test_windows_of_one_film_are_nearer_in_concept_than_other_films():
-    embed = content.MeasuredSemanticEmbedder()
+    embed = MeasuredSemanticEmbedder()
     bunny, carphone = embed(windows("bigbuckbunny.mp4")), embed(windows("carphone_pristine.mp4"))
-    assert (carphone @ carphone.T).min() > content.SEMANTIC_MERGE_THRESHOLD
-    assert (bunny @ carphone.T).max() < content.SEMANTIC_MERGE_THRESHOLD
+    assert (carphone @ carphone.T).min() > SEMANTIC_MERGE_THRESHOLD
+    assert (bunny @ carphone.T).max() < SEMANTIC_MERGE_THRESHOLD
 
 
 # --- resampling --------------------------------------------------------------------------------------------
@@ -161,7 +169,7 @@ def test_windows_of_one_film_are_nearer_in_concept_than_other_films():
 
 @given(SIZES, TARGETS)
 def test_the_expected_number_of_kept_clips_is_the_target_exactly(sizes, target):
-    p = content.keep_probability(np.array(sizes), content.solve_keep(sizes, target))
+    p = keep_probability(np.array(sizes), solve_keep(sizes, target))
     assert ((p > 0) & (p <= 1)).all()
     assert (np.array(sizes) * p).sum() == pytest.approx(target * sum(sizes), rel=1e-12)
 
@@ -169,18 +177,18 @@ def test_the_expected_number_of_kept_clips_is_the_target_exactly(sizes, target):
 @given(SIZES, TARGETS, TARGETS)
 def test_a_higher_target_never_lowers_a_probability(sizes, one, other):
     low, high = sorted((one, other))
-    assert content.solve_keep(sizes, low) <= content.solve_keep(sizes, high) * (1 + 1e-12)
+    assert solve_keep(sizes, low) <= solve_keep(sizes, high) * (1 + 1e-12)
 
 
 @given(SIZES)
 def test_target_one_keeps_everything(sizes):
-    assert (content.keep_probability(np.array(sizes), content.solve_keep(sizes, 1.0)) == 1.0).all()
+    assert (keep_probability(np.array(sizes), solve_keep(sizes, 1.0)) == 1.0).all()
 
 
 def test_a_cluster_keeps_clips_in_proportion_to_the_root_of_its_size():
     sizes = np.array([100, 400, 2500, 10000])
-    t = content.solve_keep(sizes, 0.05)
-    expected = sizes * content.keep_probability(sizes, t)
+    t = solve_keep(sizes, 0.05)
+    expected = sizes * keep_probability(sizes, t)
     assert expected / expected[0] == pytest.approx([1, 2, 5, 10])  # bigger concepts keep more, not less
 
 
@@ -189,22 +197,22 @@ def test_the_target_is_met_for_a_part_of_each_cluster_too(clusters, target):
     sizes, part = np.array([n for n, _ in clusters]), np.array([min(n, m) for n, m in clusters])
     if part.sum() == 0:
         with pytest.raises(ValueError, match="members in at least one"):
-            content.solve_keep(sizes, target, part)
+            solve_keep(sizes, target, part)
         return
-    p = content.keep_probability(sizes, content.solve_keep(sizes, target, part))
+    p = keep_probability(sizes, solve_keep(sizes, target, part))
     assert (part * p).sum() == pytest.approx(target * part.sum(), rel=1e-12)
 
 
 @pytest.mark.parametrize("target", [0.0, 1.1, float("nan")])
 def test_a_target_that_is_not_a_share_is_refused(target):
     with pytest.raises(ValueError, match="share to keep"):
-        content.solve_keep([3], target)
+        solve_keep([3], target)
 
 
 def test_a_hash_is_the_same_everywhere_and_differs_by_seed_and_purpose():
-    first = content.hash_unit(7, "x", ["a", "b"])
+    first = hash_unit(7, "x", ["a", "b"])
     assert first.tolist() == [0.19293513073663815, 0.7182754380400435]
-    assert (content.hash_unit(8, "x", ["a", "b"]) != first).all()
-    assert (content.hash_unit(7, "y", ["a", "b"]) != first).all()
-    many = content.hash_unit(0, "x", [str(i) for i in range(10_000)])
+    assert (hash_unit(8, "x", ["a", "b"]) != first).all()
+    assert (hash_unit(7, "y", ["a", "b"]) != first).all()
+    many = hash_unit(0, "x", [str(i) for i in range(10_000)])
     assert many.min() >= 0 and many.max() < 1 and abs(many.mean() - 0.5) < 0.015

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rushes.curation.recipe import Cut
+from rushes.curation.sections import Cut
 from rushes.curation.video import cut as cut_module
 from rushes.curation.video import seal
 from rushes.curation.video.cut import CutClip, Cutter, media_path

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from rushes.curation import manifest, storage
 from rushes.curation import recipe as recipes
-from rushes.curation.content import arrays, measure, measure_table, pairs
+from rushes.curation.content import arrays, pairs
 from rushes.curation.content.cells import fit, probe
 from rushes.curation.content.concepts import merged
 from rushes.curation.content.grid import GRID, lengths, nearest, on_grid
+from rushes.curation.content.groups import measure, measure_table
 from rushes.curation.content.leaders import Graph, leaders
 from rushes.curation.content.published import check
 from rushes.curation.manifest import ManifestError

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.curation import manifest, storage
-from rushes.curation.content import measure_table
 from rushes.curation.content.concepts import BINS, OUTSIDE, Concepts, Tally, tallied
+from rushes.curation.content.groups import measure_table
 from tests.curation.test_groups import SEEDS, clips, groups, measured, recipe
 
 DIM = 24

@@ -10,8 +10,9 @@ import pytest
 
 from rushes.curation import tracks
 from rushes.curation.observe import Observer
-from rushes.curation.recipe import Scenes, build
+from rushes.curation.recipe import build
 from rushes.curation.scenes import adaptive_candidates, clip_spans, find_shots, jumps_in_luma, spaced
+from rushes.curation.sections import Scenes
 from rushes.curation.video.decode import probe
 from rushes.pipelines.demo.film import clip_path
 from rushes.pipelines.demo.pool import BUNNY, CARPHONE

@@ -31,7 +31,7 @@ def small_latents(small_run, small_tae, tmp_path_factory) -> str:
     """The small run encoded, in float32."""
     from rich.console import Console
 
-    from rushes.curation.recipe import Engine
+    from rushes.curation.sections import Engine
     from rushes.pipelines.encode import Options, encode
 
     root = str(tmp_path_factory.mktemp("latents"))

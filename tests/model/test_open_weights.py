@@ -18,7 +18,7 @@ pytestmark = pytest.mark.heavy
 
 from rich.console import Console  # noqa: E402
 
-from rushes.curation.recipe import Engine  # noqa: E402
+from rushes.curation.sections import Engine  # noqa: E402
 from rushes.model.checkpoint import CheckpointError  # noqa: E402
 from rushes.model.export import export  # noqa: E402
 from rushes.model.frozen import load_tae  # noqa: E402

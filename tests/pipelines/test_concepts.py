@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rushes.curation import manifest, storage
-from rushes.curation.content import SEMANTIC_DIM, MeasuredSemanticEmbedder, measure_table
+from rushes.curation.content.embed import SEMANTIC_DIM, MeasuredSemanticEmbedder
+from rushes.curation.content.groups import measure_table
 from rushes.curation.content.names import names, seen
 from rushes.curation.content.near import neighbours, vector_of
 from rushes.curation.manifest import ManifestError

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rushes.curation.recipe import Engine
+from rushes.curation.sections import Engine
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.cluster import Kind, RayCluster
 from rushes.pipelines.engine.pool import CPU, Pool

@@ -15,7 +15,7 @@ from rich.console import Console  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rushes.curation.manifest import ManifestError, Run, open_run  # noqa: E402
-from rushes.curation.recipe import Engine  # noqa: E402
+from rushes.curation.sections import Engine  # noqa: E402
 from rushes.model.train import train_tae  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
 from rushes.pipelines.encode import Options, encode  # noqa: E402

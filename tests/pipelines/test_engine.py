@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rushes.curation.recipe import Engine
+from rushes.curation.sections import Engine
 from rushes.pipelines.engine import pool as engine
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.cluster import Kind, RayCluster

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rushes.curation.manifest import open_run
-from rushes.curation.recipe import Engine
+from rushes.curation.sections import Engine
 from rushes.pipelines.engine import ray_start
 from rushes.pipelines.engine.pool import StopRun
 
@@ -108,7 +108,7 @@ def test_without_shared_memory_ray_keeps_its_store_in_the_temporary_folder(alone
 
 def test_without_loopback_it_is_a_sentence_at_once(tmp_path):
     code = (
-        "from rushes.curation.recipe import Engine; from rushes.pipelines.engine import ray_start\n"
+        "from rushes.curation.sections import Engine; from rushes.pipelines.engine import ray_start\n"
         "try: ray_start.start(Engine())\n"
         "except RuntimeError as error: print(error)"
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rushes.curation.recipe import CaptionEngine, Captioning, build
+from rushes.curation.recipe import build
+from rushes.curation.sections import CaptionEngine, Captioning
 from rushes.pipelines.stages.vllm_server import VllmServer
 
 HERE = Path(__file__).parent

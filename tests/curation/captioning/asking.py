@@ -11,7 +11,7 @@ from rushes.curation.captioning.frames import encode
 from rushes.curation.captioning.preflight import preflight
 from rushes.curation.captioning.prompt import load_template
 from rushes.curation.captioning.vision import VisionCaptioner
-from rushes.curation.recipe import Captioning
+from rushes.curation.sections import Captioning
 from tests.curation.captioning.stub import picture
 
 QUICK = {"checks": (), "side": 32, "frames": 2, "timeout_s": 0.6, "concurrency": 16, "patience_s": 20.0}

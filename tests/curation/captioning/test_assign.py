@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rushes.curation.captioning.assign import assign_models, sampling_seed
-from rushes.curation.recipe import CaptionModel
+from rushes.curation.sections import CaptionModel
 
 TWO = (CaptionModel(name="small", share=0.7), CaptionModel(name="large", share=0.3))
 IDS = [hashlib.blake2b(str(i).encode(), digest_size=10).hexdigest() for i in range(20_000)]

@@ -6,7 +6,7 @@ import pytest
 
 from rushes.curation.captioning import checks
 from rushes.curation.captioning.prompt import load_template
-from rushes.curation.recipe import Captioning
+from rushes.curation.sections import Captioning
 
 GOOD = (
     "A grey squirrel with a thick tail sits upright on a mossy log in a sunlit forest, holding a hazelnut between its "

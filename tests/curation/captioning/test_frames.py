@@ -12,7 +12,8 @@ import pytest
 from rushes.curation import recipe
 from rushes.curation.captioning.frames import FrameError, encode, from_media, from_stills, spread
 from rushes.curation.captioning.prompt import chat_body, load_template
-from rushes.curation.recipe import Captioning, RecipeError
+from rushes.curation.recipe import RecipeError
+from rushes.curation.sections import Captioning
 
 GREYS = 40  # frames of the film below, each lighter than the one before
 

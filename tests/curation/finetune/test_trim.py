@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rushes.curation.finetune import trim
-from rushes.curation.recipe import Cut
+from rushes.curation.sections import Cut
 from rushes.curation.video.cut import Cutter
 from rushes.curation.video.decode import probe
 from rushes.curation.video.times import TimesError, frame_times

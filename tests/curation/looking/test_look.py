@@ -71,7 +71,7 @@ def test_a_clip_without_a_still_and_one_of_one_colour_say_why(looker, pictures):
 def test_faces_are_found_by_the_detector_that_a_wheel_carries(pictures):
     import av
 
-    from rushes.curation.looking import Clip
+    from rushes.curation.looking.base import Clip
     from rushes.curation.looking.faces import FaceLooker
     from rushes.pipelines.demo.film import clip_path
 

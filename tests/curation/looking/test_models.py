@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rushes.curation.looking import Clip, ModelError, check
-from rushes.curation.looking.base import in_batches
+from rushes.curation.looking.base import Clip, ModelError, in_batches
 from rushes.curation.looking.clip import ClipLooker, Tower
 from rushes.curation.looking.detector import OnnxPeople, person_scores
 from rushes.curation.looking.heads import Head
+from rushes.curation.looking.registry import check
 from rushes.curation.looking.sscd import ScriptedCopies
 from rushes.curation.looking.zeroshot import verbs
 from rushes.curation.meter import Unmeasured
