@@ -3,7 +3,7 @@
 Hard cuts are those of PySceneDetect's AdaptiveDetector, which looks at the HSV change of a frame against that of its
 neighbours and so is not fooled by camera motion: the same score and the same decision, on a whole track at once. A
 flash of a few frames, which it takes for a cut, is told by the picture after it: it is the one before it. Gradual
-transitions, which it does not see, are found as pictures (transitions.py).
+transitions, which it does not see, are found as pictures (gradual/).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import scenes_learned, transitions
+from rushes.curation import scenes_learned
+from rushes.curation.gradual import finder
 from rushes.curation.meter import Span
 from rushes.curation.recipe import Recipe
 from rushes.curation.sections import Scenes
@@ -37,7 +38,7 @@ SURE_CONTENT = 25.0
 #: Flashes: a cut whose frame before and the one so many frames on are nearly alike is none.
 FLASH_FRAMES = 3
 FLASH_SHARE = 0.5  # of the change at the cut; a flash leaves the motion of four frames
-BLEND_COLUMNS = [pa.field(name, pa.float32()) for name in transitions.NAMES]
+BLEND_COLUMNS = [pa.field(name, pa.float32()) for name in finder.NAMES]
 
 
 class ShotMeter:
@@ -53,7 +54,7 @@ class ShotMeter:
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
         self._recipe = recipe
         self._hsv: list[np.ndarray] = []
-        self._transitions = transitions.Transitions(info.fps)
+        self._transitions = finder.Transitions(info.fps)
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
         return {**self._changes(batch.tiny_bgr), **self._transitions.observe(batch)}
