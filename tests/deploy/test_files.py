@@ -84,7 +84,7 @@ def commands():
     for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S):
         found += block.splitlines()
     found += re.findall(r'bash_command="(.*?)"', PAGE)
-    named = [re.sub(r"^\S*/bin/", "", one) for one in found]
+    named = [re.sub(r"^(\w+=\S+ )*(\S*/bin/)?", "", one) for one in found]
     return sorted({one for one in named if one.startswith(("rushes ", "ray start"))})
 
 
