@@ -42,12 +42,12 @@ def start(engine: Engine) -> int:
         os.environ["PYTHONOPTIMIZE"] = "1"  # Ray's own processes need their docstrings
     name = "engine.address" if engine.address else "RAY_ADDRESS"
     address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        import ray
-    except Exception as error:
-        raise StopRun(f"Ray cannot be loaded: {_first_line(error)}.") from error
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with signals.held():
+    with signals.held():  # neither its import nor its start can be left in the middle
+        try:
+            import ray
+        except Exception as error:
+            raise StopRun(f"Ray cannot be loaded: {_first_line(error)}.") from error
         if address != "local":
             _connect(name, address, options)
         elif not ray.is_initialized():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from rushes.curation import recipe, storage
+from rushes.curation import recipe, sections, storage
 from rushes.curation.captioning import Caption, ServersDown
 from rushes.curation.recipe import RecipeError
 from rushes.curation.signals import CAMERA_SURE
@@ -156,7 +156,7 @@ def test_another_wording_of_the_prompt_is_another_record(tmp_path):
 # --- engines in the cluster ------------------------------------------------------------------------------------
 
 
-def vllm(tmp_path: Path, *more: str, command: str = sys.executable) -> recipe.Captioning:
+def vllm(tmp_path: Path, *more: str, command: str = sys.executable) -> sections.Captioning:
     weights = tmp_path / "weights"
     weights.mkdir(exist_ok=True)
     (weights / "config.json").write_text("{}")
@@ -194,7 +194,7 @@ def test_a_server_that_cannot_start_says_its_last_error(tmp_path):
     script.write_text("#!/bin/sh\necho 'INFO loading'\necho 'ValueError: no such architecture'\necho bye\nexit 1\n")
     script.chmod(0o755)
     spec = vllm(tmp_path, command=str(script))
-    server = VllmServer(spec, spec.models[0], recipe.CaptionEngine(), "127.0.0.1", "k")
+    server = VllmServer(spec, spec.models[0], sections.CaptionEngine(), "127.0.0.1", "k")
     server.start()
     with pytest.raises(StopRun, match="vLLM cannot serve 'm': ValueError: no such architecture"):
         server.wait()

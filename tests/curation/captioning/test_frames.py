@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rushes.curation import recipe
+from rushes.curation import sections
 from rushes.curation.captioning.frames import FrameError, encode, from_media, from_stills, spread
 from rushes.curation.captioning.prompt import chat_body, load_template
 from rushes.curation.recipe import RecipeError
@@ -116,4 +116,4 @@ def test_the_shipped_prompts_ask_for_what_the_paper_asks():
     system, user = load_template("caption").fill(**{"words": 100, "frames": 8, "seconds": "6.0"})
     for word in ("subject", "background", "order", "light", "style", "camera", "100 words"):
         assert word in user
-    assert recipe.Captioning().words == 100 and system
+    assert sections.Captioning().words == 100 and system
