@@ -21,7 +21,7 @@ from rushes.curation import scenes_learned
 from rushes.curation.gradual import finder
 from rushes.curation.meter import Span
 from rushes.curation.recipe import Recipe
-from rushes.curation.scenes_doubts import FLASH_FRAMES, Doubts, flash_edges
+from rushes.curation.scenes_doubts import FLASH_FRAMES, Doubts, Sudden, flash_edges
 from rushes.curation.sections import Scenes
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -37,28 +37,34 @@ ADAPTIVE_ZERO, ADAPTIVE_MOST = 1e-5, 255.0  # a smaller mean counts as zero; the
 LUMA_RATIO = 4.0
 WEAK_CONTENT, WEAK_LUMA = 15.0, 4.5
 SURE_CONTENT = 25.0
-GRADUAL_TRACKS = [pa.field(name, pa.float32()) for name in finder.NAMES]
 
 
 class ShotMeter:
     """Leaves what shots are found from, and measures `shots_per_s` (B.1: false shots per second stand for jitter).
 
     content: PySceneDetect's ContentDetector score of each frame: mean absolute change of hue, saturation and value,
-    0-255. across: the same of the frame FLASH_FRAMES + 1 before. blend_first, blend_stop, blend_strength: a transition
-    that was found once this frame was seen: its frames, counted from this one (below 0), and its strength 0-1.
-    doubt_first, doubt: how much what ends here looks like a transition, 0-1, and its first frame in the same way.
+    0-255. across: the same of the frame FLASH_FRAMES + 1 before. unexplained: of what may be a cut (Sudden).
+    blend_first, blend_stop, blend_strength: a transition that was found once this frame was seen: its frames, counted
+    from this one (below 0), and its strength 0-1. doubt_first, doubt: how much what ends here looks like a
+    transition, 0-1, and its first frame in the same way.
     """
 
-    tracks = (pa.field("content", pa.float32()), pa.field("across", pa.float32()), *GRADUAL_TRACKS)
+    tracks = (
+        *(pa.field(name, pa.float32()) for name in ("content", "across", "unexplained")),
+        *(pa.field(name, pa.float32()) for name in finder.NAMES),
+    )
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
         self._recipe = recipe
         self._hsv: list[np.ndarray] = []
+        self._sudden = Sudden()
         self._transitions = finder.Transitions(info.fps)
         self._doubts: tuple[Tracks, Doubts] | None = None  # of the file that is measured
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
-        return {**self._changes(batch.tiny_bgr), **self._transitions.observe(batch)}
+        changes = self._changes(batch.tiny_bgr)
+        changes["unexplained"] = self._sudden.observe(batch.tiny_luma, changes["content"])
+        return {**changes, **self._transitions.observe(batch)}
 
     def _changes(self, bgr: np.ndarray) -> dict[str, np.ndarray]:
         count = len(bgr)

@@ -2,7 +2,8 @@
 
 A mark ends a shot, and a false one makes two shots of one. A doubt costs little: clips are planned around it, and the
 clip's row says how doubtful its worst moment is. Doubts of a change over some time are the tracks `doubt_first` and
-`doubt` (gradual/doubts.py); those of a change from one frame to the next are told from the tracks of the change.
+`doubt` (gradual/doubts.py). A change from one frame to the next is doubtful where it stands out among its neighbours,
+no motion explains it, and it is not of one place alone, as a subtitle's is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+
+from rushes.curation.gradual.doubts import block_sums
+from rushes.curation.gradual.explained import unexplained
+from rushes.curation.video.decode import shrink_stack
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
@@ -26,6 +32,9 @@ RATIOS, RATIO_FLOOR = (1.8, 3.0), 0.5
 AROUND = 2  # frames on either side
 CHANGE_MIN = 5.0  # of the content score, 0-255
 MARGIN = 3  # frames on either side that are doubtful with it
+#: ... of which neither light nor motion explains so much: share of the change, and grey levels of the mean.
+SHARE_MIN, LEVEL_MIN = 0.25, 1.2
+SPREAD_MIN = 0.35  # its blocks' share of the picture: 1 where all change alike, a subtitle's 0.1 to 0.25
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Doubts:
     @classmethod
     def of(cls, tracks: Tracks, gradual: bool = True) -> Doubts:
         """All of a file; gradual: those of a change over some time as well."""
-        frames, sudden = _sudden(tracks["content"], tracks["vmaf"])
+        frames, sudden = _sudden(tracks["content"], tracks["vmaf"], tracks["unexplained"])
         left = ~flash_edges(frames, tracks["content"], tracks["across"])
         frames, sudden = frames[left], sudden[left]
         first, stop = np.maximum(frames - MARGIN, 0), np.minimum(frames + MARGIN, tracks.frames)
@@ -98,16 +107,55 @@ def flash_edges(candidates: np.ndarray, content: np.ndarray, across: np.ndarray)
     return flash[candidates]
 
 
-def _sudden(content: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frames at which the picture may be cut, and how doubtful each is, 0-1. Both changes: float [frames]."""
-    ratio = np.minimum(_over_around(content), _over_around(np.nan_to_num(luma)))
-    frames = np.flatnonzero((ratio > RATIOS[0]) & (content >= CHANGE_MIN))
+class Sudden:
+    """Looks at the pictures before and after what may be a cut, in batches: leaves the track `unexplained`.
+
+    unexplained: share of the change to a frame that neither light nor motion explains, 0-1; NaN where it is no cut.
+    """
+
+    def __init__(self) -> None:
+        self._luma: np.ndarray | None = None
+        self._content = np.zeros(AROUND)
+
+    def observe(self, tiny_luma: np.ndarray, content: np.ndarray) -> np.ndarray:
+        """float32 [n] of pictures uint8 [n, h, w] and their content scores [n]."""
+        first = tiny_luma[:1] if self._luma is None else self._luma
+        series = np.concatenate([self._content, content, np.zeros(AROUND)])  # what follows is not known yet
+        stands_out = content > RATIOS[0] * np.maximum(_around(series), RATIO_FLOOR)
+        found = np.full(len(content), np.nan, np.float32)
+        for place in np.flatnonzero(stands_out & (content >= CHANGE_MIN)).tolist():
+            before = tiny_luma[place - 1] if place else first[0]
+            found[place] = _unexplained(*shrink_stack(np.stack([before, tiny_luma[place]]), 2))
+        self._luma, self._content = tiny_luma[-1:].copy(), series[:-AROUND][-AROUND:]
+        return found
+
+
+def _unexplained(a: np.ndarray, b: np.ndarray) -> float:
+    """Share of the change that is unexplained, NaN where it is little or in one place."""
+    blocks = block_sums(cv2.absdiff(a, b).reshape(1, -1), a.shape)[0]
+    if blocks.sum() ** 2 < SPREAD_MIN * len(blocks) * (blocks * blocks).sum():
+        return np.nan
+    share, level = unexplained(a, b)
+    return share if share >= SHARE_MIN and level >= LEVEL_MIN else np.nan
+
+
+def _sudden(content: np.ndarray, luma: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frames at which the picture may be cut, and how doubtful each is, 0-1.
+
+    content, luma: change to each frame; left: what is unexplained of it, NaN where it is no cut. All float [frames].
+    """
+    ratio = np.minimum(*(_over_around(change) for change in (content, np.nan_to_num(luma))))
+    frames = np.flatnonzero((ratio > RATIOS[0]) & (content >= CHANGE_MIN) & np.isfinite(left))
     return frames, np.clip((ratio[frames] - RATIOS[0]) / (RATIOS[1] - RATIOS[0]), 0, 1)
 
 
 def _over_around(change: np.ndarray) -> np.ndarray:
     """A frame's change over the mean of those AROUND it: float [frames]."""
-    padded = np.pad(change.astype(float), AROUND, mode="edge")
+    return change / np.maximum(_around(np.pad(change.astype(float), AROUND, mode="edge")), RATIO_FLOOR)
+
+
+def _around(padded: np.ndarray) -> np.ndarray:
+    """Mean of AROUND values on either side of each: float [n] of [n + 2 AROUND]."""
+    count = len(padded) - 2 * AROUND
     shifts = [shift for shift in range(2 * AROUND + 1) if shift != AROUND]
-    around = sum(padded[shift : shift + len(change)] for shift in shifts) / len(shifts)
-    return change / np.maximum(around, RATIO_FLOOR)
+    return sum(padded[shift : shift + count] for shift in shifts) / len(shifts)

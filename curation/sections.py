@@ -52,7 +52,7 @@ class Scenes(_thresholds("scenes")):
     dissolves: bool = knob(True, "measure", "also end shots at dissolves and fades")
     trim_frames: int = knob(3, "measure", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
     doubt_split: float | None = knob(
-        0.3, "measure", "clips are planned around moments so doubtful, 0-1 (doubt_max rejects what is left)", ge=0, le=1
+        0.5, "measure", "clips are planned around moments so doubtful, 0-1 (doubt_max rejects what is left)", ge=0, le=1
     )
     head_s: float = knob(2.0, "measure", "seconds dropped where a clip is the file's start (B.1)", ge=0)
     duration_max_s: float = knob(16.0, "measure", "longer shots are windowed to this, seconds (3.2.1)", gt=0)

@@ -138,7 +138,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "doubt", REAL, "how much the clip's worst moment looks like a cut or a transition that no mark was set at",
         "0-1", stage="scenes", meter=SHOTS, chart="range",
-        rules=(Rule("scenes.doubt_max", "<", 0.3, "largest doubt, 0-1 (doubt_split plans clips around it)",
+        rules=(Rule("scenes.doubt_max", "<", 0.5, "largest doubt, 0-1 (doubt_split plans clips around it)",
                     {"ge": 0}),),
     ),
     Signal("frames", WHOLE, "frames of the clip", "frames"),

@@ -20,11 +20,12 @@ MODEL = Path(__file__).with_name("doubts.npz")
 BLOCKS = (4, 6)  # rows, columns in which detail is told
 FIRST = 12  # trees that are asked first ...
 FIRST_MIN = 0.06  # ... and whether there is any doubt: the others are asked where there is
+UNKNOWN = -1.0
 NAMES = (
     "change", "alike", "path", "weight early", "residual early", "sum early", "weight half", "residual half",
     "sum half", "weight late", "residual late", "sum late", "largest step", "second step", "median step", "calm",
     "steady", "mean", "spread before", "spread half", "spread after", "brighter", "detail lost", "detail lost, median",
-    "detail lost to both", "steps",
+    "detail lost to both", "steps", "steps before", "change before",
 )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def features(triples: Triples) -> np.ndarray:
     columns.append(ring.means[triples.ends] - ring.means[triples.begins])
     columns += _detail_lost(triples, middles)
     columns.append(triples.halves)
+    columns += _before(triples)
     return np.stack(columns, axis=1).astype(np.float32)
 
 
@@ -86,6 +88,20 @@ def _steps(triples: Triples) -> list[np.ndarray]:
             axis=1,
         )
     return list(found.T)
+
+
+def _before(triples: Triples) -> list[np.ndarray]:
+    """The steps in the half length before a triple over those within, and the change in that time over the triple's
+    own; UNKNOWN where the film, or what is kept of it, begins there."""
+    sums = np.append(0, np.cumsum(triples.ring.steps))
+    earlier = triples.begins - triples.halves
+    known = np.flatnonzero(earlier >= 0)
+    found = np.full((2, len(triples)), UNKNOWN, np.float32)
+    begins, ends = triples.begins[known], triples.ends[known]
+    within = (sums[ends] - sums[begins]) / 2
+    found[0, known] = (sums[begins] - sums[earlier[known]]) / np.maximum(within, 0.1)
+    found[1, known] = triples.ring.change(begins, triples.halves[known]) / triples.change[known]
+    return list(found)
 
 
 def _detail_lost(triples: Triples, middles: np.ndarray) -> list[np.ndarray]:

@@ -18,14 +18,15 @@ STEP_S = 0.08  # between the pictures that are kept, seconds
 LOOK_STEPS = 2  # all but the shortest are looked for at one in so many of them
 CHANGE_MIN = 3.0  # grey levels, root mean square, by which the pictures before and after must differ at least
 DOUBT_MIN = 0.1  # smaller doubts are not kept
-NAMES = ("blend_first", "blend_stop", "blend_strength", "doubt_first", "doubt")
+FOUND, SUSPECTED = ("blend_first", "blend_stop", "blend_strength"), ("doubt_first", "doubt")
+NAMES = (*FOUND, *SUSPECTED)
 
 #: What is looked for: errors of all triples, the look at one as pictures, and how many are looked at for one end.
 KINDS = ((blend_errors, blend, 1), (wipe_errors, wipe, 1), (push_errors, push, 3))
 
 
 class Transitions:
-    """Finds transitions in batches; a ring of the last 2 s of pictures is kept.
+    """Finds transitions in batches; a ring of the last 3 s of pictures is kept.
 
     observe leaves, for a frame once which was seen a transition was found, its frames counted from this one (below 0)
     and its strength 0-1; and the largest doubt of what ends at a frame, 0-1, with its first frame counted from there:
@@ -46,17 +47,18 @@ class Transitions:
         looked = np.append(np.zeros(old, bool), batch.every(LOOK_STEPS * self._step)[places])
         triples = self._triples(ring, old, looked)
         suspected = doubts(triples)
-        for number in np.argsort(suspected)[np.searchsorted(np.sort(suspected), DOUBT_MIN) :].tolist():
-            place = places[triples.ends[number] - old]  # the largest comes last
-            found["doubt_first"][place] = -2 * triples.halves[number] * self._step
-            found["doubt"][place] = suspected[number]
+        order = np.argsort(suspected, kind="stable")  # the largest of one end is written last
+        order = order[suspected[order] >= DOUBT_MIN]
+        ends = places[triples.ends[order] - old]
+        found["doubt_first"][ends] = -2 * self._step * triples.halves[order]
+        found["doubt"][ends] = suspected[order]
         for end, first, stop, strength in _finds(triples):
             place = places[end - old]
             if not found["blend_strength"][place] >= strength:
                 values = (first - end) * self._step, (stop - end) * self._step + 1, strength
-                for name, value in zip(NAMES, values, strict=True):
+                for name, value in zip(FOUND, values, strict=True):
                     found[name][place] = value
-        self._ring = ring.last(2 * self._halves[-1])
+        self._ring = ring.last(3 * self._halves[-1])
         return found
 
     def _triples(self, ring: Ring, old: int, looked: np.ndarray) -> Triples:

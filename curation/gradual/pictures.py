@@ -62,8 +62,15 @@ class Ring:
     def steps(self) -> np.ndarray:
         """Root mean square change from each picture to the next, grey levels: float [n - 1]."""
         places = np.arange(1, len(self))
-        squares = self.products(places, 0) + self.products(places - 1, 0) - 2 * self.products(places, 1)
-        return np.sqrt(np.maximum(squares, 0) / self.values.shape[1])
+        return self.change(places, np.ones_like(places))
+
+    def change(self, later: np.ndarray, back: np.ndarray) -> np.ndarray:
+        """Root mean square change to pictures from those `back` places before, grey levels."""
+        return np.sqrt(np.maximum(self.distance2(later, back), 0) / self.values.shape[1])
+
+    def distance2(self, later: np.ndarray, back: np.ndarray) -> np.ndarray:
+        """Squared distance of whole pictures."""
+        return self.products(later, 0) + self.products(later - back, 0) - 2 * self.products(later, back)
 
     def products(self, later: np.ndarray, back: int | np.ndarray) -> np.ndarray:
         """Scalar product of whole pictures: at `later` and `back` places before, float64."""
@@ -77,7 +84,7 @@ class Triples:
     def __init__(self, ring: Ring, ends: np.ndarray, halves: np.ndarray) -> None:
         self.ring, self.ends, self.halves = ring, ends, halves
         self.begins = ends - 2 * halves
-        self.change2 = np.maximum(self._distance2(ends, 2 * halves), 1e-6)
+        self.change2 = np.maximum(self.ring.distance2(ends, 2 * halves), 1e-6)
         self.change = np.sqrt(self.change2 / ring.values.shape[1])
 
     def __len__(self) -> int:
@@ -85,10 +92,6 @@ class Triples:
 
     def those(self, chosen: np.ndarray) -> Triples:
         return Triples(self.ring, self.ends[chosen], self.halves[chosen])
-
-    def _distance2(self, later: np.ndarray, back: np.ndarray) -> np.ndarray:
-        one = self.ring.products
-        return one(later, 0) + one(later - back, 0) - 2 * one(later, back)
 
     @cached_property
     def alike(self) -> np.ndarray:
@@ -99,8 +102,8 @@ class Triples:
     def between(self, forward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Squared distances of the picture `forward` places behind A: to A and to B, over that of A and B."""
         places = self.begins + forward
-        to_a = self._distance2(places, forward)
-        to_b = self._distance2(self.ends, 2 * self.halves - forward)
+        to_a = self.ring.distance2(places, forward)
+        to_b = self.ring.distance2(self.ends, 2 * self.halves - forward)
         return to_a / self.change2, to_b / self.change2
 
     @cached_property
@@ -113,7 +116,7 @@ class Triples:
         """Sum of the squared distances from quarter to quarter over that of A and B."""
         early, half, late = quarters(self.halves)
         steps = ((early, early), (half, half - early), (late, late - half), (2 * self.halves, 2 * self.halves - late))
-        return sum(self._distance2(self.begins + place, back) for place, back in steps) / self.change2
+        return sum(self.ring.distance2(self.begins + place, back) for place, back in steps) / self.change2
 
     def gradual(self, chosen: np.ndarray, calm: bool) -> np.ndarray:
         """Whether more than one step makes the change of a triple: bool [n]; False for those that are not chosen.

@@ -26,6 +26,7 @@ EACH = 4  # films of every kind
 TREES, DEPTH, LEAF, FEATURES = 100, 14, 3, 0.3
 #: All transitions together weigh a quarter of what is none; every kind weighs the same, but dissolves within a take.
 WEIGHT, HARDER = 0.25, {"dissolve_take": 2.0}
+SPEEDS = (1, 2, 3)  # of the films: footage for fitting is calm, and much else is not
 CENTRED = 0.12  # of its length, by which a triple's middle may lie beside that of the transition
 LENGTHS = (0.75, 1.6)  # of a triple, over that of the transition
 SHORTEST = 12  # frames: the shortest triple is for all transitions that are shorter
@@ -59,6 +60,11 @@ def labels(places: np.ndarray, truth: Sequence[Truth]) -> np.ndarray:
         least, most = (bound * (stop - first) for bound in LENGTHS)
         found[touched & centred & (length >= least) & ((length <= most) | (length <= SHORTEST))] = 1
     return found
+
+
+def faster(event: Truth, speed: int) -> Truth:
+    """The event where only one in `speed` frames is left."""
+    return Truth(event.kind, -(-event.first // speed), -(-event.stop // speed))
 
 
 def fitted(rows: np.ndarray, told: np.ndarray, kinds: np.ndarray, seed: int = 0):
@@ -97,11 +103,14 @@ def main() -> None:
     words = parser.parse_args()
     decode.quiet()
     made = films(Bench(words.folder, words.footage), False, EACH)
-    tables = [rows_of(luma, fps, film.truth) for film, (luma, fps) in zip(made, seen(made), strict=True)]
-    kinds = np.concatenate([np.full(len(table[2]), film.kind) for film, table in zip(made, tables, strict=True)])
+    tables, kinds = [], []
+    for film, (luma, fps) in zip(made, seen(made), strict=True):
+        for speed in SPEEDS:
+            tables.append(rows_of(luma[::speed], fps, [faster(event, speed) for event in film.truth]))
+            kinds += [film.kind] * len(tables[-1][2])
     rows, _, told = (np.concatenate(parts) for parts in zip(*tables, strict=True))
     known = told >= 0
-    np.savez_compressed(words.file, **arrays(fitted(rows[known], told[known], kinds[known])))
+    np.savez_compressed(words.file, **arrays(fitted(rows[known], told[known], np.array(kinds)[known])))
     print(f"{words.file}: {known.sum()} triples of {len(made)} films, {(told == 1).sum()} of them transitions")
 
 
