@@ -154,12 +154,16 @@ async def publish(request: Request, run: RunName, wanted: Judgement) -> dict[str
         raise
 
 
-@router.get("/{run}/concepts", summary="Concepts: words, sizes, an example, a place on the map")
+@router.get(
+    "/{run}/concepts", summary="Concepts: words, sizes, an example, a place on the map; and clips as its points"
+)
 async def concepts(request: Request, run: RunName, tag: Tag = None) -> Response:
     def ask(opened: Run) -> dict[str, Any]:
         found = view_concepts.concepts(opened, CONCEPTS_MOST)
-        places = view_concepts.places(opened, [one.cluster_id for one in found])
-        return {"concepts": [one.as_dict() | {"at": places.get(one.cluster_id)} for one in found]}
+        places, flat = view_concepts.places(opened, [one.cluster_id for one in found])
+        points = view_concepts.points(opened, flat) if flat else []
+        shown = [one.as_dict() | {"at": places.get(one.cluster_id)} for one in found]
+        return {"concepts": shown, "points": points}
 
     return await told(request, run, ("concepts",), ask, tag)
 
