@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rushes.curation.content.concepts import CONCEPTS, Concepts
 from rushes.curation.content.grid import vectors_of
 from rushes.curation.content.names import CAPTIONS_PER_CONCEPT, names, seen
-from rushes.curation.content.near import semantic, unit
+from rushes.curation.content.near import unit
+from rushes.curation.content.shards import batches
 from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run
 from rushes.pipelines.view.tables import records
 
-POINTS_MOST = 4_000  # clips that are drawn as points
+POINTS_MOST, PIECES = 4_000, 16  # clips that are drawn as points, and places of a file where they are read
 EDGE = 1.15  # of the map, beyond the outermost centre
 
 
@@ -84,17 +86,19 @@ def places(run: Run, wanted: Sequence[int]) -> tuple[dict[int, tuple[float, floa
 
 
 def points(run: Run, flat: Flat, most: int = POINTS_MOST) -> list[dict[str, Any]]:
-    """Some clips as points of the map, spread over the whole run: {clip_id, at, kept}; all of a small run."""
-    total = sum(run.entry("embeddings").rows)
-    every = max(1, -(-total // most))
+    """Some clips as points of the map, {clip_id, at, kept}: all of a small run, else those at PIECES places of it."""
     found: dict[str, tuple[float, float]] = {}
-    begin = 0
-    for ids, vectors in semantic(run):
-        mine = np.arange(-begin % every, len(ids), every)
-        begin += len(ids)
-        there = mine[np.isfinite(vectors[mine]).all(axis=1)]
-        at = np.clip(flat(unit(vectors[there]).astype(np.float64)), -EDGE, EDGE).round(3).tolist()
-        found |= {ids[place]: (x, y) for place, (x, y) in zip(there.tolist(), at, strict=True)}
+    for uri, rows in zip(run.files("embeddings"), run.entry("embeddings").rows, strict=True):
+        share = max(1, round(most * rows / max(sum(run.entry("embeddings").rows), 1)))
+        pieces = 1 if rows <= share else PIECES
+        for piece in range(pieces):
+            start = piece * rows // pieces
+            for batch in batches(uri, start, min(rows, start + -(-share // pieces)), ["clip_id", "semantic"]):
+                if "semantic" in batch.schema.names and pa.types.is_fixed_size_list(batch["semantic"].type):
+                    vectors = unit(vectors_of(batch["semantic"])).astype(np.float64)
+                    at = np.clip(flat(vectors), -EDGE, EDGE).round(3)
+                    places_of = zip(batch["clip_id"].to_pylist(), at.tolist(), strict=True)
+                    found |= {clip_id: (x, y) for clip_id, (x, y) in places_of if np.isfinite(x)}
     sql = "SELECT clip_id, kept FROM {clips} WHERE list_contains(?, clip_id) ORDER BY clip_id"
     return [row | {"at": found[row["clip_id"]]} for row in records(run, sql, [list(found)])]
 
