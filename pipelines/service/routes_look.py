@@ -115,9 +115,7 @@ async def moved_recipe(request: Request, run: RunName, moves: Moves = []) -> Res
     return Response(text, media_type="application/yaml", headers=headers)
 
 
-@router.get(
-    "/{run}/judged", summary="What publishing moved thresholds would keep, decided anew"
-)
+@router.get("/{run}/judged", summary="What publishing moved thresholds would keep, decided anew")
 async def judged(request: Request, run: RunName, moves: Moves = [], tag: Tag = None) -> Response:  # noqa: B006
     def ask(opened: Run) -> dict[str, Any]:
         columns.of(opened).recipe_with(moves)
