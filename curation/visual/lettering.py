@@ -17,11 +17,11 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares o
 
 STROKE = 0.2  # of the height of a reader's box, which is twice that of its letters: the widest stroke
 STROKE_MIN = 3  # pixels
-AROUND = (1.2, 0.1)  # of the box's height, to the sides, above and below: where the rest of a line may stand
+AROUND = (2.5, 0.1)  # of the box's height, to the sides, above and below: where the rest of a line may stand
 CORE = (0.25, 0.75)  # of the box's height: rows with letters
 LINE = (0.35, 0.65)  # ... rows that every letter touches
 SAME = 0.7  # correlation of two stills' strokes from which the same text stands in both
-SAME_MEAN, STANDS = 0.5, 0.75  # the same to their mean, and that of what they share to their mean
+SAME_MEAN, STANDS = 0.5, 0.82  # the same to their mean, and that of what they share to their mean
 STRONG, INK = 92, 0.5  # percentile of the core's strokes that is a letter's middle, and its share that is ink
 INK_MIN = 6  # grey levels: weaker strokes are coding noise
 SHADES, SHADES_MIN = 3.0, 20.0  # spread of the ink's grey levels, in deviations of its middle and in grey levels
