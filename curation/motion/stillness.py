@@ -99,12 +99,11 @@ def stir(pictures: np.ndarray) -> np.ndarray:
     """
     count, height, width = pictures.shape
     rows, columns = max(1, height // CELL), max(1, width // CELL)
-    high = height // rows * rows  # cells must not reach into the next picture of the stack
-    changes = cv2.absdiff(
-        np.ascontiguousarray(pictures[1:, :high]).reshape(-1, width),
-        np.ascontiguousarray(pictures[:-1, :high]).reshape(-1, width),
-    )
-    cells = cv2.resize(changes.astype(np.float32), (columns, (count - 1) * rows), interpolation=cv2.INTER_AREA)
+    # Cells of whole pixels, which do not reach into the next picture of the stack; a rim of a few pixels is left out.
+    high, wide = height // rows * rows, width // columns * columns
+    stack = np.ascontiguousarray(pictures[:, :high, :wide]).reshape(-1, wide)
+    changes = cv2.absdiff(stack[high:], stack[:-high]).astype(np.float32)
+    cells = cv2.resize(changes, (columns, (count - 1) * rows), interpolation=cv2.INTER_AREA)
     return cells.reshape(count - 1, -1).max(axis=1)
 
 

@@ -5,6 +5,7 @@ A batch holds some tens of frames, so that one call of NumPy or OpenCV serves al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 from rushes.curation.video.decode import Decoded, Frame, StreamInfo, frames, shrink_stack
 from rushes.curation.visual.patches import cut, places
 
-FRAMES = 32  # of a batch
+FRAMES = 96  # of a batch: fewer cost more calls, more leave the processor's cache
 TIME_EPS = 1e-6  # seconds: rounding of timestamps
 
 
@@ -25,7 +26,7 @@ class Batch:
 
     time_s: float64 [n], seconds from the file's first frame. key, corrupt, bidirectional: bool [n] (coded on its own;
     marked as damaged; a B-frame). luma: uint8 [n, h, w], longer side about 160. vectors: per frame the codec's motion
-    vectors (structured, at most about 1,000, evenly chosen) or None. stills: (place in the batch, upright uint8 BGR
+    vectors (structured, at most VECTORS_MAX, evenly chosen) or None. stills: (place in the batch, upright uint8 BGR
     [h, w, 3]). patches: (place in the batch, visual/patches.cut of it). before_s: time of the frame before the batch,
     None at the file's start. lead, tail: so many of its first and last frames are only there to warm up, and for
     meters that look ahead: their tracks are dropped.
@@ -87,7 +88,7 @@ def tick(time_s: float, before_s: float | None, per_s: float) -> bool:
     """Whether the frame is the first in its 1 / per_s seconds of the file: as Batch.ticks, for one frame."""
     if before_s is None:
         return True
-    return np.floor(time_s * per_s + TIME_EPS) > np.floor(before_s * per_s + TIME_EPS)
+    return math.floor(time_s * per_s + TIME_EPS) > math.floor(before_s * per_s + TIME_EPS)
 
 
 class _Stack:

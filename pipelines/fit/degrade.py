@@ -18,7 +18,11 @@ SHARP = 0.5  # a video is shrunk by this, a photograph by more: what it is compa
 SIDE_MIN = 144  # pixels: no shorter side is shrunk below
 PHOTO_SIZES = ((320, 192), (288, 208), (256, 256), (352, 208), (256, 144), (208, 144))
 EVERY = 3  # frames between those that VMAF is measured on
-KINDS = ("clean", "h264", "h264", "h264", "mpeg", "mpeg", "blur", "noise", "upscale", "upscale", "band", "mixed")
+GRAIN_SHARE, GRAIN = 0.35, (2.0, 9.0)  # of photographs, and its grey levels: originals have grain as well
+KINDS = (
+    "clean", "h264", "h264", "h264", "mpeg", "mpeg", "blur", "noise", "upscale", "upscale", "band", "mixed", "mixed",
+    "again",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Change:
-    """kind: one of KINDS. filters: FFmpeg's, on the reference. codec: options of the encoder."""
+    """kind: one of KINDS. filters: FFmpeg's, on the reference. codec: options; first: of an earlier one."""
 
     kind: str
     filters: tuple[str, ...]
     codec: tuple[object, ...]
+    first: tuple[object, ...] = ()
 
 
 def draw(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Change:
@@ -67,6 +72,9 @@ def draw(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Change:
     if kind == "band":
         step = int(_log(rng, 6, 60))
         return Change(kind, (f"lutyuv=y='trunc(val/{step})*{step}+{step // 2}'",), clean)
+    if kind == "again":  # a poor file that was encoded once more, and better: its quantiser says nothing
+        first = draw(str(rng.choice(["h264", "mpeg"])), size, rng)
+        return Change(kind, (), (*x264, "-crf", int(rng.integers(10, 28))), first.codec)
     first, last = draw(str(rng.choice(["blur", "noise", "upscale"])), size, rng), draw("h264", size, rng)
     return Change("mixed", first.filters, last.codec)
 
@@ -84,7 +92,8 @@ def reference(window: Window, path: Path, rng: np.random.Generator) -> tuple[int
         fit = [size for size in PHOTO_SIZES if all(np.divide(photo.shape[1::-1], size) > 1.6)] or [PHOTO_SIZES[-1]]
         size = fit[int(rng.integers(len(fit)))]
         raw = ("-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{size[0]}x{size[1]}", "-r", FPS, "-i", "-")
-        ffmpeg((*raw, *lossless, path), glide(photo, size, rng))
+        grain = ("-vf", f"noise=alls={_log(rng, *GRAIN):.0f}:allf=t") if rng.random() < GRAIN_SHARE else ()
+        ffmpeg((*raw, *grain, *lossless, path), glide(photo, size, rng))
         return size
     probe = cv2.VideoCapture(str(window.path))
     shown = np.array([probe.get(key) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)])
@@ -112,6 +121,11 @@ def glide(photo: np.ndarray, size: tuple[int, int], rng: np.random.Generator) ->
 
 def write(change: Change, original: Path, path: Path) -> None:
     """The reference after the change."""
+    if change.first:
+        between = path.with_name(f"{path.stem}-first.mkv")
+        write(Change(change.kind, change.filters, change.first), original, between)
+        write(Change(change.kind, (), change.codec), between, path)
+        return
     filters = ("-vf", ",".join(change.filters)) if change.filters else ()
     ffmpeg(("-i", original, *filters, "-threads", 1, *change.codec, "-pix_fmt", "yuv420p", path))
 

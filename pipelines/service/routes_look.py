@@ -20,7 +20,7 @@ from rushes.pipelines.service.routes_runs import ClipId, RunName, Tag, library, 
 from rushes.pipelines.view import concepts as view_concepts
 from rushes.pipelines.view import moved
 from rushes.pipelines.view.near import near as view_near
-from rushes.pipelines.view.stills import stills_of
+from rushes.pipelines.view.stills import stills_of, stills_of_rows
 from rushes.pipelines.view.tables import recipe_of
 from rushes.pipelines.view.tracks import POINTS_MOST, tracks_of
 from rushes.pipelines.view.what_if import WhatIf
@@ -53,6 +53,11 @@ class Columns:
                 self._held[key] = WhatIf(run)
             self._held.move_to_end(key)
             return self._held[key]
+
+    def span(self, run: Run, clip: str) -> dict[str, Any] | None:
+        """Where a clip lies that was told of lately, without asking a table."""
+        held = self._held.get((run.root, run.snapshot))
+        return held.held.span(clip) if held else None
 
 
 columns = Columns()
@@ -96,7 +101,7 @@ async def scatter(
     "/{run}/recipe", summary="The run's recipe with moved thresholds, as YAML", response_class=Response,
     responses={200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
 )  # fmt: skip
-async def recipe(request: Request, run: RunName, moves: Moves = []) -> Response:  # noqa: B006
+async def moved_recipe(request: Request, run: RunName, moves: Moves = []) -> Response:  # noqa: B006
     shelf = library(request)
 
     def write() -> str:
@@ -195,7 +200,9 @@ def _thumb(shelf: Any, name: str, clip: str) -> bytes | None:
     if clip not in held:
         if len(held) >= THUMBS_KEPT:
             held.clear()
-        stills = stills_of(opened, recipe_of(opened), [clip]).get(clip, [])
+        span, recipe = columns.span(opened, clip), recipe_of(opened)
+        found = stills_of_rows(opened, recipe, [span]) if span else stills_of(opened, recipe, [clip])
+        stills = found.get(clip, [])
         held[clip] = _small(stills[len(stills) // 2]) if stills else None
     return held[clip]
 

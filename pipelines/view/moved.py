@@ -10,8 +10,9 @@ import numpy as np
 from rushes.curation import rules
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import BY_NAME, LOOK_FAILED
+from rushes.pipelines.view.clip_columns import LATE
 from rushes.pipelines.view.clips import QueryError
-from rushes.pipelines.view.what_if import BINS, LATE, Judged, Tally, WhatIf
+from rushes.pipelines.view.what_if import BINS, Sums, WhatIf
 
 SAMPLES_MOST = 24
 
@@ -25,23 +26,23 @@ def board(held: WhatIf, overrides: Sequence[str] = (), brief: bool = False) -> d
     after and before; of a set, what may enter it. said: sentences on what is not foreseen.
     """
     recipe = held.recipe_with(overrides)
-    now = held.judge(recipe)
-    enter, leave = changes(held, now)
-    was = held.tally_of_base
-    tally = was + held.tally(enter) - held.tally(leave) if len(enter) or len(leave) else was
+    was = held.published.sums
+    held, uncounted = held.as_cut_by(recipe)
+    with held.judged(recipe) as state:
+        now = state.sums
     parts = ["kept", *recipe.curriculum.sets]
-    shown = {name: _part(tally.parts[at]) | {"before": _part(was.parts[at])} for at, name in enumerate(parts)}
+    shown = {name: _part(now.parts[at]) | {"before": _part(was.parts[at])} for at, name in enumerate(parts)}
     return {
         "clips": held.rows,
         "rules": _rules(held, recipe, now),
-        "charts": {column: _chart(held, column, now, tally, brief) for column in held.columns},
-        "passing": {"clips": tally.inside, "before": was.inside},
+        "charts": {column: _chart(held, column, now, brief) for column in held.columns},
+        "passing": {"clips": now.passing, "before": was.passing},
         "kept": shown.pop("kept"),
-        "enter": len(enter),
-        "leave": len(leave),
-        "late": _later(now, tally),
+        "enter": int(now.odd[0]),
+        "leave": int(now.odd[1]),
+        "late": _later(held, now),
         "sets": shown,
-        "said": _said(held, recipe, now, len(enter)),
+        "said": _said(now, was, uncounted),
     }
 
 
@@ -55,36 +56,38 @@ def edge(held: WhatIf, overrides: Sequence[str], key: str | None, count: int) ->
     if not 1 <= count <= SAMPLES_MOST:
         raise QueryError(f"Ask for 1 to {SAMPLES_MOST} clips.")
     recipe = held.recipe_with(overrides)
-    now = held.judge(recipe)
-    enter, leave = changes(held, now)
+    held, _ = held.as_cut_by(recipe)
     column, threshold = _rule_of(held, recipe, key) if key else (None, None)
-    lists = {"enter": enter, "leave": leave}
-    if key and threshold is not None:
-        lists |= {"inside": np.flatnonzero(now.inside), "outside": _only(now, (key,))}
+    with held.judged(recipe) as state:
+        lists = dict(zip(("enter", "leave"), held.changes(state), strict=True))
+        if key and threshold is not None:
+            lists |= {"inside": held.passing(state), "outside": held.failing_alone(state, key)}
     chosen = {name: _nearest(held, some, column, threshold, count) for name, some in lists.items()}
     found: dict[str, Any] = {}
     for name, places in chosen.items():
         values = held.values[column][places].tolist() if column else [None] * len(places)
-        found[name] = [row | {"value": value} for row, value in zip(held.shown(places), values, strict=True)]
+        found[name] = [row | {"value": value} for row, value in zip(held.held.shown(places), values, strict=True)]
     return {"key": key, "column": column, **found}
 
 
 def two(held: WhatIf, overrides: Sequence[str], x: str, y: str) -> dict[str, Any]:
     """Two signals together: {x, y: {column, edges}, all, inside: [BINS][BINS] counts by row of y, thresholds}."""
     recipe = held.recipe_with(overrides)
-    now = held.judge(recipe)
+    held, _ = held.as_cut_by(recipe)
     for column in (x, y):
         if column not in held.columns:
             raise QueryError(f"'{column[:60]}' has no threshold here; signals: {', '.join(held.columns)}.")
+    with held.judged(recipe) as state:
+        inside = held.passing(state)
     lines = [
         {"column": rule.column, "compare": rule.compare, "value": threshold}
         for rule, threshold in rules.active(recipe) if rule.column in (x, y)
     ]  # fmt: skip
     return {
-        "x": {"column": x, "edges": held.codes(x)[1].tolist()},
-        "y": {"column": y, "edges": held.codes(y)[1].tolist()},
+        "x": {"column": x, "edges": held.binned[x].edges.tolist()},
+        "y": {"column": y, "edges": held.binned[y].edges.tolist()},
         "all": held.pairs(x, y).tolist(),
-        "inside": held.pairs(x, y, np.flatnonzero(now.inside)).tolist(),
+        "inside": held.pairs(x, y, inside).tolist(),
         "thresholds": lines,
     }
 
@@ -92,16 +95,16 @@ def two(held: WhatIf, overrides: Sequence[str], x: str, y: str) -> dict[str, Any
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _rules(held: WhatIf, recipe: Recipe, now: Judged) -> list[dict[str, Any]]:
+def _rules(held: WhatIf, recipe: Recipe, now: Sums) -> list[dict[str, Any]]:
     published = {rule.key: threshold for rule, threshold in rules.active(held.recipe)}
     moved = {rule.key: threshold for rule, threshold in rules.active(recipe)}
-    first = dict(zip(now.order, now.first.tolist(), strict=True))
-    alone = dict(zip(now.order, np.bincount(now.alone_at, minlength=len(now.order)).tolist(), strict=True))
+    first = dict(zip(held.order, now.first.tolist()[:-1], strict=True))
+    alone = dict(zip(held.order, now.alone.sum(axis=1).tolist(), strict=True))
     return [
         {
             "key": rule.key, "column": rule.column, "compare": rule.compare, "phase": rule.phase, "text": rule.text,
             "limits": rule.limits, "whole": rule.whole, "published": published.get(rule.key),
-            "value": moved.get(rule.key), "rejected": first.get(rule.key, 0), "alone": alone.get(rule.key, 0),
+            "value": moved.get(rule.key), "rejected": first[rule.key], "alone": alone[rule.key],
             "unit": BY_NAME[rule.column].unit if rule.column in BY_NAME else "",
             "meaning": BY_NAME[rule.column].meaning if rule.column in BY_NAME else "a signal of your own",
         }
@@ -109,39 +112,24 @@ def _rules(held: WhatIf, recipe: Recipe, now: Judged) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _chart(held: WhatIf, column: str, now: Judged, tally: Tally, brief: bool) -> dict[str, Any]:
-    codes, edges, counts, nulls = held.codes(column)
-    own = tuple(rule.key for rule in held.rules if rule.column == column)
-    alone = np.bincount(codes[_only(now, own)], minlength=BINS + 1)[:BINS]
-    moving = {"inside": tally.bins[column].tolist(), "alone": alone.tolist()}
-    return moving if brief else {"edges": edges.tolist(), "all": counts.tolist(), "nulls": nulls, **moving}
+def _chart(held: WhatIf, column: str, now: Sums, brief: bool) -> dict[str, Any]:
+    own = [held.order.index(rule.key) for rule in held.rules if rule.column == column]
+    alone = now.alone[own].sum(axis=0)[:BINS]
+    moving = {"inside": now.inside[held.columns.index(column)].tolist(), "alone": alone.tolist()}
+    binned = held.binned[column]
+    still = {"edges": binned.edges.tolist(), "all": binned.counts.tolist(), "nulls": binned.nulls}
+    return moving if brief else {**still, **moving}
 
 
-def _later(now: Judged, tally: Tally) -> dict[str, int]:
+def _later(held: WhatIf, now: Sums) -> dict[str, int]:
     """Clips by what rejected them beside thresholds: models that failed at them, copies, the draw, cutting."""
-    failed = int(now.first[now.order.index(LOOK_FAILED.key)])
-    counts = [(LOOK_FAILED.key, failed), *zip(LATE, tally.late.tolist(), strict=True)]
+    failed = int(now.first[held.order.index(LOOK_FAILED.key)])
+    counts = [(LOOK_FAILED.key, failed), *zip(LATE, now.late.tolist(), strict=True)]
     return {rule: n for rule, n in counts if n}
 
 
-def _only(now: Judged, keys: Sequence[str]) -> np.ndarray:
-    """Clips that fail one rule alone, and it is one of these."""
-    mine = np.zeros(len(now.order), bool)
-    mine[[now.order.index(key) for key in keys if key in now.order]] = True
-    return now.alone[mine[now.alone_at]]
-
-
-def changes(held: WhatIf, now: Judged) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the clips that pass and did not as published, and of those that did and do not."""
-    if now is held.base:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    moved = np.flatnonzero(now.inside != held.base.inside)
-    enters = now.inside[moved]
-    return moved[enters], moved[~enters]
-
-
 def _part(counts: np.ndarray) -> dict[str, Any]:
-    """Counts of Tally.parts as people read them."""
+    """Counts of Sums.parts as people read them."""
     clips, ms, landscape, people = (int(count) for count in counts)
     return {
         "clips": clips, "seconds": ms / 1000, "landscape": landscape / clips if clips else None,
@@ -167,14 +155,16 @@ def _nearest(
     return clips[some[np.argsort(away[some], kind="stable")]].tolist()
 
 
-def _said(held: WhatIf, recipe: Recipe, now: Judged, enter: int) -> list[str]:
+def _said(now: Sums, was: Sums, uncounted: int) -> list[str]:
     said = []
-    if enter:
+    if now.odd[0]:
         said.append("Copies and the draw are decided anew when it is published; here they are as they were.")
-    unseen = now.unseen - held.base.unseen
+    unseen = int(now.odd[2] - was.odd[2])
     if unseen > 0:
         said.append(
             f"{unseen:,} more clips pass what the decode measured, but no model has looked at them: `rushes curate` "
             f"with these thresholds will."
         )
+    if uncounted:
+        said.append(f"{uncounted:,} clips with text would be cut otherwise; they are counted as they were cut.")
     return said

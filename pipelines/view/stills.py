@@ -17,8 +17,13 @@ from rushes.pipelines.view.tables import records
 def stills_of(run: Run, recipe: Recipe, clip_ids: Iterable[str]) -> dict[str, list[bytes]]:
     """JPEGs by clip id, in order of time. A clip whose stills are gone (the work folder was cleared) is missing."""
     sql = "SELECT clip_id, source_id, start_s, end_s FROM {clips} WHERE list_contains(?, clip_id)"
+    return stills_of_rows(run, recipe, records(run, sql, [list(clip_ids)]))
+
+
+def stills_of_rows(run: Run, recipe: Recipe, rows: Iterable[dict[str, Any]]) -> dict[str, list[bytes]]:
+    """As `stills_of`, of clips whose clip_id, source_id, start_s and end_s are known."""
     wanted: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in records(run, sql, [list(clip_ids)]):
+    for row in rows:
         wanted[row["source_id"]].append(row)
     observed = observed_of(run, recipe)
     found: dict[str, list[bytes]] = {}

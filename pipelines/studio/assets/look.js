@@ -109,7 +109,7 @@ class Board {
       try {
         const answer = await this.ask();
         this.draw(answer);
-        performance.mark("board-drawn");
+        requestAnimationFrame(() => setTimeout(() => performance.mark("board-drawn"))); // after the picture of it
       } catch (error) {
         say(error.message, "error");
         if (error instanceof Refused && error.status === 422) this.charts.refused(error.message);

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from rushes.curation import rules
+from rushes.curation import manifest, rules
 from rushes.curation.recipe import RecipeError
+from rushes.pipelines.judge import judge, recipe_for_judging
 from rushes.pipelines.view import moved
+from rushes.pipelines.view.clip_columns import LATE
 from rushes.pipelines.view.clips import QueryError
 from rushes.pipelines.view.tables import recipe_of
-from rushes.pipelines.view.what_if import LATE, WhatIf
+from rushes.pipelines.view.what_if import WhatIf
 from tests.pipelines.synthetic_run import make_run
 
 MOVES = [
@@ -59,7 +62,64 @@ def test_a_float_at_the_threshold_is_judged_as_in_doubles(run, held):
     for value in (float(values[0]), 0.1 + 0.2, float(np.float64(values[1]) + 1e-9)):
         recipe = held.recipe_with([f"motion.vmaf_min={value!r}"])
         expected = np.equal(rules.judge(run.table("clips"), recipe), None)
-        assert np.array_equal(held.judge(recipe).inside, expected)
+        with held.judged(recipe) as state:
+            assert np.array_equal(held.passing(state), np.flatnonzero(expected))
+
+
+def test_a_handle_that_is_dragged_back_and_forth_counts_as_if_it_had_been_put_there(run):
+    """Steps are differences; what they lead to does not depend on the way."""
+    walked = WhatIf(run)
+    rng = np.random.default_rng(0)
+    movable = {
+        "motion.vmaf_min": (0, 30),
+        "visual.luma_min": (0, 200),
+        "motion.mv_max": (1, 9),
+        "rules.flicker.max": (0, 1),
+    }
+    moves: dict[str, str] = {}
+    for _ in range(30):
+        key = str(rng.choice(list(movable)))
+        moves[key] = "null" if rng.random() < 0.2 else f"{rng.uniform(*movable[key]):.3f}"
+        words = [f"{name}={value}" for name, value in moves.items()]
+        assert moved.board(walked, words) == moved.board(WhatIf(run), words)
+
+
+@pytest.fixture(scope="module")
+def with_text(tmp_path_factory):
+    """A run in which a third of the clips have a title below and a tenth a border, judged by the command."""
+    root = str(tmp_path_factory.mktemp("with-text") / "run")
+    unit = make_run(tmp_path_factory.mktemp("unit") / "run", clips=1_500, seed=3)
+    table, rng = unit.table("clips"), np.random.default_rng(1)
+    titled, framed = rng.random(len(table)) < 0.3, rng.random(len(table)) < 0.1
+    score = np.where(titled, rng.uniform(0.1, 1, len(table)), 0.0)
+    boxes = {
+        "overlays": [[0.1, rng.uniform(0.5, 0.95), 0.9, 0.99] if one else [] for one in titled],
+        "picture": [[0.0, 0.1, 1.0, 0.9] if one else [0.0, 0.0, 1.0, 1.0] for one in framed],
+        "text_score": np.where(table["looked"].fill_null(False).to_numpy(), score, np.nan),
+    }
+    for name, values in boxes.items():
+        column = pa.array(values, table.schema.field(name).type, from_pandas=True)
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+    record = {key: unit.record[key] for key in ("recipe", "versions")}
+    first = manifest.publish(root, {"sources": unit.table("sources"), "clips": table}, record)
+    return judge(first, recipe_for_judging(first, None, []), root)
+
+
+@pytest.mark.parametrize("moves", [
+    [], ["visual.text_max=0.3"], ["visual.text_max=0.9"], ["visual.text_max=null"], ["visual.aspect_max=1.9"],
+    ["visual.text_max=0.45", "visual.aspect_max=2", "visual.size_min=500"],
+    ["visual.border_max=0", "motion.vmaf_min=4"],
+])  # fmt: skip
+def test_counts_are_those_of_a_dry_run_also_where_text_is_cropped_away(with_text, moves):
+    held = WhatIf(with_text)
+    assert len(held.held.texted) > 100
+    dry = judge(with_text, recipe_for_judging(with_text, None, moves), None).record["funnel"]["clips"]
+    rejected = {row["rule"]: row["rejected"] for row in dry}
+    answer = moved.board(held, moves)
+    assert not any("counted as they were cut" in sentence for sentence in answer["said"])
+    shown = {rule["key"]: rule["rejected"] for rule in answer["rules"]}
+    assert shown == {key: rejected.get(key, 0) for key in shown}
+    assert sum(shown.values()) > 300
 
 
 def test_clips_that_enter_and_leave_are_told_with_the_nearest_first(run, held):
