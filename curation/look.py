@@ -19,7 +19,7 @@ from rushes.curation.visual.stills import decode
 
 CLIPS_AT_ONCE = 8  # whose pictures are decoded at a time; 16 stills of 640 x 360 each are 88 MB
 VECTORS = ("semantic", "copy")
-BOXES = ("overlays", "heads")  # columns of boxes: looked for inside the borders, told of the whole frame
+BOXES = ("overlays", "heads", "panel")  # columns of boxes: found inside the borders, told of the whole frame
 NO_STILL = "the clip is too short for a still"
 OFF = {
     "visual.text is off": ("text_score", "overlays", "text_at_s"),

@@ -302,6 +302,15 @@ SIGNALS: tuple[Signal, ...] = (
                     {"ge": 0, "le": 10}),),
     ),
     Signal(
+        "split_score", REAL, "share of the border between panels that is seen: a split screen, a video in a video",
+        "0-1", NOT_LOOKED_AT + ", or it has one still", stage="visual", part="look", meter="visual.splits:split_screen",
+        chart="range", rules=(Rule("visual.split_max", "<", None, "largest score of split screens, 0-1", SHARE),),
+    ),
+    Signal(
+        "panel", BOXES, "one of the panels: left, top, right, bottom", "share of the side",
+        "split_score is below 0.4, or null", stage="visual", part="look", meter="visual.splits:split_screen",
+    ),
+    Signal(
         "human_score", REAL, "sureness that there are people", "0-1", NOT_LOOKED_AT + ", or visual.people is off",
         stage="visual", part="look", meter="visual.people:PeopleDetector", chart="range",
     ),

@@ -9,6 +9,7 @@ from rushes.curation.content.embed import MeasuredCopyEmbedder, MeasuredSemantic
 from rushes.curation.looking.base import Clip
 from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import Recipe
+from rushes.curation.visual import splits
 from rushes.curation.visual.aesthetics import MeasuredAesthetics
 from rushes.curation.visual.people import PeopleDetector
 from rushes.curation.visual.text import TextMeter
@@ -52,6 +53,20 @@ class AestheticLooker:
     def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
         measure = MeasuredAesthetics().measure
         return [{"aesthetic": measure(clip.pictures)} for clip in clips]
+
+
+class SplitLooker:
+    columns = ("split_score", "panel")
+    name = splits.NAME
+
+    def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
+        return [self._row(splits.split_screen(clip.pictures)) for clip in clips]
+
+    @staticmethod
+    def _row(found: splits.Split | Unmeasured) -> dict[str, Any]:
+        if isinstance(found, Unmeasured):
+            return {"split_score": found, "panel": None}
+        return {"split_score": found.score, "panel": list(found.box) if found.score >= splits.SURE else None}
 
 
 class CopyLooker:

@@ -102,6 +102,7 @@ LOOKERS: tuple[Entry, ...] = (
           files=lambda r: {"models.people": r.models.people}),
     Entry("aesthetic-measured", ("aesthetic",), lambda r: r.models.aesthetics == "measured",
           _measured("AestheticLooker"), "none"),
+    Entry("splits-measured", ("split_score", "panel"), lambda r: True, _measured("SplitLooker"), "none"),
     Entry("copies-measured", ("copy",), lambda r: r.models.copies == "measured", _measured("CopyLooker"),
           "inside this package, fitted by tests/bench/copies.py"),
     Entry("copies-scripted", ("copy",), lambda r: r.models.copies != "measured", _sscd, "a TorchScript file", gpu=True,

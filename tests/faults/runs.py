@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
 
 from rushes.curation import storage
 from rushes.curation.manifest import ManifestError, open_run
@@ -92,10 +94,12 @@ class Published:
         except ManifestError:
             return None
         fs, path = storage.resolve(str(root))
+        mine = {f"{path}/{name}" for name in run.table("clips", ["media"])["media"].to_pylist() if name}
+        before = _media_before(fs, path) - mine
         found = fs.get_file_info(pa.fs.FileSelector(f"{path}/media", recursive=True, allow_not_found=True))
         media = {}
         for info in found:
-            if info.is_file:
+            if info.is_file and info.path not in before:
                 with fs.open_input_stream(info.path) as stream:
                     media[info.path.removeprefix(f"{path}/")] = hashlib.blake2b(stream.read()).hexdigest()
         return Published({name: run.table(name) for name in run.tables}, media)
@@ -111,6 +115,14 @@ class Published:
                 return f"{name}: {_rows(table, other.tables[name])}"
         odd = set(self.media.items()) ^ set(other.media.items())
         return f"media: {len(odd)} files differ" if odd else ""
+
+
+def _media_before(fs: pa.fs.FileSystem, path: str) -> set[str]:
+    """Paths of the clips that any snapshot of a run names: older ones keep theirs."""
+    snapshots = fs.get_file_info(pa.fs.FileSelector(f"{path}/snapshots", recursive=True, allow_not_found=True))
+    tables = [info.path for info in snapshots if "/clips/" in info.path and info.path.endswith(".parquet")]
+    named = [pq.read_table(one, columns=["media"], filesystem=fs)["media"].to_pylist() for one in tables]
+    return {f"{path}/{name}" for names in named for name in names if name}
 
 
 def _rows(one: pa.Table, other: pa.Table) -> str:

@@ -121,7 +121,8 @@ def test_a_killed_run_asks_again_only_for_what_was_in_flight(tmp_path):
         before = len(stub.asked)
         captions = ask_all(root, stub.url)
         assert before < CLIPS
-        assert len(stub.asked) - CLIPS <= CONCURRENCY + BATCH
+        # one batch is being written, one fills, and whoever fills it waits
+        assert len(stub.asked) - CLIPS <= 2 * (CONCURRENCY + BATCH)
     assert [c.clip_id for c in captions] == [row["clip_id"] for row in clips(CLIPS)]
     assert all(c.text == f"The number {int(c.clip_id, 16)} was seen by {c.model}." for c in captions)
 

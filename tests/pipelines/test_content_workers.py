@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -31,9 +32,10 @@ def noted(item: Any, function: partial, folder: Path, fatal: str | None) -> Any:
     """Apply a mapped function and note it; the first call of the one named `fatal` kills its worker."""
     with (folder / "calls").open("a") as calls:
         calls.write(f"{function.func.__name__}\n")
-    if function.func.__name__ == fatal and not (folder / "killed").exists():
-        (folder / "killed").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    if function.func.__name__ == fatal:
+        with contextlib.suppress(FileExistsError):  # of two workers that are at it at once, one is killed
+            (folder / "killed").touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
     return function(item)
 
 
