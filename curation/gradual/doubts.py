@@ -18,8 +18,8 @@ from rushes.curation.gradual.pictures import Ring, Triples, weight_and_residual
 
 MODEL = Path(__file__).with_name("doubts.npz")
 BLOCKS = (4, 6)  # rows, columns in which detail is told
-FIRST = 12  # trees that are asked first ...
-FIRST_MIN = 0.06  # ... and whether there is any doubt: the others are asked where there is
+FIRST = 10  # trees that are asked first ...
+FIRST_MIN = 0.15  # ... and whether there is any doubt: the others are asked where there is
 UNKNOWN = -1.0
 NAMES = (
     "change", "alike", "path", "weight early", "residual early", "sum early", "weight half", "residual half",
@@ -37,15 +37,15 @@ def detail(luma: np.ndarray) -> np.ndarray:
 
 def block_sums(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Sums over blocks: float32 [n, blocks] of values [n, h * w]."""
-    return values.astype(np.float32) @ _block_of(*shape)
+    down, across = (_edges(length, blocks) for length, blocks in zip(shape, BLOCKS, strict=True))
+    rows = np.add.reduceat(values.reshape(len(values), *shape), down, axis=1, dtype=np.float32)
+    return np.add.reduceat(rows, across, axis=2).reshape(len(values), -1)
 
 
 @cache
-def _block_of(rows: int, columns: int) -> np.ndarray:
-    """float32 [rows * columns, blocks]: 1 where a pixel lies in a block."""
-    down = np.arange(rows)[:, None] * BLOCKS[0] // rows == np.arange(BLOCKS[0])
-    across = np.arange(columns)[:, None] * BLOCKS[1] // columns == np.arange(BLOCKS[1])
-    return np.einsum("ri,cj->rcij", down, across).reshape(rows * columns, -1).astype(np.float32)
+def _edges(length: int, blocks: int) -> np.ndarray:
+    """Where the blocks begin."""
+    return np.minimum(-(-np.arange(blocks) * length // blocks), length - 1)
 
 
 def features(triples: Triples) -> np.ndarray:
