@@ -16,7 +16,7 @@ import pyarrow as pa
 
 STATUSES = ("ok", "partial", "duplicate", "failed")
 #: Confidence from which the camera's motion is named in front of a caption (B.2: "high confidence", no figure told).
-CAMERA_SURE = 0.8
+CAMERA_SURE = 0.85
 
 PARTS = {
     "measure": "the file's decode",

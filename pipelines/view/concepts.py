@@ -88,6 +88,8 @@ def places(run: Run, wanted: Sequence[int]) -> tuple[dict[int, tuple[float, floa
 def points(run: Run, flat: Flat, most: int = POINTS_MOST) -> list[dict[str, Any]]:
     """Some clips as points of the map, {clip_id, at, kept}: all of a small run, else those at PIECES places of it."""
     found: dict[str, tuple[float, float]] = {}
+    if "embeddings" not in run.tables:
+        return []
     for uri, rows in zip(run.files("embeddings"), run.entry("embeddings").rows, strict=True):
         share = max(1, round(most * rows / max(sum(run.entry("embeddings").rows), 1)))
         pieces = 1 if rows <= share else PIECES
