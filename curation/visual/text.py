@@ -6,8 +6,9 @@ answers foliage and rigging with 0.5-0.6, and a recogniser that reads letters th
 
 Looking is dear (about 60 ms of one core per still), so few stills are looked at and in a good order. A cheap
 map of thin strokes says where text may stand in each still; the still with the strokes least usual for its
-clip comes first, then the middle, the first and the last still and those with strokes nobody has looked at
-yet. A still like one already looked at is passed over, and the first word that decides ends the search.
+clip comes first, then the mean of all stills, which shows faint marks that stand over a restless picture, then
+the middle, the first and the last still and those with strokes nobody has looked at yet. A still like one
+already looked at is passed over, and the first word that decides ends the search.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import cv2
 import numpy as np
 
 from .frame_stats import shrink
+from .lettering import Box, Lettering, lettering, meets, merged, overlap, standing, upright
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, as shares of the picture's sides
+Found = tuple[np.ndarray, float]  # corners [4, 2] in px of the still, detection score
 
 MIN_ALNUM = 2  # letters or digits that make a word: a lone "l" or "0" is a pole or a wheel
 MAX_BOXES = 4  # boxes recognised per still, 25 ms each; more words of one overlay tell nothing new
@@ -34,7 +36,8 @@ THUMB = (16, 16)  # px
 OVERLAY_SCORE = 0.5  # det x rec from which a clip's text is looked for in all its stills, and a word belongs to it
 OVERLAY_AGAIN = 0.35  # the same where a word stands in another still
 OVERLAY_BOXES = 16  # boxes of a still that are asked whether they are words
-PAD = 0.18  # of a line's height, by which the detector's boxes reach beyond the letters
+OFTEN = 0.5  # share of the stills in which what is read in their mean must stand
+ALIKE = 0.7  # overlap of two boxes from which they are one where the same strokes stand
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ class TextResult:
 
     `score` is the highest det x rec over the words of the stills looked at, in [0, 1], and 0 where no word was
     found. The search ends at the first still that decides, so a score above `stop_at` is a lower bound.
-    `frame`, `time_s`, `words` and `text` belong to the still with that score: None and empty without one. `overlays`
-    are the lines of text of all stills, as boxes (shares of the sides), `stands_in` the stills with any of it.
+    `frame`, `time_s`, `words` and `text` belong to the still with that score: None and empty without one; frame and
+    time_s are None where the mean of the stills has it. `overlays` are boxes round the lines of text of all stills
+    (shares of the sides), `stands_in` the stills with any of it.
     """
 
     score: float
@@ -81,7 +85,7 @@ class TextMeter:
 
     Args:
         side: px, longest side of the copy that words are searched in; recognition reads the still itself.
-        max_frames: most stills looked at in one clip.
+        max_frames: most stills looked at in one clip, their mean among them.
         stop_at: det x rec at which a still decides and the search ends (Movie Gen's threshold).
 
     Raises:
@@ -112,35 +116,58 @@ class TextMeter:
             raise ValueError("text needs at least one still")
         if times is not None and len(times) != len(stills):
             raise ValueError(f"{len(stills)} stills but {len(times)} times")
-        looked: list[int] = []
+        pictures = _of_one_size(stills)
+        order = looking_order(pictures, len(pictures))
+        if len(order) > 1:
+            order.insert(1, len(pictures))
+            pictures.append(standing(pictures))
+        found: dict[int, list[Found]] = {}
         best = TextResult(0.0, ())
-        for frame in looking_order(stills, self.max_frames):
-            looked.append(frame)
-            words = self.read(stills[frame], worth=best.score)
+        for place in order[: self.max_frames]:
+            found[place] = self.detect(pictures[place])
+            words = self.read(pictures[place], best.score, found[place])
+            if place == len(stills):
+                words = tuple(word for word in words if _stands(pictures, np.array(word.box, np.float32)))
             if words and words[0].score > best.score:
-                time_s = None if times is None else float(times[frame])
+                frame = place if place < len(stills) else None
+                time_s = None if times is None or frame is None else float(times[frame])
                 best = TextResult(words[0].score, (), frame, time_s, words)
             if best.score >= self.stop_at:
                 break
-        overlays, where = self.overlays(stills, best) if best.score >= OVERLAY_SCORE else ((), ())
-        return TextResult(best.score, tuple(looked), best.frame, best.time_s, best.words, overlays, where)
+        looked = tuple(place for place in found if place < len(stills))
+        boxes, where = self._overlays(pictures, order, found) if best.score >= OVERLAY_SCORE else ((), set())
+        stands_in = tuple(sorted(place for place in where if place < len(stills)))
+        return TextResult(best.score, looked, best.frame, best.time_s, best.words, boxes, stands_in)
 
-    def overlays(self, stills: Sequence[np.ndarray], best: TextResult) -> tuple[tuple[Box, ...], tuple[int, ...]]:
-        """Where text stands in the stills, as boxes, and in which of them.
+    def _overlays(
+        self, pictures: list[np.ndarray], order: list[int], found: dict[int, list[Found]]
+    ) -> tuple[tuple[Box, ...], set[int]]:
+        """Boxes of text, and the places of the pictures in which it stands. found: what `detect` answered before.
 
-        Text is what reads as a word; where a word stands in another still, less sure ones count.
+        Text is what reads as a word; where a word stands in another picture, less sure ones count.
         """
-        known = [_box(np.array(word.box), stills[best.frame]) for word in best.words if word.score >= OVERLAY_SCORE]
-        where = {best.frame}
-        for place, still in enumerate(stills):
-            for corners, det_score in self._boxes(still)[:OVERLAY_BOXES]:
-                box = _box(corners, still)
-                least = OVERLAY_AGAIN if any(_meets(box, other) for other in known) else OVERLAY_SCORE
-                if self._is_word(still, corners, det_score, least):
-                    where.add(place)
-                    if not any(_inside(box, other) for other in known):
-                        known.append(box)
-        return merged(known), tuple(sorted(where))
+        lumas, stills = [_gray(picture) for picture in pictures], len(pictures) - (len(order) > 1)
+        known: list[Lettering] = []
+        unsure: list[tuple[int, np.ndarray, float]] = []
+        for place in sorted(order, key=lambda place: place == stills):  # the mean adds what no still shows
+            boxes = found[place] if place in found else self.detect(pictures[place])
+            unsure += [(place, corners, score) for corners, score in boxes[:OVERLAY_BOXES]]
+        for least in (OVERLAY_SCORE, OVERLAY_AGAIN):
+            left = []
+            for place, corners, det_score in unsure:
+                near = [other for other in known if meets(upright(corners), other.raw)]
+                if any(place in other.stills and overlap(upright(corners), other.raw) >= ALIKE for other in near):
+                    continue
+                one = None
+                if (near or least == OVERLAY_SCORE) and self._is_word(pictures[place], corners, det_score, least):
+                    one = lettering(lumas, place, corners, place == stills)
+                if one is not None and (place < stills or _often(one, stills)):
+                    known.append(one)
+                else:
+                    left.append((place, corners, det_score))
+            unsure = left
+        shares = [one.shares(*lumas[0].shape) for one in known]
+        return merged(shares), set().union(*(one.stills for one in known))
 
     def _is_word(self, still: np.ndarray, corners: np.ndarray, det_score: float, least: float) -> bool:
         if det_score < least:
@@ -148,15 +175,16 @@ class TextMeter:
         text, rec_score = self._recognise(_cut(still, corners))
         return det_score * rec_score >= least and sum(c.isalnum() for c in text) >= MIN_ALNUM
 
-    def read(self, still: np.ndarray, worth: float = 0.0) -> tuple[TextWord, ...]:
+    def read(self, still: np.ndarray, worth: float = 0.0, boxes: list[Found] | None = None) -> tuple[TextWord, ...]:
         """The words of one still, best first.
 
         Args:
             still: uint8 BGR [H, W, 3].
             worth: boxes that cannot score above this are not recognised (det x rec is at most det).
+            boxes: what `detect` answers for this still, where it was asked before.
         """
         words: list[TextWord] = []
-        for box, det_score in self._boxes(still)[:MAX_BOXES]:
+        for box, det_score in (self.detect(still) if boxes is None else boxes)[:MAX_BOXES]:
             if det_score <= max(worth, *(word.score for word in words), 0.0):
                 continue
             text, rec_score = self._recognise(_cut(still, box))
@@ -167,7 +195,7 @@ class TextMeter:
                 break
         return tuple(sorted(words, key=lambda word: -word.score))
 
-    def _boxes(self, still: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    def detect(self, still: np.ndarray) -> list[Found]:
         """Corner points [4, 2] in px of the still and detection scores, the most promising first."""
         small = shrink(still, self.side)
         found = self._engine(small, use_det=True, use_cls=False, use_rec=False)
@@ -187,36 +215,24 @@ class TextMeter:
         return read.txts[0], float(read.scores[0])
 
 
-def _box(corners: np.ndarray, still: np.ndarray) -> Box:
-    """The upright box of a word's letters: the detector's box [4, 2] in pixels, without its margin."""
-    height, width = still.shape[:2]
-    (x0, y0), (x1, y1) = corners.min(axis=0), corners.max(axis=0)
-    pad = PAD * min(x1 - x0, y1 - y0) / 2
-    sides = ((x0 + pad) / width, (y0 + pad) / height, (x1 - pad) / width, (y1 - pad) / height)
-    return tuple(float(min(max(side, 0.0), 1.0)) for side in sides)
+def _stands(pictures: Sequence[np.ndarray], corners: np.ndarray) -> bool:
+    """Whether what reads as a word in the last picture, the mean of the others, stands in them."""
+    lumas = [_gray(picture) for picture in pictures]
+    return _often(lettering(lumas, len(lumas) - 1, corners, mean=True), len(lumas) - 1)
 
 
-def _inside(box: Box, other: Box) -> bool:
-    return box[0] >= other[0] and box[1] >= other[1] and box[2] <= other[2] and box[3] <= other[3]
+def _often(one: Lettering, stills: int) -> bool:
+    return sum(place < stills for place in one.stills) >= OFTEN * stills
 
 
-def _meets(box: Box, other: Box, gap: float = 0.0) -> bool:
-    """Whether two boxes overlap, or lie within `gap` of each other."""
-    across = min(box[2], other[2]) - max(box[0], other[0])
-    down = min(box[3], other[3]) - max(box[1], other[1])
-    return across > -gap and down > -gap
+def _gray(picture: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
 
 
-def merged(boxes: Sequence[Box], gap: float = 0.02) -> tuple[Box, ...]:
-    """Boxes that overlap, or lie within `gap` of each other, as one: words of a line, lines of a subtitle."""
-    found: list[Box] = []
-    for box in boxes:
-        while near := [other for other in found if _meets(box, other, gap)]:
-            found = [other for other in found if other not in near]
-            lefts, tops, rights, bottoms = zip(box, *near, strict=True)
-            box = min(lefts), min(tops), max(rights), max(bottoms)
-        found.append(box)
-    return tuple(found)
+def _of_one_size(stills: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The stills in the size of the first one."""
+    size = stills[0].shape[1::-1]
+    return [still if still.shape[1::-1] == size else cv2.resize(still, size) for still in stills]
 
 
 def looking_order(stills: Sequence[np.ndarray], max_frames: int) -> list[int]:
