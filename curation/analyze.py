@@ -12,7 +12,7 @@ from rushes.curation import manifest, meter, tracks
 from rushes.curation.meter import Noted, Span, Unmeasured
 from rushes.curation.observe import Observer
 from rushes.curation.recipe import Recipe
-from rushes.curation.scenes import ClipSpan, clip_spans, find_shots
+from rushes.curation.scenes import ClipSpan, clip_spans, find_doubts, find_shots
 from rushes.curation.tracks import Tracks
 from rushes.curation.video.source import Source, clip_id
 from rushes.curation.visual.stills import STILLS, spread
@@ -29,7 +29,8 @@ def measure(source: Source, observed: Tracks, recipe: Recipe) -> pa.Table:
     if info is None or not observed.frames:
         return schema(recipe).empty_table()
     shots = find_shots(observed, recipe.scenes)
-    clips = clip_spans(shots, observed.time_s, observed.end_s, recipe.scenes)
+    doubts = find_doubts(observed, shots, recipe.scenes)
+    clips = clip_spans(shots, observed.time_s, observed.end_s, recipe.scenes, doubts)
     return measure_spans(source, replace(observed, shots=shots), clips, recipe)
 
 

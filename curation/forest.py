@@ -8,7 +8,7 @@ down together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class Forest:
             smaller = rows[which, self.feature[here]] <= self.threshold[here]
             here = np.where(smaller, self.left[here], self.right[here])
         return self.value[here].astype(np.float32).mean(axis=1)
+
+    def part(self, first: int, stop: int) -> Forest:
+        """Trees [first, stop) of the forest, of the same arrays."""
+        return replace(self, roots=self.roots[first:stop])
 
 
 def of(model: Any, answers: Any) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from rushes.curation.tracks import OBSERVED, Facts
 from rushes.curation.video.batch import Batch, batches
 from rushes.curation.video.decode import Decoded, DecodeError, opened
 from rushes.curation.video.source import Source, fingerprint, resolve
-from rushes.curation.visual.patches import PER_S as PATCHES_PER_S
+from rushes.curation.visual.patches import PER_S as LOOKS_PER_S
 from rushes.curation.visual.stills import encode
 
 CHUNK_S = 40.0  # footage in one record batch, seconds
@@ -89,7 +89,7 @@ class Observation:
         with opened(self.source.uri, vectors=True) as (container, stream):
             for batch in batches(
                 container, stream, end, self._begin_s, self._end_s, LEAD_S, visual.stills_per_s, visual.stills_side,
-                meter.looks_ahead(self._recipe), PATCHES_PER_S,
+                meter.looks_ahead(self._recipe), LOOKS_PER_S,
             ):  # fmt: skip
                 if meters is None:
                     meters = meter.build(self._recipe, batch.info)

@@ -9,6 +9,7 @@ transitions, which it does not see, are found as pictures (gradual/).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rushes.curation import scenes_learned
 from rushes.curation.gradual import finder
 from rushes.curation.meter import Span
 from rushes.curation.recipe import Recipe
+from rushes.curation.scenes_doubts import FLASH_FRAMES, Doubts, Sudden, flash_edges
 from rushes.curation.sections import Scenes
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -35,29 +37,34 @@ ADAPTIVE_ZERO, ADAPTIVE_MOST = 1e-5, 255.0  # a smaller mean counts as zero; the
 LUMA_RATIO = 4.0
 WEAK_CONTENT, WEAK_LUMA = 15.0, 4.5
 SURE_CONTENT = 25.0
-#: Flashes: a cut whose frame before and the one so many frames on are nearly alike is none.
-FLASH_FRAMES = 3
-FLASH_SHARE = 0.5  # of the change at the cut; a flash leaves the motion of four frames
-BLEND_COLUMNS = [pa.field(name, pa.float32()) for name in finder.NAMES]
 
 
 class ShotMeter:
     """Leaves what shots are found from, and measures `shots_per_s` (B.1: false shots per second stand for jitter).
 
     content: PySceneDetect's ContentDetector score of each frame: mean absolute change of hue, saturation and value,
-    0-255. across: the same of the frame FLASH_FRAMES + 1 before. blend_first, blend_stop, blend_strength: a transition
-    that was found once this frame was seen: its frames, counted from this one (below 0), and its strength 0-1.
+    0-255. across: the same of the frame FLASH_FRAMES + 1 before. unexplained: of what may be a cut (Sudden).
+    blend_first, blend_stop, blend_strength: a transition that was found once this frame was seen: its frames, counted
+    from this one (below 0), and its strength 0-1. doubt_first, doubt: how much what ends here looks like a
+    transition, 0-1, and its first frame in the same way.
     """
 
-    tracks = (pa.field("content", pa.float32()), pa.field("across", pa.float32()), *BLEND_COLUMNS)
+    tracks = (
+        *(pa.field(name, pa.float32()) for name in ("content", "across", "unexplained")),
+        *(pa.field(name, pa.float32()) for name in finder.NAMES),
+    )
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
         self._recipe = recipe
         self._hsv: list[np.ndarray] = []
+        self._sudden = Sudden()
         self._transitions = finder.Transitions(info.fps)
+        self._doubts: tuple[Tracks, Doubts] | None = None  # of the file that is measured
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
-        return {**self._changes(batch.tiny_bgr), **self._transitions.observe(batch)}
+        changes = self._changes(batch.tiny_bgr)
+        changes["unexplained"] = self._sudden.observe(batch.tiny_luma, changes["content"])
+        return {**changes, **self._transitions.observe(batch)}
 
     def _changes(self, bgr: np.ndarray) -> dict[str, np.ndarray]:
         count = len(bgr)
@@ -80,7 +87,10 @@ class ShotMeter:
         effect = 0.0
         if self._recipe.scenes.dissolves:
             effect = max((s for a, b, s in blends(tracks) if span.first <= (a + b) // 2 < span.stop), default=0.0)
-        return {"shots_per_s": jumps / max(span.duration_s, 1e-6), "effect_score": effect}
+        if self._doubts is None or self._doubts[0] is not tracks:
+            self._doubts = tracks, find_doubts(tracks, tracks.shots, self._recipe.scenes)
+        doubt = self._doubts[1].worst(span.first, span.stop)
+        return {"shots_per_s": jumps / max(span.duration_s, 1e-6), "effect_score": effect, "doubt": doubt}
 
 
 def find_shots(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
@@ -90,9 +100,11 @@ def find_shots(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
     apart = max(1, round(recipe.min_shot_s * tracks.info.fps))
     candidates = adaptive_candidates(tracks["content"], recipe.adaptive_threshold, recipe.min_content_val)
     candidates = candidates[jumps_in_luma(candidates, tracks["content"], tracks["vmaf"])]
-    cuts = spaced(without_flashes(candidates, tracks["content"], tracks["across"]), apart)
+    candidates = candidates[~flash_edges(candidates, tracks["content"], tracks["across"])]
+    cuts = spaced(candidates, apart)
     found = merged(blends(tracks), apart) if recipe.dissolves else []
-    marks = found + [(cut, cut) for cut in cuts if not any(first <= cut <= stop for first, stop in found)]
+    cuts = [cut for cut in cuts if not any(first <= cut <= stop for first, stop in found)]
+    marks = Doubts.of(tracks).grown(found, cuts) + [(cut, cut) for cut in cuts]
     shots, begin = [], 0
     for stop, resume in sorted(marks):
         if stop > begin:
@@ -101,6 +113,11 @@ def find_shots(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
     if tracks.frames > begin:
         shots.append((begin, tracks.frames))
     return shots
+
+
+def find_doubts(tracks: Tracks, shots: list[tuple[int, int]], recipe: Scenes) -> Doubts:
+    """What may be a cut or a transition within these shots."""
+    return Doubts.of(tracks, recipe.dissolves).within(shots)
 
 
 def adaptive_candidates(scores: np.ndarray, threshold: float, least: float) -> np.ndarray:
@@ -133,17 +150,6 @@ def jumps_in_luma(candidates: np.ndarray, content: np.ndarray, luma: np.ndarray)
     jumps = luma[candidates] * 2 * ADAPTIVE_WINDOW >= LUMA_RATIO * around
     score = content[candidates]
     return (score >= SURE_CONTENT) | (jumps & ((score >= WEAK_CONTENT) | (luma[candidates] >= WEAK_LUMA)))
-
-
-def without_flashes(candidates: np.ndarray, content: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """The candidates but those where the picture is FLASH_FRAMES later what it was before: both edges of a flash."""
-    after = candidates + FLASH_FRAMES
-    known = after < len(across)
-    begins = candidates[known][across[after[known]] < FLASH_SHARE * content[candidates[known]]]
-    flash = np.zeros(len(content) + FLASH_FRAMES + 1, bool)
-    for shift in range(FLASH_FRAMES + 1):
-        flash[begins + shift] = True
-    return candidates[~flash[candidates]]
 
 
 def spaced(candidates: np.ndarray, min_frames: int) -> list[int]:
@@ -197,33 +203,45 @@ def divided(clip: ClipSpan, at_s: list[float], times: np.ndarray) -> list[ClipSp
     return parts
 
 
-def clip_spans(shots: list[tuple[int, int]], times: np.ndarray, end_s: float, recipe: Scenes) -> list[ClipSpan]:
-    """Clips of at most `duration_max_s` from single shots; none spans a boundary.
+def clip_spans(
+    shots: list[tuple[int, int]], times: np.ndarray, end_s: float, recipe: Scenes, doubts: Doubts | None = None
+) -> list[ClipSpan]:
+    """Clips of at most `duration_max_s` from single shots; none spans a boundary or a doubt of `doubt_split`.
 
     shots: frames [first, stop); times: float [frames], seconds; end_s: when the last frame ends.
     `trim_frames` are dropped at each edge of a shot that is a boundary, and `head_s` where the shot is the file's
     start (B.1, after Panda-70M). A longer shot becomes whole windows of `duration_max_s` from its start and a rest.
-    Spans too short to be a clip are returned as well: the rules reject them, so that all footage is accounted for.
+    Spans too short to be a clip are returned as well, and what is doubtful as clips of its own: the rules reject them,
+    so that all footage is accounted for.
     """
     clips: list[ClipSpan] = []
-    frames = len(times)
+    split = doubts is not None and recipe.doubt_split is not None
+    edges = np.unique(doubts.spans(recipe.doubt_split)).tolist() if split else []
     ends = np.append(times[1:], end_s)
-    for number, (first, stop) in enumerate(shots):
-        if first > 0:
-            first += recipe.trim_frames
-        elif recipe.head_s > 0:
-            first = int(np.searchsorted(times, recipe.head_s - 1e-6))
-        if stop < frames:
-            stop -= recipe.trim_frames
-        first_in_shot = shots[number][0]
+    for number, shot in enumerate(shots):
+        first, stop = trimmed(shot, times, recipe)
         if stop - first < 1:  # nothing is left: keep the span's row as it stood before the trim
-            first, stop = first_in_shot, shots[number][1]
-            clips.append(ClipSpan(number, Span(first, stop, float(times[first]), float(ends[stop - 1]))))
-            continue
-        while first < stop:
-            limit = times[first] + recipe.duration_max_s
-            cut = int(np.searchsorted(times, limit - 1e-3, side="left"))
-            here = max(first + 1, min(stop, cut))
-            clips.append(ClipSpan(number, Span(first, here, float(times[first]), float(ends[here - 1]))))
-            first = here
+            first, stop = shot
+        for a, b in itertools.pairwise([first, *(edge for edge in edges if first < edge < stop), stop]):
+            for begin, end in windows(a, b, times, recipe.duration_max_s):
+                clips.append(ClipSpan(number, Span(begin, end, float(times[begin]), float(ends[end - 1]))))
     return clips
+
+
+def trimmed(shot: tuple[int, int], times: np.ndarray, recipe: Scenes) -> tuple[int, int]:
+    """Frames [first, stop) of a shot without `trim_frames` at boundaries and `head_s` at the file's start."""
+    first, stop = shot
+    if first > 0:
+        first += recipe.trim_frames
+    elif recipe.head_s > 0:
+        first = int(np.searchsorted(times, recipe.head_s - 1e-6))
+    return first, stop - (recipe.trim_frames if stop < len(times) else 0)
+
+
+def windows(first: int, stop: int, times: np.ndarray, most_s: float) -> Iterator[tuple[int, int]]:
+    """Frames [first, stop) in parts of at most `most_s` seconds, from the first."""
+    while first < stop:
+        limit = int(np.searchsorted(times, times[first] + most_s - 1e-3, side="left"))
+        here = max(first + 1, min(stop, limit))
+        yield first, here
+        first = here

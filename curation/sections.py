@@ -51,6 +51,9 @@ class Scenes(_thresholds("scenes")):
     min_shot_s: float = knob(0.4, "measure", "two hard cuts are at least this far apart, seconds", ge=0)
     dissolves: bool = knob(True, "measure", "also end shots at dissolves and fades")
     trim_frames: int = knob(3, "measure", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)
+    doubt_split: float | None = knob(
+        0.5, "measure", "clips are planned around moments so doubtful, 0-1 (doubt_max rejects what is left)", ge=0, le=1
+    )
     head_s: float = knob(2.0, "measure", "seconds dropped where a clip is the file's start (B.1)", ge=0)
     duration_max_s: float = knob(16.0, "measure", "longer shots are windowed to this, seconds (3.2.1)", gt=0)
     clips_per_source: int | None = knob(None, "judge", "at most so many clips of one source (paper: 1-2)", ge=1)

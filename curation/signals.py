@@ -16,7 +16,7 @@ import pyarrow as pa
 
 STATUSES = ("ok", "partial", "duplicate", "failed")
 #: Confidence from which the camera's motion is named in front of a caption (B.2: "high confidence", no figure told).
-CAMERA_SURE = 0.8
+CAMERA_SURE = 0.85
 
 PARTS = {
     "measure": "the file's decode",
@@ -134,6 +134,12 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "duration_s", EXACT, "length of the clip", "s", stage="scenes", chart="range",
         rules=(Rule("scenes.duration_min_s", ">=", 4.0, "shortest clip, seconds (3.2.1)", {"ge": 0}),),
+    ),
+    Signal(
+        "doubt", REAL, "how much the clip's worst moment looks like a cut or a transition that no mark was set at",
+        "0-1", stage="scenes", meter=SHOTS, chart="range",
+        rules=(Rule("scenes.doubt_max", "<", 0.5, "largest doubt, 0-1 (doubt_split plans clips around it)",
+                    {"ge": 0}),),
     ),
     Signal("frames", WHOLE, "frames of the clip", "frames"),
     Signal("width", WHOLE, "width as shown: upright, square pixels", "px"),

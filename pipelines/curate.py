@@ -34,6 +34,7 @@ from rushes.pipelines.stages.captioning import caption
 from rushes.pipelines.stages.deciding import decide_all, gather, measure_content
 from rushes.pipelines.stages.job import Inputs, Job
 from rushes.pipelines.stages.keys import Keys
+from rushes.pipelines.stages.left_behind import left_behind
 from rushes.pipelines.stages.making import cut
 from rushes.pipelines.stages.probing import probe
 from rushes.pipelines.stages.publishing import commit_record, finished, listed, made_from, source_summary, write_tables
@@ -76,6 +77,8 @@ def publish(job: Job) -> Run:
                 f"{job.unlooked} clips could not be looked at (rejected by look.failed); their notes say why, and the "
                 "same command tries them again."
             )
+        if parent is not None:
+            warnings += left_behind(manifest.open_run(job.root), files, scored=False)
         record = commit_record(job.recipe, sources, tables, warnings, footage_s)
         record["looked"] = tables.looked
         record["made_from"] = made_from(job)

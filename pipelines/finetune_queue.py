@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rushes.curation import storage
+from rushes.curation.finetune.suitability import COLUMN
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.sections import Finetune
@@ -16,7 +17,6 @@ from rushes.pipelines.review.database import Reviews, default_url
 from rushes.pipelines.review.filling import Filled, NewItem, fill
 
 QUEUE = "finetune"
-SUITABILITY = "suitability"  # the column that `rushes fit suitability` writes
 ASKED_ABOUT = 0.5  # a score this near to one half is least sure
 Draft = tuple[dict[str, str], str]  # fields, and who wrote them
 
@@ -54,7 +54,7 @@ def fill_queue(
         fields, who = drafted.get(row["clip_id"], (words.draft(row), words.MEASURED))
         items.append(NewItem(
             row["clip_id"], row["frames"], row["fps"], *_shown(row), ranks[row["clip_id"]], concept[row["clip_id"]],
-            row.get(SUITABILITY), fields, who,
+            row.get(COLUMN), fields, who,
         ))  # fmt: skip
     return fill(reviews, name, queue, run.snapshot, queue_settings(recipe.finetune), items)
 
@@ -66,8 +66,8 @@ def _shown(row: dict[str, Any]) -> tuple[int, int]:
 
 def _ranks(rows: list[dict[str, Any]], concept: dict[str, str]) -> dict[str, float]:
     """Least sure first where there is a score; else the concepts in turn, so that each is begun early."""
-    if any(row.get(SUITABILITY) is not None for row in rows):
-        return {row["clip_id"]: abs((row.get(SUITABILITY) or 0.0) - ASKED_ABOUT) for row in rows}
+    if any(row.get(COLUMN) is not None for row in rows):
+        return {row["clip_id"]: abs((row.get(COLUMN) or 0.0) - ASKED_ABOUT) for row in rows}
     seen: dict[str, int] = defaultdict(int)
     ranks = {}
     for row in rows:

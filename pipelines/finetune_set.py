@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rushes.curation import manifest, storage
-from rushes.curation.curriculum import buckets
+from rushes.curation.curriculum import DURATIONS, bucket_of, buckets
 from rushes.curation.decide import set_table
 from rushes.curation.finetune import trim
 from rushes.curation.manifest import ManifestError, Run
@@ -30,6 +30,7 @@ from rushes.pipelines.view.tables import query
 SET = "finetune"
 PEOPLE = "people"  # caption_model of a caption that a person corrected
 SURE = 1.0  # camera_motion_conf of a motion that a person named
+SHORTEST_S = min(one.min_s for one in DURATIONS)  # of a bucket
 FAILURES_NAMED = 5  # in the notes
 
 DECISIONS = pa.schema([
@@ -102,9 +103,15 @@ def _trim(
         except (TimesError, OSError) as error:
             failures[row["clip_id"]] = str(error)
             continue
+        length_s = span.end_s - span.start_s
+        if bucket_of(row["width"], row["height"], length_s) is None:
+            failures[row["clip_id"]] = (
+                f"the span is {length_s:.2f} s long, and no bucket takes less than {SHORTEST_S:g} s"
+            )
+            continue
         trimmed.append({
             **row, "was": row["clip_id"], "clip_id": clip_id(row["source_id"], span.start_s, span.end_s),
-            "start_s": span.start_s, "end_s": span.end_s, "duration_s": span.end_s - span.start_s,
+            "start_s": span.start_s, "end_s": span.end_s, "duration_s": length_s,
             "frames": span.frames,
         })  # fmt: skip
     return trimmed, failures

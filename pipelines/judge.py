@@ -26,6 +26,7 @@ from rushes.curation.storage import join
 from rushes.curation.table import left_join, with_column
 from rushes.curation.video.cut import crop_of, media_name
 from rushes.pipelines.stages.deciding import shard_rows, with_decisions
+from rushes.pipelines.stages.left_behind import left_behind
 from rushes.pipelines.stages.publishing import commit_record, parts_of, source_summary, write_tables
 from rushes.pipelines.view.tables import resolved_of
 
@@ -81,15 +82,16 @@ def _judge(run: Run, recipe: Recipe, snapshot: Snapshot, parent: str | None) -> 
     storage.delete_folder(work)
     sources, footage_s = source_summary(run.files("sources"))
     warnings += [*tables.notes, *_notes(sum(uncut for uncut, _ in counts), sum(unseen for _, unseen in counts))]
+    kept = {
+        name: _entry(run, name, here) for name in ("sources", "embeddings", CONCEPTS, VOCABULARY) if name in run.tables
+    }
+    warnings += left_behind(run, [*kept, *tables.files], scored=True)  # columns are taken over
     record = commit_record(recipe, sources, tables, warnings, footage_s)
     record["judged"] = {"run": run.root, "snapshot": run.snapshot}
     record["looked"] = tables.looked
     record["times_s"] = {"judge": round(time.monotonic() - began, 3)}
     if snapshot.name == "dry-run":
         return Run(run.root, {**run.record, **record, "tables": {}})
-    kept = {
-        name: _entry(run, name, here) for name in ("sources", "embeddings", CONCEPTS, VOCABULARY) if name in run.tables
-    }
     if concepts is not None:
         kept[CONCEPTS] = snapshot.write(CONCEPTS, storage.read_table(concepts))
     return manifest.publish_files(snapshot, {**kept, **tables.files}, record, parent)

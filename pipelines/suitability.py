@@ -12,18 +12,17 @@ import pyarrow as pa
 
 from rushes.curation import manifest, rules, storage
 from rushes.curation.content.near import semantic, unit
-from rushes.curation.finetune.suitability import FILE, FitError, Report, Score, fit, gain, uncertainty
+from rushes.curation.finetune.suitability import COLUMN, FILE, FitError, Report, Score, fit, gain, uncertainty
 from rushes.curation.manifest import ManifestError, Run, Snapshot, TableFiles
 from rushes.curation.signals import SIGNALS
 from rushes.curation.table import with_column
 from rushes.pipelines.finetune import record_with
-from rushes.pipelines.finetune_queue import SUITABILITY
 from rushes.pipelines.review.outcome import ACCEPTED, REJECTED
 from rushes.pipelines.review.said import Reviewed
 from rushes.pipelines.view.tables import query
 
 FIELD = pa.field(
-    SUITABILITY, pa.float32(),
+    COLUMN, pa.float32(),
     metadata={"meaning": "how likely people accept the clip for fine-tuning, by `rushes fit suitability`",
               "unit": "0-1", "null": "models did not look at the clip"},
 )  # fmt: skip
@@ -116,8 +115,8 @@ def write_column(run: Run, score: Score) -> tuple[Run, dict[str, float]]:
                 table = storage.read_table(file)
                 found = _scored(table, score, place, projected)
                 scores |= {key: value for key, value in zip(table["clip_id"].to_pylist(), found) if value is not None}
-                if SUITABILITY in table.column_names:
-                    table = table.drop_columns([SUITABILITY])
+                if COLUMN in table.column_names:
+                    table = table.drop_columns([COLUMN])
                 table = with_column(table, FIELD, pa.array(found, FIELD.type))
                 path = snapshot.file("clips", number)
                 storage.write_table(storage.join(run.root, path), table, storage.ROWS_PER_GROUP)

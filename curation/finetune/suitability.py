@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 VERSION = 1
+COLUMN = "suitability"  # of the clips, which `rushes fit suitability` writes
 FILE = "models/suitability.json"  # below the run that it was fitted on
 FOLDS = 5
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # inverse regularisation that is tried

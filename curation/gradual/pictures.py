@@ -18,20 +18,26 @@ PUSH_CALM = 0.6  # steps before and after a push are no larger than this share o
 
 @dataclass(frozen=True)
 class Ring:
-    """Pictures uint8 [n, h, w]; without their mean [n, p]; means [n]; band [n, k]: product with the k-th before."""
+    """Pictures uint8 [n, h, w]; without their mean [n, p]; means [n]; band [n, k]: product with the k-th before.
+
+    detail: of blocks of each picture, float32 [n, blocks] (doubts.py).
+    """
 
     luma: np.ndarray
     values: np.ndarray
     means: np.ndarray
     band: np.ndarray
+    detail: np.ndarray
 
     @classmethod
-    def grown(cls, ring: Ring | None, luma: np.ndarray, reach: int) -> Ring:
+    def grown(cls, ring: Ring | None, luma: np.ndarray, detail: np.ndarray, reach: int) -> Ring:
+        """The ring with more pictures; `reach`: so far back products are kept."""
         values = luma.reshape(len(luma), -1).astype(np.float32)
         means = values.mean(axis=1)
         values -= means[:, None]
         if ring is not None:
             luma, means = np.concatenate([ring.luma, luma]), np.concatenate([ring.means, means])
+            detail = np.concatenate([ring.detail, detail])
             whole = np.concatenate([ring.values, values])
         else:
             whole = values
@@ -39,18 +45,32 @@ class Ring:
         old = len(whole) - len(values)
         backs = old + np.arange(len(values))[:, None] - np.arange(reach + 1)
         band = np.take_along_axis(products, np.maximum(backs, 0), axis=1)
-        return cls(luma, whole, means, band if ring is None else np.concatenate([ring.band, band]))
+        return cls(luma, whole, means, band if ring is None else np.concatenate([ring.band, band]), detail)
 
     def __len__(self) -> int:
         return len(self.luma)
 
     def last(self, count: int) -> Ring:
-        return Ring(self.luma[-count:], self.values[-count:], self.means[-count:], self.band[-count:])
+        return Ring(*(of[-count:] for of in (self.luma, self.values, self.means, self.band, self.detail)))
 
     @cached_property
     def profiles(self) -> tuple[np.ndarray, np.ndarray]:
         """Means of columns [n, w] and of rows [n, h]."""
         return self.luma.mean(axis=1, dtype=np.float32), self.luma.mean(axis=2, dtype=np.float32)
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """Root mean square change from each picture to the next, grey levels: float [n - 1]."""
+        places = np.arange(1, len(self))
+        return self.change(places, np.ones_like(places))
+
+    def change(self, later: np.ndarray, back: np.ndarray) -> np.ndarray:
+        """Root mean square change to pictures from those `back` places before, grey levels."""
+        return np.sqrt(np.maximum(self.distance2(later, back), 0) / self.values.shape[1])
+
+    def distance2(self, later: np.ndarray, back: np.ndarray) -> np.ndarray:
+        """Squared distance of whole pictures."""
+        return self.products(later, 0) + self.products(later - back, 0) - 2 * self.products(later, back)
 
     def products(self, later: np.ndarray, back: int | np.ndarray) -> np.ndarray:
         """Scalar product of whole pictures: at `later` and `back` places before, float64."""
@@ -64,7 +84,7 @@ class Triples:
     def __init__(self, ring: Ring, ends: np.ndarray, halves: np.ndarray) -> None:
         self.ring, self.ends, self.halves = ring, ends, halves
         self.begins = ends - 2 * halves
-        self.change2 = np.maximum(self._distance2(ends, 2 * halves), 1e-6)
+        self.change2 = np.maximum(self.ring.distance2(ends, 2 * halves), 1e-6)
         self.change = np.sqrt(self.change2 / ring.values.shape[1])
 
     def __len__(self) -> int:
@@ -72,10 +92,6 @@ class Triples:
 
     def those(self, chosen: np.ndarray) -> Triples:
         return Triples(self.ring, self.ends[chosen], self.halves[chosen])
-
-    def _distance2(self, later: np.ndarray, back: np.ndarray) -> np.ndarray:
-        one = self.ring.products
-        return one(later, 0) + one(later - back, 0) - 2 * one(later, back)
 
     @cached_property
     def alike(self) -> np.ndarray:
@@ -86,8 +102,8 @@ class Triples:
     def between(self, forward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Squared distances of the picture `forward` places behind A: to A and to B, over that of A and B."""
         places = self.begins + forward
-        to_a = self._distance2(places, forward)
-        to_b = self._distance2(self.ends, 2 * self.halves - forward)
+        to_a = self.ring.distance2(places, forward)
+        to_b = self.ring.distance2(self.ends, 2 * self.halves - forward)
         return to_a / self.change2, to_b / self.change2
 
     @cached_property
@@ -100,21 +116,20 @@ class Triples:
         """Sum of the squared distances from quarter to quarter over that of A and B."""
         early, half, late = quarters(self.halves)
         steps = ((early, early), (half, half - early), (late, late - half), (2 * self.halves, 2 * self.halves - late))
-        return sum(self._distance2(self.begins + place, back) for place, back in steps) / self.change2
+        return sum(self.ring.distance2(self.begins + place, back) for place, back in steps) / self.change2
 
     def gradual(self, chosen: np.ndarray, calm: bool) -> np.ndarray:
         """Whether more than one step makes the change of a triple: bool [n]; False for those that are not chosen.
 
         calm: and the first and last steps are small beside those in the middle.
         """
-        places = np.arange(1, len(self.ring))
-        steps = np.sqrt(np.maximum(self._distance2(places, np.ones_like(places)), 0))
+        steps = self.ring.steps
         found = np.zeros(len(self), bool)
         for half in sorted(set(self.halves[chosen].tolist())):
             which = np.flatnonzero(chosen & (self.halves == half))
             within = np.lib.stride_tricks.sliding_window_view(steps, 2 * half)[self.begins[which]]
             second, first = np.partition(within, -2, axis=1)[:, -2:].T
-            found[which] = (first < CUT_SHARE * np.sqrt(self.change2[which])) | (second > CUT_SHARE * first)
+            found[which] = (first < CUT_SHARE * self.change[which]) | (second > CUT_SHARE * first)
             if calm:
                 edge = max(1, half // 4)
                 outer = np.minimum(within[:, :edge].mean(axis=1), within[:, -edge:].mean(axis=1))

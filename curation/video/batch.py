@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from rushes.curation.video.decode import Decoded, Frame, StreamInfo, frames, shrink_stack
-from rushes.curation.visual.patches import cut, places
+from rushes.curation.visual.patches import Look, look
 
 FRAMES = 96  # of a batch: fewer cost more calls, more leave the processor's cache
 TIME_EPS = 1e-6  # seconds: rounding of timestamps
@@ -27,7 +27,7 @@ class Batch:
     time_s: float64 [n], seconds from the file's first frame. key, corrupt, bidirectional: bool [n] (coded on its own;
     marked as damaged; a B-frame). luma: uint8 [n, h, w], longer side about 160. vectors: per frame the codec's motion
     vectors (structured, at most VECTORS_MAX, evenly chosen) or None. stills: (place in the batch, upright uint8 BGR
-    [h, w, 3]). patches: (place in the batch, visual/patches.cut of it). before_s: time of the frame before the batch,
+    [h, w, 3]). looks: (place in the batch, visual/patches.Look of it). before_s: time of the frame before the batch,
     None at the file's start. lead, tail: so many of its first and last frames are only there to warm up, and for
     meters that look ahead: their tracks are dropped.
     """
@@ -41,7 +41,7 @@ class Batch:
     chroma: np.ndarray | None
     vectors: list[np.ndarray | None]
     stills: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    patches: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    looks: list[tuple[int, Look]] = field(default_factory=list)
     before_s: float | None = None
     lead: int = 0
     tail: int = 0
@@ -102,7 +102,7 @@ class _Stack:
         self._facts: list[tuple[float, bool, bool, bool]] = []
         self._vectors: list[np.ndarray | None] = []
         self.stills: list[tuple[int, np.ndarray]] = []
-        self.patches: list[tuple[int, np.ndarray]] = []
+        self.looks: list[tuple[int, Look]] = []
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -115,19 +115,18 @@ class _Stack:
         self._vectors.append(frame.vectors)
         self._facts.append((frame.time_s, frame.key, frame.corrupt, frame.bidirectional))
 
-    def add_patches(self, frame: Frame) -> None:
+    def add_look(self, frame: Frame) -> None:
         """Of the frame that was added last."""
-        place = len(self._facts) - 1
-        at = places(self._luma[place], frame.info.width, frame.info.height)
-        if at:
-            self.patches.append((place, cut(frame.full_luma, at)))
+        found = look(frame.full_luma, *frame.quantiser)
+        if found is not None:
+            self.looks.append((len(self._facts) - 1, found))
 
     def batch(self, before_s: float | None, begin_s: float, end_s: float | None) -> Batch:
         count = len(self._facts)
         time_s, *flags = (np.array(column) for column in zip(*self._facts, strict=True))
         return Batch(
             self._info, time_s, *flags, self._luma[:count],
-            None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, self.patches, before_s,
+            None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, self.looks, before_s,
             int(np.searchsorted(time_s, begin_s - TIME_EPS)),
             0 if end_s is None else count - int(np.searchsorted(time_s, end_s - TIME_EPS)),
         )  # fmt: skip
@@ -135,12 +134,12 @@ class _Stack:
 
 def batches(
     container: object, stream: object, end: Decoded, begin_s: float = 0.0, end_s: float | None = None,
-    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, tail: int = 0, patches_per_s: float = 0.0,
+    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, tail: int = 0, looks_per_s: float = 0.0,
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches of the frames that are shown from begin_s to end_s (None: to the file's end), seconds.
 
     A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` more frames are
-    given after the end. `end` is filled as frames come. stills_per_s, patches_per_s: 0 takes none.
+    given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
     """
     stack: _Stack | None = None
     before_batch: float | None = None
@@ -160,8 +159,8 @@ def batches(
             first = before is None and begin_s <= 0
             if first or (before is not None and tick(frame.time_s, before, stills_per_s)):
                 stack.stills.append((len(stack) - 1, frame.still(stills_side)))
-        if patches_per_s and tick(frame.time_s, before, patches_per_s):
-            stack.add_patches(frame)
+        if looks_per_s and tick(frame.time_s, before, looks_per_s):
+            stack.add_look(frame)
         before = frame.time_s
         if before >= begin_s - TIME_EPS and not beyond:
             end.kept, end.kept_end_s = end.kept + 1, end.end_s

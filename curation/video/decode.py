@@ -21,6 +21,7 @@ import av
 import av.logging
 import cv2
 import numpy as np
+from av.sidedata.encparams import VideoEncParamsType
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -35,6 +36,7 @@ AREA = {"interpolation": cv2.INTER_AREA}
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 QUARTER_FROM = 8  # factor from which the first step looks at the middle four of sixteen pixels
 PLANAR_8BIT = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "yuv440p"))
+EXPORTED = {"flags2": "+export_mvs", "export_side_data": "venc_params"}  # motion vectors and quantisers
 BAD_PACKETS_MAX = 500  # a file with more undecodable packets in a row is given up
 VECTORS_MAX = 600  # motion vectors kept of a frame: all of them change a clip's mean by about 1 %
 #: FFmpeg's AVMotionVector.
@@ -58,6 +60,8 @@ VECTOR = np.dtype(
         "itemsize": 40,
     }
 )
+BLOCK_DELTA = slice(16, 20)  # bytes of FFmpeg's AVVideoBlockParams that hold a block's delta_qp
+MPEG_QUANTISER = 4.0  # of H.264 that has a step of 1, as FFmpeg gives those of MPEG
 GAP_MAX_S = 300.0  # a longer gap between two frames is taken for damaged timestamps, seconds
 SEEK_EPS = 1e-3  # seconds
 LONGER_THAN_FRAMES = 20.0  # a stated duration this many times that of the frames is not believed ...
@@ -253,6 +257,22 @@ class Frame:
         words = np.frombuffer(side, np.int32).reshape(-1, VECTOR.itemsize // 4)
         return words[:: max(1, -(-len(words) // VECTORS_MAX))].copy().view(VECTOR).reshape(-1)
 
+    @property
+    def quantiser(self) -> tuple[float, bool]:
+        """(mean quantiser of the frame's blocks on H.264's scale, whether it is MPEG-2's or MPEG-4's own).
+
+        NaN where the decoder tells none: FFmpeg tells those of H.264 and of the MPEG family.
+        """
+        side = SideDataContainer(self.picture).get("VIDEO_ENC_PARAMS")
+        if side is None or side.codec_type not in (VideoEncParamsType.H264, VideoEncParamsType.MPEG2):
+            return np.nan, False
+        raw = np.frombuffer(side, np.uint8)[side.blocks_offset :][: side.nb_blocks * side.block_size]
+        deltas = raw.reshape(side.nb_blocks, -1)[:, BLOCK_DELTA].copy().view(np.int32)
+        mean = side.qp + (float(deltas.mean()) if len(deltas) else 0.0)
+        if side.codec_type == VideoEncParamsType.H264:
+            return mean, False
+        return MPEG_QUANTISER + 6 * float(np.log2(max(mean, 1.0))), True  # H.264's step doubles every 6
+
     def still(self, side: int) -> np.ndarray:
         """uint8 BGR [h, w, 3], upright, square pixels, longer side at most `side`."""
         width, height = round(self.info.width * self.info.sar), self.info.height
@@ -272,7 +292,10 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def opened(uri: str, vectors: bool = False) -> Iterator[tuple[Any, Any]]:
-    """(container, video stream) of a URI, one decoding thread. Raises DecodeError or OSError."""
+    """(container, video stream) of a URI, one decoding thread. Raises DecodeError or OSError.
+
+    vectors: frames have motion vectors and quantisers, where the codec has them.
+    """
     file, size = open_bytes(uri)
     if size == 0:
         raise DecodeError("the file is empty (0 bytes)")
@@ -291,7 +314,7 @@ def opened(uri: str, vectors: bool = False) -> Iterator[tuple[Any, Any]]:
             raise DecodeError("FFmpeg has no decoder for this video codec")
         context.thread_count = 1
         # Deblocking frames that no other frame refers to costs a tenth of a decode and changes no other picture.
-        context.options = {"skip_loop_filter": "noref", **({"flags2": "+export_mvs"} if vectors else {})}
+        context.options = {"skip_loop_filter": "noref", **(EXPORTED if vectors else {})}
         yield container, stream
     finally:
         container.close()

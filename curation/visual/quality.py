@@ -1,9 +1,9 @@
 """Technical quality: what VMAF would say if the original were at hand, from a few patches of native pixels.
 
-A forest (quality.npz) maps statistics of patches (visual/patches.py) to VMAF, 0-100. It was taught on footage made
-worse in known ways, with FFmpeg's libvmaf as its teacher: `rushes fit quality` makes it again. It tells blur,
-up-scaling, low bitrates, noise and bands from sharp footage. What an original looked like it cannot know: soft light
-and fog read low.
+Support vectors (quality.npz) map statistics of patches and frames (visual/patches.py), and the quantiser where the
+codec tells one, to VMAF, 0-100. They were taught on footage made worse in known ways, with FFmpeg's libvmaf as their
+teacher: `rushes fit quality` makes them again. They tell blur, up-scaling, low bitrates, noise and bands from sharp
+footage. What an original looked like they cannot know: soft light and fog read low.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import forest
+from rushes.curation import kernel
 from rushes.curation.meter import Span, Unmeasured
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
-from rushes.curation.visual.patches import SIDE
+from rushes.curation.visual.patches import BUSY, RHYTHM, SIDE, Look
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
@@ -33,7 +33,13 @@ LEVELS = 3  # of the Haar pyramid
 BLOCKS = (8, 16)  # pixels of a block whose steepest step is compared with its range
 GRIDS = (4, 8, 16)  # pixels between edges that codecs leave
 GROUP = 41  # numbers of a group of patches
-FEATURES = 2 * GROUP
+WINDOW = np.hanning(SIDE - 2)
+_ON = np.array([np.arange(SIDE - 1) % grid == grid - 1 for grid in GRIDS])
+SHARES = np.concatenate([mask / mask.sum(axis=1, keepdims=True) for mask in (_ON, ~_ON)]).astype(np.float32)
+CODED = 3  # numbers of the quantiser: itself, whether it is H.264's, whether it is MPEG's
+TOLD, SEEN = "told", "seen"  # the two models: with the codec's quantiser, and by pixels alone
+UNKNOWN = 30.0  # stands for a quantiser that is not told, beside two zeros
+FEATURES = 2 * GROUP + BUSY + RHYTHM + CODED
 
 
 class QualityMeter:
@@ -46,8 +52,8 @@ class QualityMeter:
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
         found = np.full((len(batch), FEATURES), np.nan, np.float32)
-        for place, patches in batch.patches:
-            found[place] = features(patches)
+        for place, look in batch.looks:
+            found[place] = features(look)
         return {"patch_stats": found}
 
     def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
@@ -55,22 +61,40 @@ class QualityMeter:
 
 
 def quality(stats: np.ndarray) -> float | Unmeasured:
-    """VMAF as the forest sees it, 0-100, of the statistics of some frames [n, FEATURES]; NaN rows are passed over."""
+    """VMAF as the model sees it, 0-100, of the statistics of some frames [n, FEATURES]; NaN rows are passed over."""
     known = stats[np.isfinite(stats[:, 0])]
     if not len(known):
         return Unmeasured(f"no frame with patches of {SIDE} pixels lies in the clip")
-    return float(np.clip(_model()(known).mean(), 0, 100))
+    mean = known.mean(axis=0, keepdims=True)
+    model = _model(TOLD if told(known).all() else SEEN)
+    return float(np.clip(model(mean)[0], 0, 100))
 
 
 @cache
-def _model() -> forest.Forest:
-    return forest.load(MODEL)[0]
+def _model(name: str) -> kernel.Kernel:
+    return kernel.load(MODEL, name)
 
 
-def features(patches: np.ndarray) -> np.ndarray:
-    """float32 [FEATURES] of uint8 patches [n, SIDE, SIDE], the busiest first: of the busier and of the flatter half."""
-    half = len(patches) // 2
-    return np.array([*_group(patches[:half]), *_group(patches[half:])], np.float32)
+def told(stats: np.ndarray) -> np.ndarray:
+    """Whether the codec told the quantiser: bool [n] of `features` [n, FEATURES]."""
+    return stats[:, 1 - CODED :].any(axis=1)
+
+
+def without_quantiser(stats: np.ndarray) -> np.ndarray:
+    """`features` [n, FEATURES] as of a codec that tells no quantiser."""
+    found = stats.copy()
+    found[:, -CODED:] = UNKNOWN, 0, 0
+    return found
+
+
+def features(look: Look) -> np.ndarray:
+    """float32 [FEATURES]: of the busier and of the flatter half of the patches, of the frame, and of its quantiser."""
+    half = len(look.patches) // 2
+    known = np.isfinite(look.quantiser)
+    coded = (look.quantiser if known else UNKNOWN, known and not look.mpeg, known and look.mpeg)
+    return np.array(
+        [*_group(look.patches[:half]), *_group(look.patches[half:]), *look.busy, *look.rhythm, *coded], np.float32
+    )
 
 
 def _group(patches: np.ndarray) -> list[float]:
@@ -96,26 +120,27 @@ def _steps(both: np.ndarray) -> tuple[list[float], np.ndarray]:
     bend, bend2 = (cv2.norm(part, cv2.NORM_L1) / part.size for part in (second, fourth))
     found += [float(np.log(bend + EPS)) - logs[0], float(np.log(bend2 + EPS) - np.log(bend + EPS))]
     columns = cv2.reduce(steps, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[0]
-    for grid in GRIDS:
-        on = np.arange(SIDE - 1) % grid == grid - 1
-        found.append(float(np.log((columns[on].mean() + EPS) / (columns[~on].mean() + EPS))))
+    on, off = (SHARES @ columns + EPS).reshape(2, -1)
+    found += np.log(on / off).tolist()
     profile = np.log(cv2.reduce(np.abs(second), 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[0] + EPS)
-    waves = np.abs(np.fft.rfft((profile - profile.mean()) * np.hanning(SIDE - 2)))[4:]
-    found += [float(np.log(waves.max() / (np.median(waves) + 1e-3) + 1e-3)), float(np.log(profile.std() + 1e-2))]
+    waves = np.sort(np.abs(np.fft.rfft((profile - profile.mean()) * WINDOW))[4:])
+    middle = (waves[(len(waves) - 1) // 2] + waves[len(waves) // 2]) / 2
+    found += [float(np.log(waves[-1] / (middle + 1e-3) + 1e-3)), float(np.log(profile.std() + 1e-2))]
     return found, steps
 
 
 def _edges(both: np.ndarray, steps: np.ndarray) -> list[float]:
     """The steepest step of a block over its range, where ranges are largest, middling and smallest: width of edges."""
     found: list[float] = []
-    stack = both[:, :-1]
-    for block in BLOCKS:
-        kernel = np.ones((block, block), np.uint8)
-        at = (slice(0, None, block), slice(0, SIDE - 1, block))
-        high, low, steep = (
-            way(picture, kernel, anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)[at].astype(np.float32).ravel()
-            for way, picture in ((cv2.dilate, stack), (cv2.erode, stack), (cv2.dilate, steps))
-        )
+    stack, side = both[:, :-1], BLOCKS[0]
+    blocks = [stack, stack, steps]
+    for step in (side, BLOCKS[1] // side):  # the larger blocks are made of the smaller ones
+        mask = np.ones((step, step), np.uint8)
+        blocks = [
+            way(picture, mask, anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)[::step, ::step].copy()
+            for way, picture in zip((cv2.dilate, cv2.erode, cv2.dilate), blocks, strict=True)
+        ]
+        high, low, steep = (picture.astype(np.float32).ravel() for picture in blocks)
         span = high - low
         order = np.argsort(span)
         part = len(order) // 4

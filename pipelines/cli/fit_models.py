@@ -11,7 +11,9 @@ from rushes.pipelines.cli.terminal import console, fail
 
 Footage = Annotated[
     list[Path] | None,
-    typer.Option("--input", "-i", help="A video, or a folder of them, beside the footage of installed packages."),
+    typer.Option(
+        "--input", "-i", help="A video, a photograph, or a folder of them, beside what installed packages carry."
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: the one that ships.")]
 
@@ -19,23 +21,23 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="File to write; de
 def camera_motion(
     input: Footage = None,
     out: Out = None,
-    shots: Annotated[int, typer.Option(min=5, help="Rendered shots of each of the sixteen classes.")] = 30,
+    shots: Annotated[int, typer.Option(min=5, help="Rendered shots of each of the sixteen classes.")] = 60,
     seed: Annotated[int, typer.Option(help="Of scenes, paths and trees.")] = 1,
 ) -> None:
     """Render shots of the sixteen classes, and fit the forest that names a clip's camera motion.
 
-    Example:  rushes fit camera-motion --shots 30
+    Example:  rushes fit camera-motion --shots 60
     """
     from rushes.curation.motion.camera import MODEL
     from rushes.curation.video.decode import quiet
     from rushes.pipelines.fit import camera
-    from rushes.pipelines.fit.sources import fitting_pictures
+    from rushes.pipelines.fit.sources import pictures_by_source
 
     quiet()
     path = out or MODEL
     _there(input)
     with console.status("rendering") as status:
-        found = camera.examples(fitting_pictures(input or []), shots, seed, status.update)
+        found = camera.examples(pictures_by_source(False, input or []), shots, seed, status.update)
         status.update("fitting")
         said = camera.fit(found, path, seed)
     _say(path, f"{len(found):,} shots; on shots left out", said)
@@ -45,9 +47,9 @@ def quality(
     input: Footage = None,
     out: Out = None,
     rounds: Annotated[int, typer.Option(min=1, help="Times that a window of footage is made worse in every way.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of strengths and trees.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of strengths.")] = 1,
 ) -> None:
-    """Make footage worse in known ways, ask VMAF, and fit the forest that guesses it without the original.
+    """Make footage worse in known ways, ask VMAF, and fit the model that guesses it without the original.
 
     Example:  rushes fit quality --input ~/footage
     """
@@ -64,7 +66,7 @@ def quality(
         windows = quality.windows(False, input or [])
         found = quality.examples(windows, rounds, seed, Path(work), status.update)
         status.update("fitting")
-        said = quality.fit(found, path, seed)
+        said = quality.fit(found, path)
     _say(path, f"{len(found):,} files; on sources left out", said)
 
 

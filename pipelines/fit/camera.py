@@ -1,7 +1,7 @@
 """The model of camera motion: rendered shots of the sixteen classes, and the forest that tells them apart.
 
 A shot counts four times: as it is, mirrored, played backwards, and both, each with the word that it then has. The
-confidence is calibrated by folds: a forest is asked about shots that it was not fitted on.
+confidence is calibrated by folds: a forest is asked about shots, and pictures that they wear, that it has not seen.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from rushes.curation import forest
 from rushes.curation.motion import points
 from rushes.curation.motion.camera import CLASSES, LOOKS_MIN, features
 from rushes.curation.signals import CAMERA_SURE
+from rushes.curation.visual.stills import spread
 from rushes.pipelines.fit import render, shots
 
 TREES, LEAVES_MAX, FEATURES_SHARE = 100, 400, 0.3
 FOLDS = 5
+WORN = 8  # pictures of one source at most
 KNOTS = 33  # of the calibration
 LOOK_S = 1.0 / points.TICKS_PER_S
 TURNED = {"right": "left", "left": "right"}
@@ -35,12 +37,17 @@ class Example:
     points: np.ndarray
 
 
-def examples(pictures: Sequence[np.ndarray], count: int, seed: int,
+def examples(pictures: Sequence[Sequence[np.ndarray]], count: int, seed: int,
              tell: Callable[[str], None] = lambda line: None) -> list[Example]:  # fmt: skip
-    """`count` shots of each class, dressed with these luma pictures."""
-    worn = render.textures(pictures)
+    """`count` shots of each class, dressed with luma pictures: a list of each source.
+
+    The sources are divided among the folds, so that what a fold's shots wear is in no other.
+    """
+    folds = [[some for of in pictures[fold::FOLDS] for some in spread(of, WORN)] for fold in range(FOLDS)]
+    dressed = [render.textures(fold) for fold in folds if fold]
     found = []
     for number in range(count):
+        worn = dressed[number % FOLDS % len(dressed)]
         for place, word in enumerate(CLASSES):
             rng = np.random.default_rng([seed, number, place])
             shot = shots.draw(word, rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import subprocess
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,11 @@ class Window:
     @property
     def source(self) -> str:
         return self.path.stem
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """For random draws that do not depend on what other sources there are."""
+        return zlib.crc32(self.path.name.encode()), round(100 * self.start_s)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model of quality: footage made worse in known ways, its VMAF, and the forest that guesses it from that alone."""
+"""The model of quality: footage made worse in known ways, its VMAF, and the model that guesses it from that alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rushes.curation import forest
+from rushes.curation import kernel
 from rushes.curation.video.batch import batches
 from rushes.curation.video.decode import Decoded, opened
-from rushes.curation.visual.quality import features
+from rushes.curation.visual.quality import CODED, SEEN, TOLD, features
 from rushes.pipelines.fit import degrade, sources
 from rushes.pipelines.fit.degrade import KINDS, Window
 
-TREES, LEAVES_MAX, LEAF_MIN, FEATURES_SHARE = 120, 500, 2, 0.4
+COST, TOLERANCE, WIDTH = 60.0, 4.0, 0.5  # of the regression; WIDTH over the number of features is gamma
+CODED_WEIGHT = 6.0  # of the quantiser's numbers beside the others: it says most where it is told
+FOLDS = 5
 LOOKS_PER_S = 3.0  # frames of a made file that are looked at
 WINDOWS, WINDOW_S = 5, 2.0  # at most so many windows of a video, each of its own length
 MICROSCOPES = ("cell", "retina", "ihc")  # photographs that no lens of a camera took
@@ -32,8 +34,8 @@ class Example:
 
 
 def windows(measuring: bool, own: Iterable[Path] = ()) -> list[Window]:
-    """Of one half of the sources: photographs, and windows of videos."""
-    found = [Window(path, photo=True) for path in sources.photographs(measuring) if path.stem not in MICROSCOPES]
+    """Of the sources that are measured, or of the others: photographs, and windows of videos."""
+    found = [Window(path, photo=True) for path in sources.photographs(measuring, own) if path.stem not in MICROSCOPES]
     for path in sources.videos(measuring, own):
         length_s = sources.length_s(path)
         count = int(np.clip(length_s // WINDOW_S, 1, WINDOWS))
@@ -49,7 +51,7 @@ def examples(of: Sequence[Window], rounds: int, seed: int, work: Path,
     found: list[Example] = []
     for number in range(rounds):
         for place, window in enumerate(of):
-            rng = np.random.default_rng([seed, number, place])
+            rng = np.random.default_rng([seed, number, *window.key])
             original = work / "original.mkv"
             size = degrade.reference(window, original, rng)
             for kind in KINDS:
@@ -65,31 +67,32 @@ def examples(of: Sequence[Window], rounds: int, seed: int, work: Path,
 
 def looks(path: Path) -> np.ndarray:
     """float32 [frames, features] of some frames of a file."""
-    with opened(str(path)) as (container, stream):
+    with opened(str(path), vectors=True) as (container, stream):
         found = [
-            features(patches)
-            for batch in batches(container, stream, Decoded(), patches_per_s=LOOKS_PER_S)
-            for _, patches in batch.patches
+            features(look)
+            for batch in batches(container, stream, Decoded(), looks_per_s=LOOKS_PER_S)
+            for _, look in batch.looks
         ]
     return np.array(found, np.float32)
 
 
-def fit(found: Sequence[Example], path: Path, seed: int = 0) -> dict[str, float]:
+def fit(found: Sequence[Example], path: Path) -> dict[str, float]:
     """Fit on all examples and write the model; rank correlation and mean error on sources left out of a fit."""
     from scipy.stats import spearmanr
 
     names = sorted({example.source for example in found})
     told = np.full(len(found), np.nan)
-    for fold in range(min(5, len(names))):
-        held = set(names[fold::5])
+    for fold in range(min(FOLDS, len(names))):
+        held = set(names[fold::FOLDS])
         train = [example for example in found if example.source not in held]
         if train and held:
-            model = _forest(train, seed)
+            model, *place = _regression(train, TOLD)
             for number, example in enumerate(found):
                 if example.source in held:
-                    told[number] = model.predict(example.stats).mean()
-    arrays = forest.of(_forest(found, seed), lambda value: value[:, :, 0])
-    np.savez_compressed(path, **arrays)
+                    told[number] = model.predict(kernel.place(example.stats.mean(axis=0, keepdims=True), *place))[0]
+    np.savez_compressed(
+        path, **{k: v for name in (TOLD, SEEN) for k, v in kernel.of(*_regression(found, name), name).items()}
+    )
     truth, known = np.array([example.vmaf for example in found]), np.isfinite(told)
     if known.sum() < 2:
         return {"files": float(len(found))}
@@ -97,11 +100,13 @@ def fit(found: Sequence[Example], path: Path, seed: int = 0) -> dict[str, float]
     return {"rank correlation": rank, "mean error": float(np.abs(told - truth)[known].mean())}
 
 
-def _forest(examples: Sequence[Example], seed: int):
-    from sklearn.ensemble import ExtraTreesRegressor
+def _regression(examples: Sequence[Example], name: str):
+    """(fitted SVR, then centre, scale and emphasis of each feature): a row is the mean of a file's frames."""
+    from sklearn.svm import SVR
 
-    model = ExtraTreesRegressor(
-        TREES, max_leaf_nodes=LEAVES_MAX, min_samples_leaf=LEAF_MIN, max_features=FEATURES_SHARE, random_state=seed
-    )
-    rows = np.concatenate([example.stats for example in examples])
-    return model.fit(rows, np.repeat([e.vmaf for e in examples], [len(e.stats) for e in examples]))
+    rows = np.stack([example.stats.mean(axis=0) for example in examples]).astype(np.float64)
+    centre, scale, emphasis = rows.mean(axis=0), rows.std(axis=0) + 1e-6, np.ones(rows.shape[1])
+    emphasis[-CODED:] = CODED_WEIGHT if name == TOLD else 0.0
+    model = SVR(C=COST, epsilon=TOLERANCE, gamma=WIDTH / rows.shape[1])
+    model.fit(kernel.place(rows, centre, scale, emphasis), [example.vmaf for example in examples])
+    return model, centre, scale, emphasis

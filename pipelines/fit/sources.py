@@ -1,6 +1,7 @@
 """Footage that models are fitted on: clips and photographs that installed packages carry, and videos of one's own.
 
-Half of all sources are left for measuring (tests/accuracy): which half a source is in follows from its name alone.
+Half of the packages' sources and a quarter of one's own are left for measuring (tests/accuracy): which follows from a
+source's name alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from rushes.curation.video import containers
 from rushes.pipelines.demo.film import CLIPS, clip_path
 
 SPLIT_SALT = "films"
+OWN_ONE_IN = 4  # of the files of a folder so many are left for measuring
+VIDEOS, IMAGES = (".mp4", ".avi", ".mkv", ".mov", ".webm"), (".jpg", ".jpeg", ".png", ".webp")
 PICTURE_EVERY_S = 1.0  # of a video, pictures are taken this far apart
 #: Package, folder and photographs in it.
 PHOTOGRAPHS = (
@@ -29,40 +32,45 @@ PHOTOGRAPHS = (
 )  # fmt: skip
 
 
-def for_measuring(name: str) -> bool:
-    """Whether the source of this name (a file's, without suffix) is measured and never fitted on."""
-    return hashlib.blake2b((SPLIT_SALT + name).encode()).digest()[0] % 2 == 0
+def for_measuring(name: str, one_in: int = 2) -> bool:
+    """Whether the source of this name (a file's, without suffix) is measured and never fitted on: one in so many."""
+    return hashlib.blake2b((SPLIT_SALT + name).encode()).digest()[0] % one_in == 0
 
 
-def photographs(measuring: bool) -> list[Path]:
-    """Image files of one half of the packages that are installed."""
+def photographs(measuring: bool, own: Iterable[Path] = ()) -> list[Path]:
+    """Image files that are measured, or the others: of packages that are installed, and of folders of one's own."""
     found = []
     for package, folder, names in PHOTOGRAPHS:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             found += [Path(spec.submodule_search_locations[0]) / folder / name for name in names]
-    return [path for path in found if path.is_file() and for_measuring(path.stem) == measuring]
+    return _side([path for path in found if path.is_file()], IMAGES, own, measuring)
 
 
 def videos(measuring: bool, own: Iterable[Path] = ()) -> list[Path]:
-    """Videos of one half: the packages' clips, and those of folders (or files) of one's own."""
-    found = [clip_path(name) for name in CLIPS]
-    for place in own:
-        found += sorted(place.glob("*.mp4")) if place.is_dir() else [place]
-    return [path for path in found if for_measuring(path.stem) == measuring]
+    """Videos that are measured, or the others: the packages' clips, and those of folders (or files) of one's own."""
+    return _side([clip_path(name) for name in CLIPS], VIDEOS, own, measuring)
+
+
+def _side(carried: list[Path], suffixes: Sequence[str], own: Iterable[Path], measuring: bool) -> list[Path]:
+    """Of what packages carry one in two is measured, of one's own files one in OWN_ONE_IN."""
+    files = [path for place in own for path in (sorted(place.iterdir()) if place.is_dir() else [place])]
+    mine = [path for path in files if path.suffix.lower() in suffixes]
+    return [path for path in carried if for_measuring(path.stem) == measuring] + [
+        path for path in mine if for_measuring(path.stem, OWN_ONE_IN) == measuring
+    ]
 
 
 def pictures(measuring: bool, own: Iterable[Path] = ()) -> list[np.ndarray]:
     """Luma pictures, uint8: photographs, and a frame a second of videos."""
-    found = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in photographs(measuring)]
-    for path in videos(measuring, own):
-        found += _frames(path)
-    return found
+    return [picture for source in pictures_by_source(measuring, own) for picture in source]
 
 
-def fitting_pictures(own: Sequence[Path] = ()) -> list[np.ndarray]:
-    """`pictures` of the half that models are fitted on."""
-    return pictures(False, own)
+def pictures_by_source(measuring: bool, own: Iterable[Path] = ()) -> list[list[np.ndarray]]:
+    """The same in lists, each of one photograph or of one video."""
+    own = list(own)
+    found = [[cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)] for path in photographs(measuring, own)]
+    return found + [list(_frames(path)) for path in videos(measuring, own)]
 
 
 def _frames(path: Path) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What goes over the wire between reviewers and the service. docs/studio-api.md says how the forms are used.
+"""What goes over the wire between reviewers and the service. docs/studio.md says how the forms are used.
 
 Frames are numbers within the clip, from 0; `out_frame` is the first frame that is left out. Times of day are seconds
 since 1970.

@@ -1,4 +1,4 @@
-"""Compare: two models' samples, judged blind. docs/studio-api.md is the description."""
+"""Compare: two models' samples, judged blind. docs/studio.md describes it."""
 
 from __future__ import annotations
 

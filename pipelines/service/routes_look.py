@@ -19,6 +19,7 @@ from rushes.pipelines.service.access import Person
 from rushes.pipelines.service.routes_runs import ClipId, RunName, Tag, library, told
 from rushes.pipelines.view import concepts as view_concepts
 from rushes.pipelines.view import moved
+from rushes.pipelines.view.clips import QueryError
 from rushes.pipelines.view.near import near as view_near
 from rushes.pipelines.view.stills import stills_of, stills_of_rows
 from rushes.pipelines.view.tables import recipe_of
@@ -28,6 +29,7 @@ from rushes.pipelines.view.what_if import WhatIf
 HELD_MOST = 2  # snapshots whose columns are in memory
 THUMB_PX, THUMB_QUALITY, THUMBS_KEPT = 240, 78, 4_000
 CONCEPTS_MOST = 500
+JUDGED_MOST = 300_000  # clips that are decided anew while somebody waits
 
 Moves = Annotated[
     list[str],
@@ -113,6 +115,22 @@ async def moved_recipe(request: Request, run: RunName, moves: Moves = []) -> Res
     return Response(text, media_type="application/yaml", headers=headers)
 
 
+@router.get("/{run}/judged", summary="What publishing moved thresholds would keep, decided anew")
+async def judged(request: Request, run: RunName, moves: Moves = [], tag: Tag = None) -> Response:  # noqa: B006
+    def ask(opened: Run) -> dict[str, Any]:
+        columns.of(opened).recipe_with(moves)
+        if opened.record["tables"]["clips"]["rows"] > JUDGED_MOST:
+            raise QueryError(
+                f"{opened.root} has more than {JUDGED_MOST:,} clips: `rushes judge {opened.root} --set KEY=VALUE "
+                f"--dry-run` decides anew."
+            )
+        record = judging.judge(opened, judging.recipe_for_judging(opened, None, moves), None).record
+        funnel = record["funnel"]
+        return {"kept": funnel["clips"][-1]["remaining"], "sets": funnel["sets"], "warnings": record["warnings"]}
+
+    return await told(request, run, ("judged", *moves), ask, tag)
+
+
 class Judgement(BaseModel):
     """Thresholds to publish, and the snapshot that they were moved on."""
 
@@ -154,12 +172,14 @@ async def publish(request: Request, run: RunName, wanted: Judgement) -> dict[str
         raise
 
 
-@router.get("/{run}/concepts", summary="Concepts: words, sizes, an example, a place on the map")
+@router.get("/{run}/concepts", summary="Concepts: words, sizes, an example, a place on the map; clips as points")
 async def concepts(request: Request, run: RunName, tag: Tag = None) -> Response:
     def ask(opened: Run) -> dict[str, Any]:
         found = view_concepts.concepts(opened, CONCEPTS_MOST)
-        places = view_concepts.places(opened, [one.cluster_id for one in found])
-        return {"concepts": [one.as_dict() | {"at": places.get(one.cluster_id)} for one in found]}
+        places, flat = view_concepts.places(opened, [one.cluster_id for one in found])
+        points = view_concepts.points(opened, flat) if flat else []
+        shown = [one.as_dict() | {"at": places.get(one.cluster_id)} for one in found]
+        return {"concepts": shown, "points": points}
 
     return await told(request, run, ("concepts",), ask, tag)
 

@@ -1,4 +1,4 @@
-"""Review: clips to decide on, decisions, captions, progress. docs/studio-api.md is the description."""
+"""Review: clips to decide on, decisions, captions, progress. docs/studio.md describes it."""
 
 from __future__ import annotations
 

@@ -7,13 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rushes.curation.content.concepts import CONCEPTS, Concepts
 from rushes.curation.content.grid import vectors_of
 from rushes.curation.content.names import CAPTIONS_PER_CONCEPT, names, seen
+from rushes.curation.content.near import unit
+from rushes.curation.content.shards import batches
 from rushes.curation.looking.vocabulary import VOCABULARY
 from rushes.curation.manifest import Run
 from rushes.pipelines.view.tables import records
+
+POINTS_MOST, PIECES = 4_000, 16  # clips that are drawn as points, and places of a file where they are read
+EDGE = 1.15  # of the map, beyond the outermost centre
 
 
 @dataclass(frozen=True)
@@ -46,26 +52,57 @@ class Concept:
         return asdict(self) | {"dropped": self.dropped}
 
 
-def places(run: Run, wanted: Sequence[int]) -> dict[int, tuple[float, float]]:
-    """Where concepts lie on a map, -1 to 1: their centres on the two directions in which these differ most.
+@dataclass(frozen=True)
+class Flat:
+    """A map of vectors on the two directions in which the concepts' centres differ most; -1 to 1 holds the centres."""
 
-    Empty where the run has no table of concepts, or one concept only.
-    """
+    middle: np.ndarray
+    directions: np.ndarray
+    scale: float
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """Places [N, 2] of vectors [N, D]."""
+        flat = (vectors - self.middle) @ self.directions.T
+        return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))) / self.scale
+
+
+def places(run: Run, wanted: Sequence[int]) -> tuple[dict[int, tuple[float, float]], Flat | None]:
+    """Where concepts lie on a map, and the map; nothing where the run has no table of concepts, or one concept only."""
     if "concepts" not in run.tables or len(wanted) < 2:
-        return {}
+        return {}, None
     table = run.table("concepts", ["cluster_id", "clips", "centre"])
     ids, sizes = table["cluster_id"].to_numpy(), table["clips"].to_numpy()
     largest = {int(ids[at]): int(at) for at in np.argsort(sizes, kind="stable")}  # the last one written is the largest
     known = [one for one in wanted if one in largest]
-    centres = np.array([table["centre"][largest[one]].as_py() for one in known], np.float64)
     if len(known) < 2:
-        return {}
-    away = centres - centres.mean(axis=0)
-    _, _, directions = np.linalg.svd(away, full_matrices=False)
-    flat = away @ directions[:2].T
-    flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
-    flat /= np.abs(flat).max() or 1.0
-    return {one: (float(x), float(y)) for one, (x, y) in zip(known, flat, strict=True)}
+        return {}, None
+    centres = np.array([table["centre"][largest[one]].as_py() for one in known], np.float64)
+    middle = centres.mean(axis=0)
+    _, _, directions = np.linalg.svd(centres - middle, full_matrices=False)
+    scale = float(np.abs((centres - middle) @ directions[:2].T).max()) or 1.0
+    flat = Flat(middle, directions[:2], scale)
+    at = flat(centres)
+    return {one: (float(x), float(y)) for one, (x, y) in zip(known, at, strict=True)}, flat
+
+
+def points(run: Run, flat: Flat, most: int = POINTS_MOST) -> list[dict[str, Any]]:
+    """Some clips as points of the map, {clip_id, at, kept}: all of a small run, else those at PIECES places of it."""
+    found: dict[str, tuple[float, float]] = {}
+    if "embeddings" not in run.tables:
+        return []
+    for uri, rows in zip(run.files("embeddings"), run.entry("embeddings").rows, strict=True):
+        share = max(1, round(most * rows / max(sum(run.entry("embeddings").rows), 1)))
+        pieces = 1 if rows <= share else PIECES
+        for piece in range(pieces):
+            start = piece * rows // pieces
+            for batch in batches(uri, start, min(rows, start + -(-share // pieces)), ["clip_id", "semantic"]):
+                if "semantic" in batch.schema.names and pa.types.is_fixed_size_list(batch["semantic"].type):
+                    vectors = unit(vectors_of(batch["semantic"])).astype(np.float64)
+                    at = np.clip(flat(vectors), -EDGE, EDGE).round(3)
+                    places_of = zip(batch["clip_id"].to_pylist(), at.tolist(), strict=True)
+                    found |= {clip_id: (x, y) for clip_id, (x, y) in places_of if np.isfinite(x)}
+    sql = "SELECT clip_id, kept FROM {clips} WHERE list_contains(?, clip_id) ORDER BY clip_id"
+    return [row | {"at": found[row["clip_id"]]} for row in records(run, sql, [list(found)])]
 
 
 def concepts(run: Run, most: int | None = None) -> list[Concept]:

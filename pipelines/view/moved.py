@@ -157,7 +157,7 @@ def _nearest(
 
 def _said(now: Sums, was: Sums, uncounted: int) -> list[str]:
     said = []
-    if now.odd[0]:
+    if now.odd[0] or now.odd[1]:
         said.append("Copies and the draw are decided anew when it is published; here they are as they were.")
     unseen = int(now.odd[2] - was.odd[2])
     if unseen > 0:

@@ -151,7 +151,7 @@ def _facts(clip: pa.Table, recipe: Recipe) -> list[tuple[str, str]]:
     lines = [("duplicate of", row["duplicate_of"] or "none")]
     if row["cluster_id"] is not None:
         chance = f", kept with probability {row['keep_prob']:.2f}" if row["keep_prob"] is not None else ""
-        lines.append(("cluster", f"{row['cluster_id']} of {row['cluster_size'] or 1:,} clips{chance}"))
+        lines.append(("cluster", f"number {row['cluster_id']}, of {row['cluster_size'] or 1:,} clips{chance}"))
     names = [*recipe.curriculum.sets, *(name for name in row["sets"] or () if name not in recipe.curriculum.sets)]
     lines += [(name, _in_set(clip, recipe, name)) for name in names]
     for label in ("bucket", "media", "caption"):

@@ -214,7 +214,7 @@ class WhatIf:
             some = values[begin : begin + BLOCK]
             return np.flatnonzero(_fails(some, compare, was) != _fails(some, compare, new)) + begin
 
-        places = np.concatenate(list(_each(changed, range(0, self.rows, BLOCK))))
+        places = np.concatenate([np.zeros(0, np.int64), *_each(changed, range(0, self.rows, BLOCK))])
         thresholds = (*state.thresholds[:at], new, *state.thresholds[at + 1 :])
         if len(places) > MOVED_MOST * self.rows:
             found = self._judge(thresholds, state.failed)

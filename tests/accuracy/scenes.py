@@ -12,7 +12,8 @@ import numpy as np
 
 from rushes.curation import recipe, tracks
 from rushes.curation.observe import Observer
-from rushes.curation.scenes import clip_spans, find_shots
+from rushes.curation.scenes import clip_spans, find_doubts, find_shots
+from rushes.curation.scenes_doubts import Doubts
 from rushes.curation.video.decode import probe
 from tests.accuracy.made import Bench
 from tests.accuracy.scenes_made import GRADUAL, HARD, NONE, MadeFilm, Truth, films
@@ -20,16 +21,17 @@ from tests.accuracy.sources import labels
 from tests.accuracy.table import Row
 
 TOLERANCE = 2  # frames
-EACH = 1  # films of every kind
+TAKE = "dissolve_take"
+EACH = 2  # films of every kind
 Shots = list[tuple[int, int]]
 
 
 def measure(bench: Bench) -> list[Row]:
     made = films(bench, True, EACH)
-    tools = {"ours": ours, "AdaptiveDetector": adaptive, "TransNetV2": transnet()}
-    found = {name: [tool(film.path) for film in made] for name, tool in tools.items()}
-    sums = {name: Score.of(made, shots) for name, shots in found.items()}
-    one, two, three = (sums[name] for name in tools)
+    tools = {"AdaptiveDetector": adaptive, "TransNetV2": transnet()}
+    two, three = (Score.of(made, [(tool(film.path), None) for film in made]) for tool in tools.values())
+    found = [ours(film.path) for film in made]
+    one, plain = Score.of(made, found), Score.of(made, [(shots, None) for shots, _ in found])
     rows = [
         Row("scenes", "hard cuts, F1", one.f1(HARD), ">= 0.98", one.count(HARD), "AdaptiveDetector", two.f1(HARD)),
         Row("scenes", "gradual transitions, F1", one.f1(GRADUAL), ">= 0.85", one.count(GRADUAL), "TransNetV2",
@@ -37,6 +39,11 @@ def measure(bench: Bench) -> list[Row]:
         Row("scenes", "4-16 s clips with a transition inside, share", one.impure, "<= 0.005", one.clips, "TransNetV2",
             three.impure),
         Row("scenes", "the same", one.impure, "", one.clips, "AdaptiveDetector", two.impure),
+        Row("scenes", "the same, dissolves within a take left out", one.impure_but(TAKE), "", one.clips_but(TAKE),
+            "TransNetV2", three.impure_but(TAKE)),
+        Row("scenes", "the same, clips not planned around doubts", plain.impure, "", plain.clips),
+        Row("scenes", "clean seconds that doubts cost: films of hard cuts", one.lost(plain, HARD), "", "s of them"),
+        Row("scenes", "clean seconds that doubts cost: films without any", one.lost(plain, NONE), "", "s of them"),
     ]  # fmt: skip
     for kind in (*HARD, *GRADUAL):
         rows.append(Row("scenes", f"found: {kind}", one.recall(kind), "", one.count([kind]), "TransNetV2",
@@ -44,7 +51,7 @@ def measure(bench: Bench) -> list[Row]:
     for kind in NONE:
         rows.append(Row("scenes", f"false marks a minute: {kind}", one.false_per_minute(kind), "", kind, "TransNetV2",
                         three.false_per_minute(kind)))  # fmt: skip
-    return rows + real(bench, tools)
+    return rows + real(bench, {"ours": lambda path: ours(path)[0], **tools})
 
 
 def real(bench: Bench, tools: dict[str, Callable[[Path], Shots]]) -> list[Row]:
@@ -58,7 +65,7 @@ def real(bench: Bench, tools: dict[str, Callable[[Path], Shots]]) -> list[Row]:
             events = sorted((Truth("cut" if x.kind == "cut" else "fade_black", x.first, x.stop) for x in seen),
                             key=lambda event: event.first)  # fmt: skip
             made.append(MadeFilm(path, "cut", 0, tuple(events)))
-    sums = {name: Score.of(made, [tool(film.path) for film in made]) for name, tool in tools.items()}
+    sums = {name: Score.of(made, [(tool(film.path), None) for film in made]) for name, tool in tools.items()}
     one = sums["ours"]
     return [
         Row("scenes", "real footage labelled by eye, F1", one.f1((*HARD, *GRADUAL)), "", one.count((*HARD, *GRADUAL)),
@@ -70,9 +77,11 @@ def real(bench: Bench, tools: dict[str, Callable[[Path], Shots]]) -> list[Row]:
 # --- the tools -------------------------------------------------------------------------------------------------
 
 
-def ours(path: Path) -> Shots:
+def ours(path: Path) -> tuple[Shots, Doubts]:
     resolved = recipe.build({})
-    return find_shots(tracks.load(Observer(resolved)(probe(str(path))).batches()), resolved.scenes)
+    observed = tracks.load(Observer(resolved)(probe(str(path))).batches())
+    shots = find_shots(observed, resolved.scenes)
+    return shots, find_doubts(observed, shots, resolved.scenes)
 
 
 def adaptive(path: Path) -> Shots:
@@ -118,16 +127,18 @@ class Score:
         self.false: Counter[str] = Counter()  # by the kind of the film
         self.false_hard: Counter[str] = Counter()
         self.frames: Counter[str] = Counter()
-        self.clips = self.bad_clips = 0
+        self.published: Counter[str] = Counter()
+        self.bad: Counter[str] = Counter()
+        self.clean: Counter[str] = Counter()  # frames of published clips that hold no event
 
     @classmethod
-    def of(cls, made: Sequence[MadeFilm], shots: Sequence[Shots]) -> Score:
+    def of(cls, made: Sequence[MadeFilm], found: Sequence[tuple[Shots, Doubts | None]]) -> Score:
         score = cls()
-        for film, found in zip(made, shots, strict=True):
-            score.add(film, found)
+        for film, (shots, doubts) in zip(made, found, strict=True):
+            score.add(film, shots, doubts)
         return score
 
-    def add(self, film: MadeFilm, shots: Shots) -> None:
+    def add(self, film: MadeFilm, shots: Shots, doubts: Doubts | None) -> None:
         marks = marks_of(shots)
         pairs = matched(film.truth, marks)
         for event in film.truth:
@@ -140,9 +151,11 @@ class Score:
                 self.false[film.kind] += 1
                 self.false_hard[film.kind] += first == stop
         self.frames[film.kind] += film.frames
-        for span in published(shots):
-            self.clips += 1
-            self.bad_clips += any(inside(event, *span) for event in film.truth)
+        for first, stop in published(shots, doubts):
+            bad = any(inside(event, first, stop) for event in film.truth)
+            self.published[film.kind] += 1
+            self.bad[film.kind] += bad
+            self.clean[film.kind] += 0 if bad else stop - first
 
     def count(self, kinds: Sequence[str]) -> int:
         return sum(self.truth[kind] for kind in kinds)
@@ -163,8 +176,22 @@ class Score:
         return self.false[kind] / (self.frames[kind] / 24 / 60) if self.frames[kind] else None
 
     @property
+    def clips(self) -> int:
+        return self.published.total()
+
+    @property
     def impure(self) -> float | None:
-        return self.bad_clips / self.clips if self.clips else None
+        return self.bad.total() / self.clips if self.clips else None
+
+    def clips_but(self, kind: str) -> int:
+        return self.clips - self.published[kind]
+
+    def impure_but(self, kind: str) -> float:
+        return (self.bad.total() - self.bad[kind]) / self.clips_but(kind)
+
+    def lost(self, other: Score, kinds: Sequence[str]) -> float:
+        """Share of the clean frames that `other` publishes and this one does not."""
+        return 1 - sum(self.clean[kind] for kind in kinds) / sum(other.clean[kind] for kind in kinds)
 
 
 def marks_of(shots: Shots) -> list[tuple[int, int]]:
@@ -185,12 +212,13 @@ def matched(truth: Sequence[Truth], marks: Sequence[tuple[int, int]]) -> list[tu
     return pairs
 
 
-def published(shots: Shots, fps: float = 24.0) -> list[tuple[int, int]]:
-    """Frames [first, stop) of the clips of 4 to 16 s that the default recipe makes of the shots."""
+def published(shots: Shots, doubts: Doubts | None = None, fps: float = 24.0) -> list[tuple[int, int]]:
+    """Frames [first, stop) of the clips of 4 to 16 s that the default recipe makes of the shots, around doubts."""
     scenes = recipe.build({}).scenes
     times = np.arange(shots[-1][1]) / fps
-    clips = clip_spans(shots, times, len(times) / fps, scenes)
-    return [(c.span.first, c.span.stop) for c in clips if c.span.duration_s >= scenes.duration_min_s]
+    clips = clip_spans(shots, times, len(times) / fps, scenes, doubts)
+    spans = [(c.span.first, c.span.stop) for c in clips if c.span.duration_s >= scenes.duration_min_s]
+    return [span for span in spans if doubts is None or doubts.worst(*span) < scenes.doubt_max]
 
 
 def inside(event: Truth, first: int, stop: int) -> bool:

@@ -1,6 +1,6 @@
 """Films with cuts, gradual transitions, and what is taken for one, each known to the frame.
 
-A film holds one kind of event between shots of 4.5 to 6 s. Its shots are takes of the same side of the split, played
+A film holds one kind of event between shots of 6 to 10 s. Its shots are takes of the same side of the split, played
 to and fro under a slowly drifting camera, and photographs that the camera moves over.
 """
 
@@ -22,7 +22,7 @@ GRADUAL = (
 )  # fmt: skip
 NONE = ("flash", "whip", "pan", "zoom", "exposure", "passer", "shake")
 KINDS = (*HARD, *GRADUAL, *NONE)
-SHOTS, SHOT_S = 7, (4.5, 6.0)  # of a film
+SHOTS, SHOT_S = 6, (6.0, 10.0)  # of a film
 LARGER = 1.3  # takes are held so much larger than the film: room for the camera
 JUMP_LEVELS = 5.0  # mean grey levels by which the pictures at a jump cut differ at least
 DARK = 0.22  # brightness of dark films

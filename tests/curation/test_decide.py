@@ -21,6 +21,7 @@ RULES_OFF = {
                "luma_min": None, "luma_max": None, "text_max": None, "aesthetic_min": None},
     "motion": {"frozen_max_s": None, "own_motion_min": None, "shake_max": None, "slideshow_max": None,
                "static_max": None, "vmaf_min": None, "mv_min": None, "mv_max": None, "shots_per_s_max": None},
+    "scenes": {"doubt_max": None},
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from rushes.curation import manifest, rules
 from rushes.curation.recipe import RecipeError, build
 
 GOOD = {
-    "duration_s": 8.0, "width": 1280, "height": 720, "fps": 24.0, "corrupt_frames": 0, "border_frac": 0.0,
+    "duration_s": 8.0, "doubt": 0.0, "width": 1280, "height": 720, "fps": 24.0, "corrupt_frames": 0, "border_frac": 0.0,
     "luma_mean": 100.0, "saturation": 0.4, "sharpness": 100.0, "slideshow_score": 0.0, "static_frac": 0.0,
     "frozen_s": 0.0, "own_motion": 6.0, "shots_per_s": 0.0, "shake": 10.0,
     "vmaf_motion": 5.0, "mv_mean": 3.0, "text_score": 0.0, "aesthetic": 6.0,
@@ -33,6 +33,7 @@ def test_a_good_clip_passes_every_rule():
     ("rule", "fails", "holds"),
     [
         ("scenes.duration_min_s", {"duration_s": 3.99}, {"duration_s": 4.0}),
+        ("scenes.doubt_max", {"doubt": 0.5}, {"doubt": 0.49}),
         ("visual.size_min", {"height": 718}, {"width": 720, "height": 720}),
         ("visual.aspect_max", {"width": 1920, "height": 760}, {"width": 1800, "height": 720}),
         ("visual.aspect_max", {"width": 760, "height": 1920}, {"width": 720, "height": 1800}),

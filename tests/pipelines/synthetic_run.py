@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from rushes.curation import manifest, rules, signals
+from rushes.curation.content.concepts import Concepts
+from rushes.curation.content.grid import GRID
 from rushes.curation.curriculum import buckets
 from rushes.curation.recipe import Recipe, build
 from rushes.curation.tracks import OBSERVED
@@ -66,12 +68,18 @@ def film_stills(count: int, side: int = 480) -> list[bytes]:
 
 
 def make_run(
-    root: Path, clips: int = 400, sources: int = 12, seed: int = 0, stills: list[bytes] | None = None
-) -> manifest.Run:
-    """Publish a run of `clips` clips in which every rule rejects at least one; stills: pictures to use, if any."""
+    root: Path, clips: int = 400, sources: int = 12, seed: int = 0, stills: list[bytes] | None = None,
+    concepts: int = 0,
+) -> manifest.Run:  # fmt: skip
+    """Publish a run of `clips` clips in which every rule rejects at least one.
+
+    stills: pictures to use, if any. concepts: so many centres, and vectors of the clips around them.
+    """
     recipe = build(SYNTHETIC)
     table = _clips(recipe, clips, sources, np.random.default_rng(seed))
     tables = {"sources": _sources(table, sources), "clips": table, **_sets(table, recipe)}
+    if concepts:
+        tables |= _vectors(table, concepts, np.random.default_rng(seed))
     if stills:
         _write_stills(root, recipe, table, stills)
     record = {
@@ -112,7 +120,7 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
         "camera_motion_conf": rng.beta(5, 2, n), "text_score": rng.choice([0.0, 0.0, 0.3, 0.9], n),
         "aesthetic": rng.normal(5, 0.8, n).clip(0, 10), "quality": rng.normal(60, 10, n),
         "human_score": rng.beta(1, 1, n), "split_score": rng.beta(1, 8, n) * 0.39,
-        "flicker": rng.beta(1, 8, n) * 0.49,
+        "flicker": rng.beta(1, 8, n) * 0.49, "doubt": rng.beta(1, 8, n) * 0.49,
     }  # fmt: skip
     notes: list[list[str]] = [[] for _ in range(n)]
     _break_one_clip_per_rule(data, recipe)
@@ -223,6 +231,18 @@ def _sets(clips: pa.Table, recipe: Recipe) -> dict[str, pa.Table]:
         columns["weight"] = pa.array(np.ones(mine.num_rows), pa.float32())
         tables[f"sets/{name}"] = pa.table(columns).select(manifest.SET.names)
     return tables
+
+
+def _vectors(clips: pa.Table, count: int, rng: np.random.Generator) -> dict[str, pa.Table]:
+    """`concepts`, of the first clusters, and `embeddings` of all clips."""
+    centres = rng.normal(size=(count, 16))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    rows = (centres[np.arange(len(clips)) % count] + rng.normal(0, 0.1, (len(clips), 16))).astype(np.float32)
+    known = [one for one in clips["cluster_id"].to_pylist() if one is not None][:count]
+    table = Concepts(np.rint(centres * GRID).astype(np.int16), np.array(known), np.full(count, 5), np.full(count, 0.9),
+                     np.zeros(count, np.int64)).table()  # fmt: skip
+    semantic = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 16)
+    return {"concepts": table, "embeddings": pa.table({"clip_id": clips["clip_id"], "semantic": semantic})}
 
 
 def _write_stills(root: Path, recipe: Recipe, clips: pa.Table, pictures: list[bytes]) -> None:

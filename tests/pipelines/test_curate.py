@@ -121,7 +121,8 @@ def test_no_clip_spans_a_boundary(curated, clips, sources, name):
 
 def test_hard_cuts_are_found_at_their_frame(curated, clips):
     cuts = curated.films["hard_cuts.mp4"].cuts_s
-    mine = of(clips, "hard_cuts.mp4").sort_values("start_s")
+    found = of(clips, "hard_cuts.mp4").groupby("shot")  # a shot may be several clips, around a doubt
+    mine = found.agg(start_s=("start_s", "min"), end_s=("end_s", "max")).sort_values("start_s")
     trim = 3 * FRAME_S  # scenes.trim_frames at either side of a cut
     assert len(mine) == len(cuts) + 1
     np.testing.assert_allclose(mine.end_s.to_numpy()[:-1] + trim, cuts, atol=1.01 * FRAME_S)

@@ -199,6 +199,9 @@ def test_a_score_of_another_run_is_a_column_and_a_rule_of_this_one(run, tmp_path
     assert rows and all((row["suitability"] >= 0.5) == (row["luma_mean"] > 110) for row in rows
                         if abs(row["luma_mean"] - 110) > 15)  # fmt: skip
     recipe = recipe_for_judging(scored, None, ["rules.suitability.min=0.5"])
-    judged = judge(scored, recipe, str(tmp_path / "judged")).table("clips").to_pylist()
+    published = judge(scored, recipe, str(tmp_path / "judged"))
+    lost = next(sentence for sentence in published.record["warnings"] if "were chosen from" in sentence)
+    assert "candidates" in lost and "balanced" in lost and "sets/candidates" not in published.tables
+    judged = published.table("clips").to_pylist()
     assert all(row["suitability"] >= 0.5 for row in judged if row["kept"])
     assert any(row["rejected_by"] == "rules.suitability.min" for row in judged)

@@ -68,7 +68,7 @@ function drawTracks(node, run, clip, found, video, drawn) {
   const spans = h("div", { class: "spans", "aria-hidden": "true" }, found.clips.map((one) => h("i", { class: one.clip_id === clip.clip_id ? "this" : "", title: one.clip_id, style: { left: at(Math.max(one.start_s, low)), width: `calc(${at(Math.min(one.end_s, high))} - ${at(Math.max(one.start_s, low))})` } })));
   const shown = found.tracks.filter((track) => FIRST.includes(track.name) && track.values.some((value) => value !== null));
   const planes = shown.map(() => h("div", { class: "track" }));
-  fill(node, h("h2", { id: "along-title" }, "Along the clip"), strip, spans, shown.map((track, place) => [h("h3", { class: "small" }, track.label), planes[place]]),
+  fill(node, h("h2", { id: "along-title" }, "Along the clip"), strip, spans, found.lanes.map((lane) => seen(lane, at)), shown.map((track, place) => [h("h3", { class: "small" }, track.label), planes[place]]),
     h("p", { class: "small muted" }, `Two seconds of the source before and after; the clip is ${number(clip.duration_s)} s. ${video ? "Click to go there." : ""}`));
   const font = "11px system-ui, sans-serif";
   shown.forEach((track, place) => {
@@ -76,13 +76,21 @@ function drawTracks(node, run, clip, found, video, drawn) {
       width: planes[place].clientWidth || 500, height: TRACK_HEIGHT, legend: { show: false }, padding: [4, 0, 0, 0], cursor: { sync: { key: "along" }, y: false, points: { show: false }, drag: { x: false, y: false } },
       scales: { x: { time: false, range: [low, high] }, y: { range: (u, min, max) => [Math.min(0, min ?? 0), max > min ? max * 1.05 : 1] } },
       axes: [{ stroke: colour("muted"), font, size: 20, gap: 2, grid: { show: false }, ticks: { show: false }, values: (u, all) => all.map(clock) }, { show: false }],
-      series: [{}, { stroke: colour("keep"), width: 1.25, points: { show: false } }],
+      series: [{}, { stroke: colour("keep"), width: 1.25, points: { show: false }, spanGaps: true }],
       hooks: { drawClear: [(u) => shade(u, clip)] },
     }, [found.time_s, track.values.map((value) => value)], planes[place]);
     plot.over.addEventListener("click", () => { if (video) video.currentTime = Math.min(Math.max(plot.posToVal(plot.cursor.left, "x") - clip.start_s, 0), clip.duration_s); });
     drawn.push(plot);
   });
   if (video) follow(video, clip, drawn);
+}
+
+/** What was seen on stills, as a line of marks under the film strip; the more there is, the stronger the mark. */
+function seen(lane, at) {
+  const marks = lane.marks ?? [];
+  const told = lane.marks === null ? "not looked for" : marks.length ? marks.map((one) => `${clock(one.start_s)}–${clock(one.end_s)}`).join(", ") : "none";
+  return [h("h3", { class: "small line" }, lane.label, h("span", { class: "muted" }, told)),
+    h("div", { class: "lane", "aria-hidden": "true" }, marks.map((one) => h("i", { title: number(one.value), style: { left: at(one.start_s), width: `calc(${at(one.end_s)} - ${at(one.start_s)})`, opacity: String(0.4 + 0.6 * Math.min(1, one.value)) } })))];
 }
 
 function shade(plot, clip) {

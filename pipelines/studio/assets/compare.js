@@ -77,14 +77,27 @@ class Compare {
     const waiting = new Set((this.outbox?.entries ?? []).map((entry) => `${entry.body.pair}/${entry.body.question}`));
     this.pairs = pairs.filter((pair) => !waiting.has(`${pair.pair}/${pair.question}`));
     this.left.textContent = `${count(left)} left`;
-    for (const pair of this.pairs) for (const src of [pair.left, pair.right]) this.video(src);
+    const near = new Set([this.pair, ...this.pairs].filter(Boolean).flatMap((pair) => [pair.left, pair.right]));
+    for (const src of near) this.video(src);
+    for (const [src, video] of this.videos) if (!near.has(src)) { video.removeAttribute("src"); this.videos.delete(src); }
     const same = this.pair && this.pairs.some((pair) => pair.pair === this.pair.pair && pair.question === this.pair.question);
     if (!same) this.next();
   }
 
   video(src) {
-    if (!this.videos.has(src)) this.videos.set(src, h("video", { src, muted: true, loop: true, playsinline: true, preload: "auto" }));
+    if (!this.videos.has(src)) {
+      this.videos.set(src, h("video", { src, muted: true, loop: true, playsinline: true, preload: "auto", on: { error: (event) => event.target.hasAttribute("src") && this.unseen(event.target, src) } }));
+    }
     return this.videos.get(src);
+  }
+
+  /** A video that does not come: why, in its place. */
+  async unseen(video, src) {
+    const answer = await fetch(src, { headers: { range: "bytes=0-0" } }).catch(() => null);
+    const body = answer?.ok ? {} : await answer?.json().catch(() => ({}));
+    const told = h("p", { class: "pane-word", role: "alert" }, body?.detail ?? "This video cannot be played here.");
+    this.videos.set(src, told);
+    if (video.isConnected) video.replaceWith(told);
   }
 
   next() {
@@ -110,7 +123,7 @@ class Compare {
   /** Both from the beginning, together. */
   again() {
     if (!this.pair) return;
-    for (const side of ["left", "right"]) { const video = this.video(this.pair[side]); video.currentTime = 0; video.play().catch(() => {}); }
+    for (const side of ["left", "right"]) { const video = this.video(this.pair[side]); if (video.play) { video.currentTime = 0; video.play().catch(() => {}); } }
   }
 
   vote(choice) {

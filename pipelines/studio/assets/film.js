@@ -32,7 +32,7 @@ export class Film {
     };
     this.video.requestVideoFrameCallback(this.watch);
     this.video.addEventListener("seeked", () => this.arrived());
-    this.video.addEventListener("ended", () => { this.turn(); this.video.play(); });
+    this.video.addEventListener("ended", () => { this.turn(); this.video.play().catch(() => {}); }); // who pauses meanwhile may
   }
 
   get count() { return this.times.length; }

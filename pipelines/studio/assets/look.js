@@ -150,11 +150,25 @@ class Board {
         h("span", { class: kept.clips < kept.before.clips ? "less" : kept.clips > kept.before.clips ? "more" : "muted" }, change(kept.clips, kept.before.clips))),
       moved ? h("p", { class: "small" }, `${count(board.enter)} enter, ${count(board.leave)} leave`) : null,
       board.said.map((sentence) => h("p", { class: "small muted" }, sentence)),
+      moved ? h("p", { class: "small" }, h("button", { class: "small", on: { click: (event) => this.decide(event.target) } }, "Decide anew")) : null,
       h("h3", {}, "May enter the sets"), h("ul", { class: "sets" }, sets),
       h("div", { class: "actions" },
         h("a", { class: "button", href: `/api/v1${this.path}/recipe${query({ set: setsOf(this.moves) })}`, download: `${this.place.name}.yaml` }, "Save as recipe"),
         h("button", { disabled: !moved || !may(this.session.person, "engineer"), title: may(this.session.person, "engineer") ? "" : "needs the role engineer", on: { click: () => this.publish() } }, "Publish"),
         h("button", { class: "plain", disabled: !moved, on: { click: () => this.reset() } }, "As published")));
+  }
+
+  /** Copies, the draw and the sets' quotas as publishing would decide them; some seconds on a large run. */
+  async decide(button) {
+    button.disabled = true;
+    button.textContent = "Deciding …";
+    try {
+      const found = await get(`${this.path}/judged${query({ set: setsOf(this.moves) })}`);
+      const sets = Object.entries(found.sets).map(([name, n]) => `${name} ${count(n)}`).join(", ");
+      button.replaceWith(h("span", { role: "status" }, `Published, ${count(found.kept)} would be kept; in ${sets}.`));
+    } catch (error) {
+      button.replaceWith(h("span", { class: "error", role: "alert" }, error.message));
+    }
   }
 
   drawFunnel(board) {

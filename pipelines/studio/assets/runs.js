@@ -34,9 +34,9 @@ export async function twoRuns(body, place, { runs }) {
     h("tr", {}, h("th", { scope: "row" }, name), found.map(({ sets: { [name]: set } }) => set
       ? [h("td", { class: "num" }, count(set.clips)), h("td", {}, hours(set.seconds)), h("td", { class: "small muted" }, `${share(set.orientation.landscape ?? 0)} landscape`)]
       : [h("td", { class: "muted" }, "–"), h("td"), h("td")])));
-  const heads = [place.name, other].map((name) => h("th", { colspan: 3, scope: "colgroup" }, name));
+  const heads = () => [place.name, other].map((name) => h("th", { colspan: 3, scope: "colgroup" }, name));
   fill(body, chooser,
     h("div", { class: "card scroll", tabindex: 0, role: "region", "aria-label": "Funnels side by side" },
-      h("table", {}, h("caption", {}, "Funnel: what each rule asks, rejects and leaves"), h("thead", {}, h("tr", {}, h("td"), heads)), h("tbody", {}, rows)),
-      h("table", {}, h("caption", {}, "Sets"), h("thead", {}, h("tr", {}, h("td"), heads)), h("tbody", {}, sets))));
+      h("table", {}, h("caption", {}, "Funnel: what each rule asks, rejects and leaves"), h("thead", {}, h("tr", {}, h("td"), heads())), h("tbody", {}, rows)),
+      h("table", {}, h("caption", {}, "Sets"), h("thead", {}, h("tr", {}, h("td"), heads())), h("tbody", {}, sets))));
 }

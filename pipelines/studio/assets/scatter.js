@@ -35,7 +35,7 @@ export async function scatterTab(body, place) {
   const draw = () => paint(canvas, found);
   draw();
   document.addEventListener("theme", draw);
-  const scale = (edges) => [number(edges[0]), number(edges[SIZE])];
+  const scale = (edges) => [edges[0], edges[SIZE]].map((end) => number(Math.abs(end) < (edges[SIZE] - edges[0]) / 1000 ? 0 : end));
   fill(body, h("section", { class: "card two" }, h("div", { class: "line" }, chooser("x", "Across", x), chooser("y", "Up", y)),
     h("div", { class: "axes" }, h("div", { class: "up small muted" }, scale(found.y.edges).reverse().map((text) => h("span", {}, text))), canvas, h("div", { class: "across small muted" }, scale(found.x.edges).map((text) => h("span", {}, text)))),
     h("p", { class: "line small" }, h("span", { class: "key keep" }, "passes every rule"), h("span", { class: "key drop" }, "fails one or more"), h("span", { class: "key line-key" }, "threshold")), told));

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rushes.curation import forest
+from rushes.curation import kernel
 from rushes.curation.meter import Unmeasured
 from rushes.curation.visual import patches, quality
 from rushes.curation.visual.quality import FEATURES, features
@@ -18,14 +18,8 @@ def picture(bikes) -> np.ndarray:
     return cv2.resize(cv2.cvtColor(bikes[2], cv2.COLOR_BGR2GRAY), (400, 170), interpolation=cv2.INTER_AREA)
 
 
-def cut(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape
-    small = cv2.resize(picture, (160, 160 * height // width), interpolation=cv2.INTER_AREA)
-    return patches.cut(picture, patches.places(small, width, height))
-
-
 def score(picture: np.ndarray) -> float:
-    return quality.quality(features(cut(picture))[None])
+    return quality.quality(features(patches.look(picture))[None])
 
 
 def enlarged(picture: np.ndarray, factor: float) -> np.ndarray:
@@ -35,8 +29,9 @@ def enlarged(picture: np.ndarray, factor: float) -> np.ndarray:
 
 def test_the_model_that_ships_is_small_and_needs_no_pickle():
     assert quality.MODEL.stat().st_size < 2e6
-    model, _ = forest.load(quality.MODEL)
-    assert model.feature.max() < FEATURES and model.value.shape[1] == 1
+    for name in (quality.TOLD, quality.SEEN):
+        model = kernel.load(quality.MODEL, name)
+        assert model.vectors.shape[1] == FEATURES and len(model.weights) == len(model.vectors)
 
 
 def noisy(picture: np.ndarray, deviation: float) -> np.ndarray:
@@ -66,7 +61,7 @@ def test_quality_falls_with_every_step_of_what_makes_a_picture_worse(picture, st
 
 @pytest.mark.parametrize("luma", [0, 127, 255])
 def test_a_picture_of_one_colour_has_finite_statistics(luma):
-    stats = features(cut(np.full((180, 320), luma, np.uint8)))
+    stats = features(patches.look(np.full((180, 320), luma, np.uint8)))
     assert stats.shape == (FEATURES,) and np.isfinite(stats).all()
 
 
@@ -74,8 +69,7 @@ def test_patches_lie_inside_the_picture_on_the_codecs_grid_and_not_in_black_bars
     rng = np.random.default_rng(2)
     picture = np.zeros((360, 641), np.uint8)
     picture[40:320] = rng.integers(0, 255, (280, 641))
-    small = cv2.resize(picture, (160, 90), interpolation=cv2.INTER_AREA)
-    at = patches.places(small, 641, 360)
+    at, _ = patches.places(picture)
     assert len(at) == len(patches.RANKS)
     for x, y in at:
         assert x % patches.GRID == y % patches.GRID == 0
@@ -84,5 +78,24 @@ def test_patches_lie_inside_the_picture_on_the_codecs_grid_and_not_in_black_bars
 
 
 def test_a_picture_smaller_than_a_patch_is_unmeasured_with_a_reason():
-    assert patches.places(np.zeros((40, 60), np.uint8), 60, 40) == []
+    assert patches.look(np.zeros((40, 60), np.uint8)) is None
     assert isinstance(quality.quality(np.full((5, FEATURES), np.nan)), Unmeasured)
+
+
+def test_an_enlarged_picture_shows_the_wave_of_its_factor(picture):
+    frequency = patches.rhythm(enlarged(picture, 2.5))[1]
+    assert frequency == pytest.approx(1 / 2.5, abs=0.02)
+
+
+def test_a_clip_whose_codec_tells_no_quantiser_is_measured_by_its_pixels(picture):
+    stats = features(patches.look(picture, 24.0))[None]
+    unknown = quality.without_quantiser(stats)
+    assert np.array_equal(unknown[0], features(patches.look(picture)))
+    assert quality.told(stats).all() and not quality.told(unknown).any()
+    by_pixels = kernel.load(quality.MODEL, quality.SEEN)
+    assert by_pixels(stats) == pytest.approx(by_pixels(unknown))
+
+
+def test_a_coarser_quantiser_reads_as_less_quality(picture):
+    fine, coarse = (quality.quality(features(patches.look(picture, q))[None]) for q in (18.0, 44.0))
+    assert fine - coarse > 20

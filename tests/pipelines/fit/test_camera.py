@@ -18,7 +18,7 @@ def pictures() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def found(pictures) -> list[camera.Example]:
-    return camera.examples(pictures, 2, seed=5)
+    return camera.examples([[picture] for picture in pictures], 2, seed=5)
 
 
 def mean(example: camera.Example, name: str) -> float:

@@ -1,11 +1,11 @@
-"""Footage is made worse as its change says, and a forest that is fitted on a little of it is the same again."""
+"""Footage is made worse as its change says, and a model that is fitted on a little of it is the same again."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from rushes.curation import forest
+from rushes.curation import kernel
 from rushes.curation.visual.quality import FEATURES
 from rushes.pipelines.demo.film import clip_path
 from rushes.pipelines.fit import degrade, quality
@@ -31,6 +31,16 @@ def test_what_was_made_worse_by_more_has_less_vmaf(original, tmp_path):
     assert fine > 90 and coarse < 50
 
 
+@pytest.mark.parametrize(
+    ("codec", "expected"), [(("libx264", "-qp", 31), (31, 1, 0)), (("mpeg4", "-q:v", 8), (28, 0, 1))]
+)
+def test_the_quantiser_is_the_encoders_on_one_scale(original, tmp_path, codec, expected):
+    made = tmp_path / "made.mkv"
+    degrade.write(Change("h264", (), ("-c:v", *codec, "-bf", 0)), original, made)
+    value, h264, mpeg = quality.looks(made)[1:, -3:].mean(axis=0)
+    assert value == pytest.approx(expected[0], abs=1.5) and (h264, mpeg) == expected[1:]
+
+
 def test_every_kind_of_change_is_drawn_with_a_strength_of_its_own():
     rng = np.random.default_rng(4)
     for kind in degrade.KINDS:
@@ -47,7 +57,8 @@ def test_a_fit_on_few_files_is_the_same_again(tmp_path):
     ]
     said = [quality.fit(found, tmp_path / f"{n}.npz") for n in (1, 2)]
     assert said[0] == said[1] and said[0]["rank correlation"] > 0.95
-    models = [forest.load(tmp_path / f"{n}.npz")[0] for n in (1, 2)]
-    told = np.array([models[0](example.stats).mean() for example in found])
-    assert np.array_equal(models[0](found[0].stats), models[1](found[0].stats))
+    models = [kernel.load(tmp_path / f"{n}.npz", "told") for n in (1, 2)]
+    rows = np.stack([example.stats.mean(axis=0) for example in found])
+    told = models[0](rows)
+    assert np.array_equal(told, models[1](rows))
     assert np.abs(told - truth).mean() < 10

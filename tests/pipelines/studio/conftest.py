@@ -18,8 +18,10 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `serve`")
 
 from rushes.curation import manifest
+from rushes.pipelines.review import compare
 from rushes.pipelines.review.database import Reviews
 from rushes.pipelines.review.filling import NewItem, fill
+from rushes.pipelines.review.forms import ComparisonForm, SamplesOf
 from rushes.pipelines.service.app import create_app
 from rushes.pipelines.service.settings import settings
 from tests.pipelines.synthetic_run import film_stills, make_run
@@ -42,6 +44,14 @@ class Studio:
     folder: Path
     run: manifest.Run
     films: dict[str, str] = field(default_factory=dict)
+
+    def comparison(self, name: str) -> str:
+        """A comparison of the two folders of samples, by its name."""
+        reviews = Reviews(f"sqlite:///{self.folder}/state/reviews.sqlite")
+        sides = {side: SamplesOf(model=side, folder=str(self.folder / "samples" / side)) for side in "ab"}
+        compare.create(reviews, ComparisonForm(name=name, **sides))
+        reviews.close()
+        return name
 
     def queue(self, name: str, clips: list[str] | None = None, **more: object) -> str:
         """A queue of these clips (all that have films); its address in the studio."""
@@ -76,7 +86,7 @@ def write_film(path: Path, rate: Fraction | None) -> None:
 def studio(tmp_path_factory) -> Iterator[Studio]:
     uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve`")
     folder = tmp_path_factory.mktemp("studio")
-    run = make_run(folder / "runs" / "films", stills=film_stills(8))
+    run = make_run(folder / "runs" / "films", stills=film_stills(8), concepts=12)
     make_run(folder / "runs" / "moved", seed=2)
     (folder / "runs" / "films" / "media").mkdir()
     made = {name: folder / f"{name}.mp4" for name in RATES}

@@ -73,6 +73,18 @@ def test_a_threshold_is_moved_by_key_and_counts_pictures_and_address_follow(page
     )
 
 
+def test_what_publishing_would_keep_is_decided_anew_when_it_is_asked(page, studio):
+    moves = ["motion.vmaf_min=2.6", "visual.luma_min=40"]
+    run = manifest.open_run(str(studio.folder / "runs" / "films"))
+    dry = judge(run, recipe_for_judging(run, None, moves), None).record["funnel"]
+    page.goto("/look/films?" + "&".join(f"set={move.replace('=', '%3D')}" for move in moves))
+    page.get_by_role("button", name="Decide anew").click()
+    page.wait_for_selector(".summary [role=status]")
+    told = page.locator(".summary [role=status]").inner_text()
+    assert f"Published, {dry['clips'][-1]['remaining']} would be kept" in told
+    assert all(f"{name} {count}" in told for name, count in dry["sets"].items())
+
+
 def test_publishing_over_anothers_snapshot_is_refused_with_what_to_do(page, studio):
     page.goto("/look/moved?set=motion.vmaf_min%3D2.5")
     page.wait_for_selector(".big")
@@ -95,6 +107,19 @@ def test_one_clips_page_tells_its_rules(page, studio):
     page.wait_for_selector(".rules tbody tr")
     assert page.locator(".rules .pass").count() > 10
     assert page.locator("video").get_attribute("src").endswith(f"/clips/{clip}/media")
+
+
+def test_clips_are_points_of_the_concepts_map_and_a_click_opens_one(page):
+    page.goto("/look/films?tab=concepts")
+    page.wait_for_selector(".map .pin")
+    points = get(page, "/runs/films/concepts")["points"]
+    assert len(points) == 400 and {point["kept"] for point in points} == {True, False}
+    box = page.locator(".dots").bounding_box()
+    lone = min(points, key=lambda point: point["at"][1])["at"]  # the lowest one: no picture lies over it
+    page.mouse.click(
+        box["x"] + (0.5 + 0.42 * lone[0]) * box["width"], box["y"] + (0.5 - 0.42 * lone[1]) * box["height"]
+    )
+    page.wait_for_selector(".rules tbody tr")
 
 
 def test_keys_mark_the_frame_that_is_shown_and_the_decision_holds_it(page, studio):

@@ -19,8 +19,10 @@ WAIT = "() => document.querySelector('main').innerText.length > 20 && !document.
 def test_axe_finds_nothing_and_nothing_overlaps(studio, browser, theme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra `dev`").Axe()
     clip = next(iter(studio.films))
-    paths = ["/", "/look/films", "/look/films?tab=clips", "/look/films?tab=signals", "/look/films?tab=runs",
-             f"/look/films/{clip}", "/review/films", studio.queue(f"axe-{theme}-{width}"), "/compare"]  # fmt: skip
+    look = ["/look/films", *(f"/look/films?tab={tab}" for tab in ("clips", "signals", "runs", "concepts"))]
+    compared = f"/compare/{studio.comparison(f'axe-{theme}-{width}')}"
+    paths = ["/", *look, f"/look/films/{clip}", "/review/films", studio.queue(f"axe-{theme}-{width}"), "/compare",
+             compared, f"{compared}?tab=results"]  # fmt: skip
     context = browser.new_context(base_url=studio.address, viewport={"width": width, "height": 844}, color_scheme=theme)
     page = context.new_page()
     for path in paths:

@@ -122,6 +122,14 @@ def test_counts_are_those_of_a_dry_run_also_where_text_is_cropped_away(with_text
     assert sum(shown.values()) > 300
 
 
+def test_a_run_without_a_clip_has_thresholds_that_can_be_moved(run, tmp_path):
+    tables = {"sources": run.table("sources"), "clips": run.table("clips").slice(0, 0)}
+    empty = WhatIf(manifest.publish(str(tmp_path / "empty"), tables, {"recipe": run.record["recipe"]}))
+    answer = moved.board(empty, ["motion.vmaf_min=3.5"])
+    assert answer["clips"] == answer["kept"]["clips"] == 0 and len(answer["rules"]) > 20
+    assert moved.edge(empty, ["motion.vmaf_min=3.5"], "motion.vmaf_min", 4)["inside"] == []
+
+
 def test_clips_that_enter_and_leave_are_told_with_the_nearest_first(run, held):
     table = run.table("clips", ["clip_id", "vmaf_motion"])
     values = dict(zip(table["clip_id"].to_pylist(), table["vmaf_motion"].to_pylist(), strict=True))
