@@ -38,6 +38,7 @@ from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import cut_lease
 from rushes.pipelines.stages.records import Ledger, number_of
 
+NO_STILLS = [name for name in OBSERVED.names if name != "stills"]
 CLIPS_PER_LOOK = 8  # clips whose stills are in memory at a time
 
 
@@ -136,7 +137,7 @@ class Worker:
                     damaged.append(Looked(todo.item.key, "", 0, 0, 0.0, damaged=(error.uri,)))
                     continue
                 one, looks = self._divided(one, self._looks(one))
-                yield _with_looks(one, looks).select(self._schema.names).cast(self._schema)
+                yield _with_looks(one, looks, self._looker).select(self._schema.names).cast(self._schema)
                 (passing if todo.unlooked else lasting)[todo.item.key] = asdict(one.tracks.source)
                 one.tracks = replace(one.tracks, values={}, stills=None)  # they were read to be measured
                 done.append(one)
@@ -151,22 +152,12 @@ class Worker:
 
     def _measured(self, todo: ToLook) -> _Measured:
         """Rows of the item's clips, and which of them are looked at. Raises DamagedFile."""
-        name, tables = todo.item.source.source_id, []
-        for uri in dict.fromkeys(todo.observed):
-            try:
-                tables.append(storage.read_table(uri, filters=pc.field("source_id") == name))
-            except FileNotFoundError as error:
-                raise DamagedFile(uri, "it is gone") from error
         try:
-            tracks = load(pa.concat_tables(tables), name)
+            tracks = load(_observed(todo), todo.item.source.source_id)
         except ValueError as error:
             raise DamagedFile(todo.observed[-1], str(error)) from error
         source = replace(tracks.source, uri=todo.item.source.uri)
-        table = measure(source, tracks, self._recipe)
-        begin, end = todo.item.span
-        begins = table["start_s"].to_numpy()
-        mine = (begins >= begin) & (begins < (np.inf if end is None else end))
-        table = table.filter(pa.array(mine))
+        table = measure(source, tracks, self._recipe, *todo.item.span)
         return _Measured(todo, tracks, table, rules.judge(table, self._recipe, "analyze"))
 
     def _divided(self, one: _Measured, looks: pa.Table) -> tuple[_Measured, pa.Table]:
@@ -217,6 +208,23 @@ class Worker:
 
     def caption(self, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int) -> Captioned:
         return caption_lease(self._recipe, self._root, lease, servers, key, concurrency)
+
+
+def _observed(todo: ToLook) -> Iterator[pa.RecordBatch]:
+    """What was observed of the item's source; of a long one only the stills that its own clips may show.
+
+    Raises DamagedFile.
+    """
+    item = todo.item
+    mine = (pc.field("source_id") == item.source.source_id) & pc.field("part").isin([item.part, item.part + 1])
+    rest = (pc.field("source_id") == item.source.source_id) & ~pc.field("part").isin([item.part, item.part + 1])
+    for uri in dict.fromkeys(todo.observed):
+        try:
+            yield from storage.read_table(uri, filters=mine).to_batches()
+            if item.parts > 1:
+                yield from storage.read_table(uri, columns=NO_STILLS, filters=rest).to_batches()
+        except FileNotFoundError as error:
+            raise DamagedFile(uri, "it is gone") from error
 
 
 def _probed(uri: str) -> Source:
@@ -276,15 +284,15 @@ def look_schema(recipe: Recipe, looker: Looker) -> pa.Schema:
     return pa.schema([*analyzed_schema(recipe), *more, pa.field("looked", pa.bool_()), pa.field("item", pa.string())])
 
 
-def _with_looks(one: _Measured, looks: pa.Table) -> pa.Table:
+def _with_looks(one: _Measured, looks: pa.Table, looker: Looker) -> pa.Table:
     """Rows with the models' columns beside the decode's. looked: null where no model was asked, False: it failed."""
     table = left_join(one.table, looks)
     asked = np.equal(one.rejected, None)
     looked = pa.array(asked & (one.todo.unlooked is None), mask=~asked)
     reasons = (one.todo.unlooked or "", "not looked at, the clip was rejected before")
-    why = [f"{LOOK_FAILED.missing}: {reasons[0] if a else reasons[1]}" for a in asked]
+    why = [looker.unseen(LOOK_FAILED.missing, reasons[0] if a else reasons[1]) for a in asked]
     seen = table["look_notes"].to_pylist()
-    notes = [more if more is not None else [reason] for more, reason in zip(seen, why, strict=True)]
+    notes = [more if more is not None else less for more, less in zip(seen, why, strict=True)]
     table = noted(table.drop_columns(["look_notes"]), notes)
     items = pa.array([one.todo.item.key] * len(asked), pa.string())
     return with_column(with_column(table, "looked", looked), "item", items)
