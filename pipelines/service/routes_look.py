@@ -101,7 +101,7 @@ async def scatter(
 
 @router.get(
     "/{run}/recipe", summary="The run's recipe with moved thresholds, as YAML", response_class=Response,
-    responses={200: {"content": {"application/yaml": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"application/yaml": {"schema": {"type": "object"}}}}},
 )  # fmt: skip
 async def moved_recipe(request: Request, run: RunName, moves: Moves = []) -> Response:  # noqa: B006
     shelf = library(request)
