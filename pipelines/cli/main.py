@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib.util
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -124,13 +122,11 @@ def curate(
         return
     from rushes.pipelines.cli.show import print_funnel
     from rushes.pipelines.curate import curate as run_curation
+    from rushes.pipelines.view.report import write_report
 
-    threading.Thread(target=_load_report).start()
     outcome = run_curation(resolved, input, output, console, column, limit)
     print_funnel(outcome.run, console)
     _print_warnings(outcome.run)
-    from rushes.pipelines.view.report import write_report
-
     page = Path(output, "report.html")
     report = None if "://" in output else page if page.exists() and not outcome.published else write_report(output)
     console.print(f"\nManifests: {output}/clips, {output}/sets/*", highlight=False, soft_wrap=True)
@@ -139,14 +135,6 @@ def curate(
         console.print(f"Report:    {report}", highlight=False, soft_wrap=True)
     if outcome.over_budget:
         fail(outcome.sentence or "", 3)
-
-
-def _load_report() -> None:
-    """What the report is made with takes two seconds to load: there is time while Ray's processes start."""
-    with contextlib.suppress(ImportError):  # where it is needed, this is said
-        import sklearn.feature_extraction.text  # noqa: F401
-
-        import rushes.pipelines.view.report  # noqa: F401
 
 
 def _print_warnings(run: Run) -> None:
