@@ -80,11 +80,6 @@ class Looker:
                     row[column] = _of_frame(row[column], inside[row["clip_id"]])
         return pa.Table.from_pylist(rows, self.schema)
 
-    def unseen(self, first: str, reason: str) -> list[str]:
-        """Notes of a clip that is not looked at: of the columns named `first`, of the others, of what is off."""
-        others = sorted(set(self.made_by) - set(first.split(", ")))
-        return [f"{first}: {reason}", f"{', '.join(others)}: {reason}", *self._off]
-
     def _decoded(
         self, by_clip: dict[str, list[tuple[float, int]]], jpegs: pa.ChunkedArray, inside: Mapping[str, Sequence[float]]
     ) -> Iterator[list[Clip]]:

@@ -28,7 +28,7 @@ FLASH_SHARE = 0.5  # of the change at the cut; a flash leaves the motion of four
 GROWN_MIN = 0.5
 #: A change from one frame to the next is doubtful from so many times that of the frames around it, and surely so where
 #: a cut is found. In both the content score and luma; a mean below RATIO_FLOOR grey levels counts as that.
-RATIOS, RATIO_FLOOR = (1.6, 2.6), 0.5
+RATIOS, RATIO_FLOOR = (1.7, 2.8), 0.5
 AROUND = 2  # frames on either side
 CHANGE_MIN = 5.0  # of the content score, 0-255
 MARGIN = 3  # frames on either side that are doubtful with it

@@ -33,10 +33,10 @@ def test_a_confusion_picture_counts_what_was_told(tmp_path, monkeypatch):
 
 def test_marks_are_matched_once_and_clips_with_a_transition_inside_are_counted(tmp_path):
     film = MadeFilm(tmp_path / "a", "dissolve", 600, (Truth("dissolve", 200, 230), Truth("dissolve", 400, 430)))
-    score = Score.of([film], [[(0, 198), (232, 300), (300, 600)]])
+    score = Score.of([film], [([(0, 198), (232, 300), (300, 600)], None)])
     assert (score.hits["dissolve"], score.truth["dissolve"], score.false["dissolve"]) == (1, 2, 1)
     assert score.recall("dissolve") == 0.5 and score.f1(["dissolve"]) == pytest.approx(2 / 4)
-    assert (score.bad_clips, score.clips) == (1, 2)  # the shot of 68 frames is too short to be a clip
+    assert (score.bad.total(), score.clips) == (1, 2)  # the shot of 68 frames is too short to be a clip
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ BLUR_MIN_STRIP = 0.06  # of the side: the flatness of a thinner strip cannot be 
 BLUR_LINE_SHARE_WEAK = 0.2  # of a line that a dark picture hides in part, where the other side's is clear
 BLUR_FLATTER = 0.3  # fine detail of the strips over that of the picture (twice that in any still) ...
 BLUR_FLATTER_WEAK = 0.15  # ... and where one of the lines is weak
+BLUR_FLATTER_SHARP = 0.55  # ... times this of second differences: copies leave 0.02 to 0.12, what is out of focus 0.2
 BLUR_SHARP_MIN = 4.0  # mean second difference, grey levels: in a softer picture it tells nothing
 BLUR_CANDIDATES = 6  # pairs of lines that are tried: the picture may have straight lines of its own
 BLUR_SYMMETRY = 0.01  # of the side, between the two strips' widths
@@ -279,7 +280,7 @@ def _blurred_pair(stills: list[np.ndarray]) -> tuple[int, int]:
             continue
         head, tail = first + SOFT_PX // 2 + 1, last + SOFT_PX // 2 + 1  # a step spans SOFT_PX rows
         sharp = float(detail[1, :, head + 2 * SOFT_PX : rows - tail - 2 * SOFT_PX].mean()) >= BLUR_SHARP_MIN
-        if any(_flatter_outside(kind, head, rows - tail, flatter) for kind in detail[: 1 + sharp]):
+        if _flatter_outside(detail[int(sharp)], head, rows - tail, flatter * (BLUR_FLATTER_SHARP if sharp else 1.0)):
             return head, tail
     return 0, 0
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.curation import rules, storage
+from rushes.curation import rules, signals, storage
 from rushes.curation.analyze import measure, measure_spans
 from rushes.curation.analyze import schema as analyzed_schema
 from rushes.curation.captioning import Servers, ServersDown
@@ -25,7 +25,6 @@ from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe
 from rushes.curation.rescue import WHOLE, clean_span
 from rushes.curation.scenes import ClipSpan, divided, find_shots
-from rushes.curation.signals import LOOK_FAILED
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
 from rushes.curation.tracks import OBSERVED, Tracks, load
@@ -137,7 +136,7 @@ class Worker:
                     damaged.append(Looked(todo.item.key, "", 0, 0, 0.0, damaged=(error.uri,)))
                     continue
                 one, looks = self._divided(one, self._looks(one))
-                yield _with_looks(one, looks, self._looker).select(self._schema.names).cast(self._schema)
+                yield _with_looks(one, looks).select(self._schema.names).cast(self._schema)
                 (passing if todo.unlooked else lasting)[todo.item.key] = asdict(one.tracks.source)
                 one.tracks = replace(one.tracks, values={}, stills=None)  # they were read to be measured
                 done.append(one)
@@ -284,15 +283,16 @@ def look_schema(recipe: Recipe, looker: Looker) -> pa.Schema:
     return pa.schema([*analyzed_schema(recipe), *more, pa.field("looked", pa.bool_()), pa.field("item", pa.string())])
 
 
-def _with_looks(one: _Measured, looks: pa.Table, looker: Looker) -> pa.Table:
+def _with_looks(one: _Measured, looks: pa.Table) -> pa.Table:
     """Rows with the models' columns beside the decode's. looked: null where no model was asked, False: it failed."""
     table = left_join(one.table, looks)
     asked = np.equal(one.rejected, None)
     looked = pa.array(asked & (one.todo.unlooked is None), mask=~asked)
     reasons = (one.todo.unlooked or "", "not looked at, the clip was rejected before")
-    why = [looker.unseen(LOOK_FAILED.missing, reasons[0] if a else reasons[1]) for a in asked]
+    unseen = ", ".join(name for name in signals.schema("look").names if name != "looked")
+    why = [f"{unseen}: {reasons[0] if a else reasons[1]}" for a in asked]
     seen = table["look_notes"].to_pylist()
-    notes = [more if more is not None else less for more, less in zip(seen, why, strict=True)]
+    notes = [more if more is not None else [reason] for more, reason in zip(seen, why, strict=True)]
     table = noted(table.drop_columns(["look_notes"]), notes)
     items = pa.array([one.todo.item.key] * len(asked), pa.string())
     return with_column(with_column(table, "looked", looked), "item", items)

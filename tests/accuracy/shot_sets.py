@@ -119,7 +119,11 @@ def match(video: Labelled, shots: Shots, tolerance: int) -> tuple[tuple[int, int
 
 def rows(name: str, videos: Sequence[Labelled], detector: str) -> list[str]:
     """Lines of the table: recall, precision, F1 in per cent at each tolerance, and seconds a video."""
-    find = {"ours": lambda: scenes.ours, "adaptive": lambda: scenes.adaptive, "transnetv2": scenes.transnet}[detector]()
+    find = {
+        "ours": lambda: lambda path: scenes.ours(path)[0],
+        "adaptive": lambda: scenes.adaptive,
+        "transnetv2": scenes.transnet,
+    }[detector]()
     hard, gradual = {tolerance: Counts() for tolerance in TOLERANCES}, Counts()
     began = time.perf_counter()
     for video in videos:

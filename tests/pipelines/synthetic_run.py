@@ -139,7 +139,7 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
         data[name] = [value if looked else None for value, looked in seen]
     notes[failed].append(f"{signals.LOOK_FAILED.missing}: the model ended")
     for index in np.flatnonzero(early):
-        notes[index].append("text_score, aesthetic, human_score: not looked at, the clip was rejected before")
+        notes[index].append(f"{signals.LOOK_FAILED.missing}: not looked at, the clip was rejected before")
     _content(data, rejected, notes, rng)
     return pa.table({f.name: pa.array(data[f.name], f.type) if f.name in data else pa.nulls(n, f.type) for f in schema})
 
