@@ -134,7 +134,7 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
     failed = next(index for index in range(n - 1, 0, -1) if rejected[index] is None)  # models failed at this one
     rejected[failed] = signals.LOOK_FAILED.key
     data["looked"] = [None if unseen else index != failed for index, unseen in enumerate(early)]
-    for name in ("text_score", "aesthetic", "human_score"):
+    for name in signals.LOOK_FAILED.missing.split(", "):
         seen = zip(data[name], data["looked"], strict=True)
         data[name] = [value if looked else None for value, looked in seen]
     notes[failed].append(f"{signals.LOOK_FAILED.missing}: the model ended")
