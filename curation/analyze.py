@@ -23,14 +23,20 @@ def schema(recipe: Recipe) -> pa.Schema:
     return pa.schema([*manifest.ANALYZED, *meter.custom_columns(recipe.meters)])
 
 
-def measure(source: Source, observed: Tracks, recipe: Recipe) -> pa.Table:
-    """Clips of a file, a row each, in order; none where nothing was decoded. `schema` has the columns."""
+def measure(
+    source: Source, observed: Tracks, recipe: Recipe, begin_s: float = 0.0, end_s: float | None = None
+) -> pa.Table:
+    """Clips of a file, a row each, in order; none where nothing was decoded. `schema` has the columns.
+
+    begin_s, end_s: only the clips that begin between them.
+    """
     info = observed.info
     if info is None or not observed.frames:
         return schema(recipe).empty_table()
     shots = find_shots(observed, recipe.scenes)
     doubts = find_doubts(observed, shots, recipe.scenes)
     clips = clip_spans(shots, observed.time_s, observed.end_s, recipe.scenes, doubts)
+    clips = [clip for clip in clips if begin_s <= clip.span.start_s and (end_s is None or clip.span.start_s < end_s)]
     return measure_spans(source, replace(observed, shots=shots), clips, recipe)
 
 

@@ -37,6 +37,7 @@ ADAPTIVE_ZERO, ADAPTIVE_MOST = 1e-5, 255.0  # a smaller mean counts as zero; the
 LUMA_RATIO = 4.0
 WEAK_CONTENT, WEAK_LUMA = 15.0, 4.5
 SURE_CONTENT = 25.0
+GAP_S = 4.0  # seconds without a frame over which no shot goes on: as long as the shortest clip
 
 
 class ShotMeter:
@@ -94,7 +95,33 @@ class ShotMeter:
 
 
 def find_shots(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
-    """Frames [first, stop) of every shot of a file, in order; the frames of a dissolve belong to none."""
+    """Frames [first, stop) of every shot of a file, in order; the frames of a dissolve belong to none.
+
+    No shot goes on over GAP_S without a frame.
+    """
+    edges = [0, *gaps(tracks.time_s).tolist(), tracks.frames]
+    return [
+        (max(first, low), min(stop, high))
+        for first, stop in _marked(tracks, recipe)
+        for low, high in itertools.pairwise(edges)
+        if max(first, low) < min(stop, high)
+    ]
+
+
+def gaps(times: np.ndarray) -> np.ndarray:
+    """Frames before which none is shown for GAP_S: what lies between could not be read, or is a still."""
+    return np.flatnonzero(np.diff(times) > GAP_S) + 1
+
+
+def shown_until(times: np.ndarray, end_s: float) -> np.ndarray:
+    """When each frame stops being shown, float [frames], seconds; before a gap it is shown as long as most are."""
+    ends = np.append(times[1:], end_s)
+    last = gaps(np.append(times, end_s)) - 1
+    ends[last] = times[last] + min(np.median(np.diff(times)), GAP_S) if len(times) > 1 else end_s
+    return ends
+
+
+def _marked(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
     if recipe.detector == "transnetv2":
         return scenes_learned.shots(tracks["transnet"])
     apart = max(1, round(recipe.min_shot_s * tracks.info.fps))
@@ -217,7 +244,7 @@ def clip_spans(
     clips: list[ClipSpan] = []
     split = doubts is not None and recipe.doubt_split is not None
     edges = np.unique(doubts.spans(recipe.doubt_split)).tolist() if split else []
-    ends = np.append(times[1:], end_s)
+    ends = shown_until(times, end_s)
     for number, shot in enumerate(shots):
         first, stop = trimmed(shot, times, recipe)
         if stop - first < 1:  # nothing is left: keep the span's row as it stood before the trim

@@ -37,6 +37,7 @@ from rushes.pipelines.stages.keys import Keys
 from rushes.pipelines.stages.making import cut_lease
 from rushes.pipelines.stages.records import Ledger, number_of
 
+NO_STILLS = [name for name in OBSERVED.names if name != "stills"]
 CLIPS_PER_LOOK = 8  # clips whose stills are in memory at a time
 
 
@@ -150,22 +151,12 @@ class Worker:
 
     def _measured(self, todo: ToLook) -> _Measured:
         """Rows of the item's clips, and which of them are looked at. Raises DamagedFile."""
-        name, tables = todo.item.source.source_id, []
-        for uri in dict.fromkeys(todo.observed):
-            try:
-                tables.append(storage.read_table(uri, filters=pc.field("source_id") == name))
-            except FileNotFoundError as error:
-                raise DamagedFile(uri, "it is gone") from error
         try:
-            tracks = load(pa.concat_tables(tables), name)
+            tracks = load(_observed(todo), todo.item.source.source_id)
         except ValueError as error:
             raise DamagedFile(todo.observed[-1], str(error)) from error
         source = replace(tracks.source, uri=todo.item.source.uri)
-        table = measure(source, tracks, self._recipe)
-        begin, end = todo.item.span
-        begins = table["start_s"].to_numpy()
-        mine = (begins >= begin) & (begins < (np.inf if end is None else end))
-        table = table.filter(pa.array(mine))
+        table = measure(source, tracks, self._recipe, *todo.item.span)
         return _Measured(todo, tracks, table, rules.judge(table, self._recipe, "analyze"))
 
     def _divided(self, one: _Measured, looks: pa.Table) -> tuple[_Measured, pa.Table]:
@@ -216,6 +207,23 @@ class Worker:
 
     def caption(self, lease: CaptionLease, servers: Servers, key: str | None, concurrency: int) -> Captioned:
         return caption_lease(self._recipe, self._root, lease, servers, key, concurrency)
+
+
+def _observed(todo: ToLook) -> Iterator[pa.RecordBatch]:
+    """What was observed of the item's source; of a long one only the stills that its own clips may show.
+
+    Raises DamagedFile.
+    """
+    item = todo.item
+    mine = (pc.field("source_id") == item.source.source_id) & pc.field("part").isin([item.part, item.part + 1])
+    rest = (pc.field("source_id") == item.source.source_id) & ~pc.field("part").isin([item.part, item.part + 1])
+    for uri in dict.fromkeys(todo.observed):
+        try:
+            yield from storage.read_table(uri, filters=mine).to_batches()
+            if item.parts > 1:
+                yield from storage.read_table(uri, columns=NO_STILLS, filters=rest).to_batches()
+        except FileNotFoundError as error:
+            raise DamagedFile(uri, "it is gone") from error
 
 
 def _probed(uri: str) -> Source:

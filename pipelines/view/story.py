@@ -18,7 +18,7 @@ from rushes.pipelines.view.tables import query, recipe_of, records
 from rushes.pipelines.view.words import needs, number, reason
 
 #: Rules that reject a clip because a column could not be made: the reason is noted under the column's name.
-MISSING_OF = {late.key: late.missing for late in LATE_RULES if late.missing}
+MISSING_OF = {late.key: late.missing.split(",")[0] for late in LATE_RULES if late.missing}
 CLIPS_NAMED = 4  # candidates named where a prefix is not unique
 NEAREST_POOL = 2_000  # ids that are compared letter by letter when nothing matches
 ID_LENGTH = 40  # letters of a name that are compared with ids

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rushes.curation import tracks
 from rushes.curation.observe import Observer
 from rushes.curation.recipe import build
-from rushes.curation.scenes import adaptive_candidates, clip_spans, find_shots, jumps_in_luma, spaced
+from rushes.curation.scenes import GAP_S, adaptive_candidates, clip_spans, find_shots, gaps, jumps_in_luma, spaced
 from rushes.curation.sections import Scenes
 from rushes.curation.video.decode import probe
 from rushes.pipelines.demo.film import clip_path
@@ -120,6 +123,27 @@ def test_variable_frame_times_are_kept():
     times = np.array([0, 0.5, 0.6, 3.0, 3.5])
     (clip,) = clip_spans([(0, 5)], times, 4.0, Scenes(trim_frames=0, head_s=0))
     assert (clip.span.start_s, clip.span.end_s) == (0.0, 4.0)
+
+
+@given(st.lists(st.floats(0.001, 600.0), min_size=1, max_size=60))
+def test_no_clip_is_longer_than_the_longest_whatever_the_frames_times(steps):
+    times = np.concatenate([[0.0], np.cumsum(steps)])
+    shots = list(itertools.pairwise([0, *gaps(times).tolist(), len(times)]))
+    clips = clip_spans(shots, times, float(times[-1]), Scenes(trim_frames=0, head_s=0))
+    assert sum(clip.span.stop - clip.span.first for clip in clips) == len(times)
+    assert all(clip.span.duration_s <= 16 + GAP_S for clip in clips)
+
+
+def test_a_part_that_could_not_be_read_ends_a_shot_and_belongs_to_no_clip(tmp_path):
+    """As where the picture changes its size in the first of several parts: the next one begins minutes later."""
+    path = make_video(tmp_path / "film.mp4", source="carphone", seconds=2)
+    film = tracks.load(Observer(build({}))(probe(str(path))).batches())
+    later = np.arange(film.frames) >= film.frames // 2
+    broken = replace(film, values={**film.values, tracks.TIME: film.time_s + 500.0 * later}, end_s=film.end_s + 500.0)
+    recipe = Scenes(trim_frames=0, head_s=0)
+    shots = find_shots(broken, recipe)
+    assert any(first == film.frames // 2 for first, _ in shots)
+    assert max(c.span.duration_s for c in clip_spans(shots, broken.time_s, broken.end_s, recipe)) < 2.1
 
 
 # --- what is hard to tell ----------------------------------------------------------------------------------------
