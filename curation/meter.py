@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import scenes_learned, signals
+from rushes.curation import scenes_doubts, scenes_learned, signals
 from rushes.curation.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def build(recipe: Recipe, info: StreamInfo) -> list[Meter]:
 
 
 def looks_ahead(recipe: Recipe) -> int:
-    """Frames that a part must show after its end: 0 where every meter answers at once."""
-    return scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else 0
+    """Frames that a part must show after its end, for the meter that answers latest."""
+    return scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else scenes_doubts.AROUND
 
 
 def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:

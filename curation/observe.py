@@ -85,7 +85,7 @@ class Observation:
         visual = self._recipe.visual
         meters: list[meter.Meter] | None = None
         fields: list[pa.Field] = []
-        late = _Late() if meter.looks_ahead(self._recipe) else None
+        late = _Late()
         with opened(self.source.uri, vectors=True) as (container, stream):
             for batch in batches(
                 container, stream, end, self._begin_s, self._end_s, LEAD_S, visual.stills_per_s, visual.stills_side,
@@ -97,7 +97,7 @@ class Observation:
                 found = _through(meters, batch, late)
                 if found is not None:
                     yield found, fields
-        if late is not None and meters is not None:
+        if meters is not None:
             rest = late.rest(meters)
             if rest is not None:
                 yield rest, fields
@@ -184,17 +184,13 @@ class _Late:
         return _Observed(rows, []) if len(rows[tracks.TIME]) else None
 
 
-def _through(meters: list[meter.Meter], batch: Batch, late: _Late | None) -> _Observed | None:
+def _through(meters: list[meter.Meter], batch: Batch, late: _Late) -> _Observed | None:
     """A batch through all meters; None where it left no row and no still."""
     values: dict[str, np.ndarray] = {tracks.TIME: batch.time_s}
     for one in meters:
         values.update(one.observe(batch))
-    stop = len(batch) - batch.tail
-    if late is not None:
-        places = np.arange(len(batch))
-        values = late.through(values, (places >= batch.lead) & (places < stop))
-    elif batch.lead or batch.tail:
-        values = {name: array[batch.lead : stop] for name, array in values.items()}
+    places = np.arange(len(batch))
+    values = late.through(values, (places >= batch.lead) & (places < len(batch) - batch.tail))
     stills = [(float(batch.time_s[place]), encode(bgr)) for place, bgr in batch.stills]
     return _Observed(values, stills) if stills or len(values[tracks.TIME]) else None
 

@@ -67,6 +67,9 @@ class ShotMeter:
         changes["unexplained"] = self._sudden.observe(batch.tiny_luma, changes["content"])
         return {**changes, **self._transitions.observe(batch)}
 
+    def finish(self) -> dict[str, np.ndarray]:
+        return {"unexplained": self._sudden.finish()}
+
     def _changes(self, bgr: np.ndarray) -> dict[str, np.ndarray]:
         count = len(bgr)
         hsv = cv2.cvtColor(bgr.reshape(count, -1, 3), cv2.COLOR_BGR2HSV).reshape(bgr.shape)

@@ -111,22 +111,34 @@ class Sudden:
     """Looks at the pictures before and after what may be a cut, in batches: leaves the track `unexplained`.
 
     unexplained: share of the change to a frame that neither light nor motion explains, 0-1; NaN where it is no cut.
+    Whether a change stands out is known AROUND frames later: so much later it answers.
     """
 
     def __init__(self) -> None:
-        self._luma: np.ndarray | None = None
-        self._content = np.zeros(AROUND)
+        self._luma: np.ndarray | None = None  # of the frames that wait, and of the one before them
+        self._content = np.zeros(AROUND)  # of the frames that wait, and of those AROUND before them
 
     def observe(self, tiny_luma: np.ndarray, content: np.ndarray) -> np.ndarray:
-        """float32 [n] of pictures uint8 [n, h, w] and their content scores [n]."""
-        first = tiny_luma[:1] if self._luma is None else self._luma
-        series = np.concatenate([self._content, content, np.zeros(AROUND)])  # what follows is not known yet
+        """float32 [answered] of pictures uint8 [n, h, w] and their content scores [n]."""
+        self._luma = tiny_luma if self._luma is None else np.concatenate([self._luma, tiny_luma])
+        self._content = np.concatenate([self._content, content])
+        return self._answered(self._content)
+
+    def finish(self) -> np.ndarray:
+        """Of the frames that wait still; the last one stands for those that would follow."""
+        return self._answered(np.concatenate([self._content, np.repeat(self._content[-1:], AROUND)]))
+
+    def _answered(self, series: np.ndarray) -> np.ndarray:
+        count = len(series) - 2 * AROUND
+        if count <= 0 or self._luma is None:
+            return np.empty(0, np.float32)
+        first = len(self._luma) - (len(self._content) - AROUND)  # where the waiting frames' pictures begin
+        content, found = series[AROUND : AROUND + count], np.full(count, np.nan, np.float32)
         stands_out = content > RATIOS[0] * np.maximum(_around(series), RATIO_FLOOR)
-        found = np.full(len(content), np.nan, np.float32)
         for place in np.flatnonzero(stands_out & (content >= CHANGE_MIN)).tolist():
-            before = tiny_luma[place - 1] if place else first[0]
-            found[place] = _unexplained(*shrink_stack(np.stack([before, tiny_luma[place]]), 2))
-        self._luma, self._content = tiny_luma[-1:].copy(), series[:-AROUND][-AROUND:]
+            pair = self._luma[max(first + place - 1, 0)], self._luma[first + place]
+            found[place] = _unexplained(*shrink_stack(np.stack(pair), 2))
+        self._luma, self._content = self._luma[first + count - 1 :].copy(), self._content[count:]
         return found
 
 

@@ -191,7 +191,7 @@ def load(batches: pa.Table | Iterable[pa.RecordBatch], source_id: str | None = N
             stills.add(*still)
     chunks = [chunk for part in sorted(parts) for chunk in parts[part]]
     names = list(chunks[0]) if chunks else []
-    values = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in names}
+    values = {name: np.concatenate([chunk.pop(name) for chunk in chunks]) for name in names}  # in memory once
     return _joined([ends[part] for part in sorted(ends)], values, stills)
 
 
