@@ -56,7 +56,7 @@ def decided(run, queue) -> dict[str, tuple[int, int]]:
     spans: dict[str, tuple[int, int]] = {}
     items = queue.lease("mira", 20).items
     for number, item in enumerate(items):
-        first, after = (3, item.frames - 2) if item.frames / item.fps > 3 else (0, item.frames)
+        first, after = (3, item.frames - 2) if item.frames / item.fps > 4.5 else (0, item.frames)
         caption = CaptionFields(subject="a <b>rabbit</b>", camera_control="pan left", light="soft light")
         form = DecisionForm(
             id=f"decision-{next(_ids):04d}", clip_id=item.clip_id, verdict="accept", in_frame=first, out_frame=after,
