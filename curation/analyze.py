@@ -10,17 +10,18 @@ import pyarrow as pa
 
 from rushes.curation import manifest, meter, tracks
 from rushes.curation.meter import Noted, Span, Unmeasured
+from rushes.curation.meters import build_meters, custom_columns
 from rushes.curation.observe import Observer
 from rushes.curation.recipe import Recipe
 from rushes.curation.scenes import ClipSpan, clip_spans, find_doubts, find_shots
-from rushes.curation.tracks import Tracks
+from rushes.curation.tracks import Tracks, spread
 from rushes.curation.video.source import Source, clip_id
-from rushes.curation.visual.stills import STILLS, spread
+from rushes.curation.visual.stills import STILLS
 
 
 def schema(recipe: Recipe) -> pa.Schema:
     """Columns of `measure`: ANALYZED and those of the recipe's own meters."""
-    return pa.schema([*manifest.ANALYZED, *meter.custom_columns(recipe.meters)])
+    return pa.schema([*manifest.ANALYZED, *custom_columns(recipe.meters)])
 
 
 def measure(
@@ -42,7 +43,7 @@ def measure(
 
 def measure_spans(source: Source, observed: Tracks, clips: list[ClipSpan], recipe: Recipe) -> pa.Table:
     """A row of each of these spans of a file whose shots are known."""
-    meters = meter.build(recipe, observed.info)
+    meters = build_meters(recipe, observed.info)
     return pa.Table.from_pylist([_row(source, clip, meters, observed) for clip in clips], schema(recipe))
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from rushes.curation import meter, tracks
+from rushes.curation.meters import build_meters, custom_columns, looks_ahead
 from rushes.curation.recipe import Recipe
 from rushes.curation.tracks import OBSERVED, Facts
 from rushes.curation.video.batch import Batch, batches
@@ -36,7 +37,7 @@ class Observer:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        meter.custom_columns(recipe.meters)
+        custom_columns(recipe.meters)
 
     def __call__(self, source: Source, begin_s: float = 0.0, end_s: float | None = None, part: int = 0) -> Observation:
         """The file from begin_s to end_s (None: to its end), seconds from its first frame, as its part `part`."""
@@ -89,10 +90,10 @@ class Observation:
         with opened(self.source.uri, vectors=True) as (container, stream):
             for batch in batches(
                 container, stream, end, self._begin_s, self._end_s, LEAD_S, visual.stills_per_s, visual.stills_side,
-                meter.looks_ahead(self._recipe), LOOKS_PER_S,
+                looks_ahead(self._recipe), LOOKS_PER_S,
             ):  # fmt: skip
                 if meters is None:
-                    meters = meter.build(self._recipe, batch.info)
+                    meters = build_meters(self._recipe, batch.info)
                     fields = [pa.field(tracks.TIME, pa.float64()), *(f for m in meters for f in m.tracks)]
                 found = _through(meters, batch, late)
                 if found is not None:

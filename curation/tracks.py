@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from rushes.curation.video.decode import StreamInfo
 from rushes.curation.video.source import Source
-from rushes.curation.visual.stills import spread
 
 #: A file whose frames end so much before its stated duration is taken for cut off: seconds, and share.
 SHORT_BY_S, SHORT_BY = 1.0, 0.02
@@ -220,6 +219,14 @@ def _joined(ends: list[Facts], values: dict[str, np.ndarray], stills: Stills) ->
     else:
         source = replace(first, status="partial" if error else "ok", error=error, frames=frames, duration_s=end_s)
     return Tracks(source, info, end_s, values, stills, [], transient)
+
+
+def spread(items: Any, most: int) -> list[Any]:
+    """At most `most` of the items, evenly spread, the first and the last among them."""
+    items = list(items)
+    if len(items) <= most:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
 def stills_of(

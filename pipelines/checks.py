@@ -8,7 +8,7 @@ from pathlib import Path
 from rushes.curation import manifest, rules, scenes_learned
 from rushes.curation.content.published import check as check_published
 from rushes.curation.manifest import ManifestError
-from rushes.curation.meter import custom_columns
+from rushes.curation.meters import custom_columns
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.video import containers
 from rushes.curation.video.inputs import list_inputs

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from rushes.curation.meter import Span, Unmeasured
 from rushes.curation.recipe import Recipe
+from rushes.curation.tracks import spread
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
-from rushes.curation.visual.stills import decode_gray, spread
+from rushes.curation.visual.stills import decode_gray
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks

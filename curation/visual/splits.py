@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from rushes.curation.meter import Unmeasured
+from rushes.curation.tracks import spread
 from rushes.curation.visual.frame_stats import shrink
-from rushes.curation.visual.stills import spread
 
 NAME = "edges that stand while the picture moves"
 SIDE, STILLS = 320, 6  # pixels, longer side of the stills that are searched, and how many of a clip

@@ -5,7 +5,7 @@ They lie on a grid of the source's time; which of them belong to a clip is known
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +13,11 @@ import pyarrow as pa
 
 from rushes.curation.meter import Span, Unmeasured
 from rushes.curation.recipe import Recipe
+from rushes.curation.tracks import Tracks, spread
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
 from rushes.curation.visual.borders import static_border_frac
 from rushes.curation.visual.frame_stats import light_stats
-
-if TYPE_CHECKING:
-    from rushes.curation.tracks import Tracks
 
 JPEG_QUALITY = 88
 BORDER_SIDE_MIN = 16  # pixels: a smaller picture has no border to speak of
@@ -81,11 +79,3 @@ class StillMeter:
             frac, picture = border.frac, [border.left, border.top, 1 - border.right, 1 - border.bottom]
         means = {name: float(np.nanmean(tracks[name][frames])) for name in MEASURED}
         return {"corrupt_frames": corrupt, "border_frac": frac, "picture": picture, **means}
-
-
-def spread(items: Any, most: int) -> list[Any]:
-    """At most `most` of the items, evenly spread, the first and the last among them."""
-    items = list(items)
-    if len(items) <= most:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]

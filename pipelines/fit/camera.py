@@ -17,7 +17,7 @@ from rushes.curation import forest
 from rushes.curation.motion import points
 from rushes.curation.motion.camera import CLASSES, LOOKS_MIN, features
 from rushes.curation.signals import CAMERA_SURE
-from rushes.curation.visual.stills import spread
+from rushes.curation.tracks import spread
 from rushes.pipelines.fit import render, shots
 
 TREES, LEAVES_MAX, FEATURES_SHARE = 100, 400, 0.3

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 
 from rushes.curation import recipe as recipes
 from rushes.curation import rules
-from rushes.curation.meter import custom_columns
+from rushes.curation.meters import custom_columns
 from rushes.pipelines.service import places
 from rushes.pipelines.service.access import Person
 from rushes.pipelines.service.jobs import OPEN_STATES, Job, Jobs

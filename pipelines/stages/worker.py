@@ -27,10 +27,10 @@ from rushes.curation.rescue import WHOLE, clean_span
 from rushes.curation.scenes import ClipSpan, divided, find_shots
 from rushes.curation.storage import DamagedFile, StorageError
 from rushes.curation.table import left_join, noted, with_column
-from rushes.curation.tracks import OBSERVED, Tracks, load
+from rushes.curation.tracks import OBSERVED, Tracks, load, spread
 from rushes.curation.video import containers, decode
 from rushes.curation.video.source import Source, stamp
-from rushes.curation.visual.stills import STILLS, spread
+from rushes.curation.visual.stills import STILLS
 from rushes.pipelines.stages.captioning import Captioned, caption_lease
 from rushes.pipelines.stages.items import PROBED, CaptionLease, CutLease, Item, Looked, Probed, Seen, ToLook
 from rushes.pipelines.stages.keys import Keys

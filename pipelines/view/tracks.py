@@ -9,8 +9,9 @@ import numpy as np
 from rushes.curation import tracks
 from rushes.curation.manifest import ManifestError, Run
 from rushes.curation.recipe import Recipe
+from rushes.curation.tracks import spread
 from rushes.curation.visual.borders import border_frac
-from rushes.curation.visual.stills import decode_gray, spread
+from rushes.curation.visual.stills import decode_gray
 from rushes.pipelines.stages.records import read_observed
 from rushes.pipelines.view.stills import observed_of
 from rushes.pipelines.view.tables import records

@@ -1,0 +1,57 @@
+"""Which meters the decode feeds: the built-in ones that signals.py names, then the recipe's own, by their paths."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pyarrow as pa
+
+from rushes.curation import scenes_doubts, scenes_learned, signals
+from rushes.curation.meter import Meter
+from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.video.decode import StreamInfo
+
+LEARNED_SHOTS = "rushes.curation.scenes_learned:LearnedShotMeter"
+
+
+def build_meters(recipe: Recipe, info: StreamInfo) -> list[Meter]:
+    """Every meter of the one decode: the built-in ones that signals.py names, then the recipe's own.
+
+    A built-in one is made with (info, recipe), one of a recipe's own with (info) alone.
+    """
+    built_in = [load(f"rushes.curation.{path}")(info, recipe) for path in signals.meters()]
+    if recipe.scenes.detector == "transnetv2":
+        built_in.append(load(LEARNED_SHOTS)(info, recipe))
+    return built_in + [load(path)(info) for path in recipe.meters]
+
+
+def looks_ahead(recipe: Recipe) -> int:
+    """Frames that a part must show after its end, for the meter that answers latest."""
+    return scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else scenes_doubts.AROUND
+
+
+def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:
+    """Columns that a recipe's own meters write. Raises RecipeError where one cannot be imported."""
+    fields: list[pa.Field] = []
+    for path in paths:
+        meter = load(path)
+        missing = [what for what in ("tracks", "columns", "observe", "measure") if not hasattr(meter, what)]
+        if not isinstance(meter, type) or missing:
+            raise RecipeError(
+                f"Recipe key 'meters': '{path}' is no meter: that is a class with tracks, columns, observe and measure."
+            )
+        fields += meter.columns
+    return fields
+
+
+def load(path: str) -> Any:
+    """The class at 'package.module:Class'. Raises RecipeError where there is none."""
+    module, _, name = path.partition(":")
+    try:
+        meter = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(
+            f"Recipe key 'meters': '{path}' cannot be imported ({error}); write it as 'package.module:Class'."
+        ) from error
+    return meter
