@@ -27,9 +27,12 @@ stderr = Screen(stderr=True)
 
 
 def fail(sentence: str, code: int = 2) -> NoReturn:
-    stderr.print(
-        f"rushes: {sentence}", style="bold red", highlight=False, markup=False, soft_wrap=not stderr.is_terminal
-    )
+    try:
+        stderr.print(
+            f"rushes: {sentence}", style="bold red", highlight=False, markup=False, soft_wrap=not stderr.is_terminal
+        )
+    except BrokenPipeError:  # nobody reads it: the exit code alone says what happened
+        nowhere(2)
     raise typer.Exit(code)
 
 
@@ -62,8 +65,8 @@ def utf8_names() -> None:
         os.execv(sys.executable, sys.orig_argv)
 
 
-def nowhere() -> None:
-    """From here on, what is printed leads nowhere: whoever read it is gone."""
+def nowhere(stream: int = 1) -> None:
+    """From here on, what is printed (2: what is said of errors) leads nowhere: whoever read it is gone."""
     empty = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(empty, 1)
+    os.dup2(empty, stream)
     os.close(empty)

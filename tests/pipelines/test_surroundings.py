@@ -55,10 +55,11 @@ def test_outputs_that_are_closed_full_or_unread_and_a_folder_that_is_gone(tmp_pa
         $RUSHES recipe demo | head -c 9 >/dev/null; exit ${PIPESTATUS[0]}
         $RUSHES recipe demo >/dev/full
         cd gone && rmdir ../gone && $RUSHES recipe demo
+        $RUSHES recipe demo 2>&1 | head -c 9 >/dev/null; exit ${PIPESTATUS[0]}
         """,
         tmp_path,
     )
-    assert [code for code, _ in said] == [0, 141, 2, 2]
+    assert [code for code, _ in said] == [0, 141, 2, 2, 141]
     assert "no reader" in said[1][1] and "No space left" in said[2][1] and "does not exist any more" in said[3][1]
 
 
