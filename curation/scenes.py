@@ -1,8 +1,7 @@
 """Scenes: shot boundaries from the tracks of a decode, and clips of 4-16 s from single shots (Movie Gen 3.2.1, B.1).
 
 A hard cut is a change from one frame to the next that stands out among those of the frames around (scenes_spikes.py),
-and is large in PySceneDetect's HSV score. A flash of a few frames is told by the picture after it: it is the one before
-it. Gradual transitions are found as pictures (gradual/).
+and is large in PySceneDetect's HSV score. Gradual transitions are found as pictures (gradual/).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rushes.curation.gradual import finder
 from rushes.curation.meter import Span
 from rushes.curation.recipe import Recipe
 from rushes.curation.scenes_doubts import Doubts
-from rushes.curation.scenes_spikes import FLASH_FRAMES, Spikes
+from rushes.curation.scenes_spikes import Spikes
 from rushes.curation.sections import Scenes
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -36,46 +35,40 @@ class ShotMeter:
     """Leaves what shots are found from, and measures `shots_per_s` (B.1: false shots per second stand for jitter).
 
     content: PySceneDetect's ContentDetector score of each frame: mean absolute change of hue, saturation and value,
-    0-255. across: the same of the frame FLASH_FRAMES + 1 before. spike: of what may be a cut (scenes_spikes.py).
+    0-255. spike: of what may be a cut (scenes_spikes.py).
     blend_first, blend_stop, blend_strength: a transition that was found once this frame was seen: its frames, counted
     from this one (below 0), and its strength 0-1. doubt_first, doubt: how much what ends here looks like a
     transition, 0-1, and its first frame in the same way.
     """
 
     tracks = (
-        *(pa.field(name, pa.float32()) for name in ("content", "across", "spike")),
+        *(pa.field(name, pa.float32()) for name in ("content", "spike")),
         *(pa.field(name, pa.float32()) for name in finder.NAMES),
     )
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._hsv: list[np.ndarray] = []
+        self._hsv: np.ndarray | None = None  # of the last frame
         self._spikes = Spikes()
         self._transitions = finder.Transitions(info.fps)
         self._doubts: tuple[Tracks, Doubts] | None = None  # of the file that is measured
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
-        changes = self._changes(batch.tiny_bgr)
-        changes["spike"] = self._spikes.observe(batch.tiny_luma, changes["content"])
-        return {**changes, **self._transitions.observe(batch)}
+        content = self._content(batch.tiny_bgr)
+        spikes = self._spikes.observe(batch.tiny_luma, content)
+        return {"content": content, "spike": spikes, **self._transitions.observe(batch)}
 
     def finish(self) -> dict[str, np.ndarray]:
         return {"spike": self._spikes.finish()}
 
-    def _changes(self, bgr: np.ndarray) -> dict[str, np.ndarray]:
+    def _content(self, bgr: np.ndarray) -> np.ndarray:
+        """float32 [n]; 0 for the first frame."""
         count = len(bgr)
         hsv = cv2.cvtColor(bgr.reshape(count, -1, 3), cv2.COLOR_BGR2HSV).reshape(bgr.shape)
-        pictures = [*self._hsv, *hsv]
-        size = np.float32(hsv[0].size)
-        found = {}
-        for name, back in (("content", 1), ("across", FLASH_FRAMES + 1)):
-            scores = np.zeros(count, np.float32)
-            for place in range(max(0, back - len(self._hsv)), count):
-                here = len(self._hsv) + place
-                scores[place] = cv2.norm(pictures[here], pictures[here - back], cv2.NORM_L1)
-            found[name] = scores / size
-        self._hsv = [picture.copy() for picture in pictures[-FLASH_FRAMES - 1 :]]
-        return found
+        pictures = [hsv[0] if self._hsv is None else self._hsv, *hsv]
+        self._hsv = hsv[-1].copy()
+        found = [cv2.norm(one, other, cv2.NORM_L1) for one, other in itertools.pairwise(pictures)]
+        return np.array(found, np.float32) / np.float32(hsv[0].size)
 
     def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
         scores = tracks["content"][span.first + 1 : span.stop]  # the first score looks back across the edge
@@ -120,7 +113,7 @@ def _marked(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
     if recipe.detector == "transnetv2":
         return scenes_learned.shots(tracks["transnet"])
     apart = max(1, round(recipe.min_shot_s * tracks.info.fps))
-    cuts = scenes_spikes.cuts(tracks["spike"], tracks["content"], tracks["across"], recipe.cut_spike)
+    cuts = scenes_spikes.cuts(tracks["spike"], tracks["content"], recipe.cut_spike)
     cuts = spaced(cuts[tracks["content"][cuts] >= recipe.min_content_val], apart)
     found = merged(blends(tracks), apart) if recipe.dissolves else []
     cuts = [cut for cut in cuts if not any(first <= cut <= stop for first, stop in found)]

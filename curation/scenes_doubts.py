@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rushes.curation.scenes_spikes import no_flashes
-
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
 
@@ -37,7 +35,6 @@ class Doubts:
     def of(cls, tracks: Tracks, gradual: bool = True) -> Doubts:
         """All of a file; gradual: those of a change over some time as well."""
         frames = np.flatnonzero(tracks["spike"] > SPIKES[0])
-        frames = no_flashes(frames, tracks["content"], tracks["across"])
         first, stop = np.maximum(frames - MARGIN, 0), np.minimum(frames + MARGIN, tracks.frames)
         value = np.clip((tracks["spike"][frames] - SPIKES[0]) / (SPIKES[1] - SPIKES[0]), 0, 1).astype(float)
         if gradual:

@@ -21,9 +21,9 @@ LEVEL_FLOOR = 1.0  # grey levels: a block's smaller change counts as that
 RATIO_MOST = 6.0
 #: A cut whose content score is below WEAK_CONTENT has at least this spike.
 WEAK_CONTENT, WEAK_SPIKE = 8.0, 2.2
-#: Flashes: a cut whose frame before and the one so many frames on are nearly alike is none.
-FLASH_FRAMES = 3
-FLASH_SHARE = 0.5  # of the change at the cut; a flash leaves the motion of four frames
+#: A flash is so many frames, brighter (or darker) by so many grey levels on the mean than those before and after.
+FLASH_FRAMES, FLASH_LEVELS = 3, 12.0
+FLASH_SHARE = 0.3  # of the change to the flash: with less from before it to after it there is no cut under it
 
 
 class Spikes:
@@ -63,14 +63,32 @@ def spike(pictures: np.ndarray, place: int) -> float:
     """How far the change to the picture at `place` stands out among the others: 0 to RATIO_MOST.
 
     pictures: uint8 [n, h, w], in a row. Each block's change over its largest other one; of these ratios the geometric
-    mean of the median and the mean by change. Bars are left out.
+    mean of the median and the mean by change. Bars are left out, and so is a flash that begins there: then the others
+    are changes over as many frames.
     """
-    shown = pictures[:, *active_box(pictures[place - 1], pictures[place])]
+    length = _flash(pictures, place)
+    shown = pictures[:, *active_box(pictures[place - 1], pictures[place + length])]
     flat = shown.reshape(len(shown), -1)
-    changes = block_sums(cv2.absdiff(flat[1:], flat[:-1]), shown.shape[1:]) * (BLOCKS[0] * BLOCKS[1] / flat.shape[1])
-    here, others = changes[place - 1], np.delete(changes, place - 1, axis=0)
-    ratios = np.minimum(here / np.maximum(others.max(axis=0), LEVEL_FLOOR), RATIO_MOST)
+    before, after, step = flat[:place], flat[place + length :], length + 1
+    to_flash, across = (cv2.norm(flat[place - 1], flat[place + more], cv2.NORM_L1) for more in (0, length))
+    if length and across < FLASH_SHARE * to_flash:
+        return 0.0
+    pairs = [(before[-1:], after[:1]), (before[:-step], before[step:]), (after[:-step], after[step:])]
+    apart = np.concatenate([cv2.absdiff(one, other) for one, other in pairs if len(one)])
+    changes = block_sums(apart, shown.shape[1:]) * (BLOCKS[0] * BLOCKS[1] / flat.shape[1])
+    here, others = changes[0], changes[1:]
+    ratios = np.minimum(here / others.max(axis=0, initial=LEVEL_FLOOR), RATIO_MOST)
     return float(np.sqrt(np.median(ratios) * (ratios @ here) / max(here.sum(), 1e-6)))
+
+
+def _flash(pictures: np.ndarray, place: int) -> int:
+    """Frames of the flash that begins at `place`; 0 where none does."""
+    means = pictures.mean(axis=(1, 2))
+    for length in range(1, min(FLASH_FRAMES, len(pictures) - place - 1) + 1):
+        within, sides = means[place : place + length], means[[place - 1, place + length]]
+        if within.min() > sides.max() + FLASH_LEVELS or within.max() < sides.min() - FLASH_LEVELS:
+            return length
+    return 0
 
 
 def _standing_out(content: np.ndarray) -> np.ndarray:
@@ -84,18 +102,6 @@ def _standing_out(content: np.ndarray) -> np.ndarray:
     return NEAR + np.flatnonzero((here >= CHANGE_MIN) & (here > STANDS_OUT * np.maximum(around, CHANGE_FLOOR)))
 
 
-def cuts(spikes: np.ndarray, content: np.ndarray, across: np.ndarray, least: float) -> np.ndarray:
-    """Frames that begin a new picture: those with a spike of at least `least` that are no flash. All float [frames]."""
-    frames = np.flatnonzero(spikes >= np.where(content < WEAK_CONTENT, max(WEAK_SPIKE, least), least))
-    return no_flashes(frames, content, across)
-
-
-def no_flashes(frames: np.ndarray, content: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Those of the frames that are no edge of a flash: the picture FLASH_FRAMES later is not what it was before."""
-    after = frames + FLASH_FRAMES
-    known = after < len(across)
-    begins = frames[known][across[after[known]] < FLASH_SHARE * content[frames[known]]]
-    flash = np.zeros(len(content) + FLASH_FRAMES + 1, bool)
-    for shift in range(FLASH_FRAMES + 1):
-        flash[begins + shift] = True
-    return frames[~flash[frames]]
+def cuts(spikes: np.ndarray, content: np.ndarray, least: float) -> np.ndarray:
+    """Frames that begin a new picture: those with a spike of at least `least`. All float [frames]."""
+    return np.flatnonzero(spikes >= np.where(content < WEAK_CONTENT, max(WEAK_SPIKE, least), least))

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +45,7 @@ def rows_of(luma: np.ndarray, fps: float, truth: Sequence[Truth]) -> Rows:
     triples = Triples(ring, *np.array(pairs).T)
     triples = triples.those(triples.change >= finder.CHANGE_MIN)
     places = np.stack([triples.ends, triples.halves], axis=1) * step
-    return doubts.features(triples), places, labels(places, truth)
+    return doubts.features(triples, doubts.quick(triples)), places, labels(places, truth)
 
 
 def labels(places: np.ndarray, truth: Sequence[Truth]) -> np.ndarray:
@@ -67,8 +69,11 @@ def faster(event: Truth, speed: int) -> Truth:
     return Truth(event.kind, -(-event.first // speed), -(-event.stop // speed))
 
 
-def fitted(rows: np.ndarray, told: np.ndarray, kinds: np.ndarray, seed: int = 0):
-    """A forest of scikit-learn. told: 0 or 1 [n]; kinds: of the film that a row is from."""
+def fitted(rows: np.ndarray, told: np.ndarray, kinds: np.ndarray, seed: int = 0) -> list[Any]:
+    """Trees of scikit-learn: the FIRST ones, of what is told quickly, and the others.
+
+    told: 0 or 1 [n]; kinds: of the film that a row is from.
+    """
     from sklearn.ensemble import ExtraTreesClassifier
 
     weights = np.ones(len(told))
@@ -76,15 +81,20 @@ def fitted(rows: np.ndarray, told: np.ndarray, kinds: np.ndarray, seed: int = 0)
         own = (told == 1) & (kinds == kind)
         share = WEIGHT * HARDER.get(kind, 1.0) / len(GRADUAL)
         weights[own] = share * (told == 0).sum() / max(1, own.sum())
-    model = ExtraTreesClassifier(
-        TREES, min_samples_leaf=LEAF, max_features=FEATURES, max_depth=DEPTH, random_state=seed, n_jobs=1
-    )
-    return model.fit(rows, told, sample_weight=weights)
+    trees: list[Any] = []
+    for count, columns in ((doubts.FIRST, len(doubts.QUICK)), (TREES, len(doubts.NAMES))):
+        model = ExtraTreesClassifier(
+            count, min_samples_leaf=LEAF, max_features=FEATURES, max_depth=DEPTH, random_state=seed, n_jobs=1
+        )
+        trees += model.fit(rows[:, :columns], told, sample_weight=weights).estimators_
+    return trees
 
 
-def arrays(model) -> dict[str, np.ndarray]:
+def arrays(trees: list[Any]) -> dict[str, np.ndarray]:
     """What doubts.npz holds: the share of transitions in each leaf."""
-    return forest.of(model, lambda value: value[:, 0, 1:] / value[:, 0].sum(axis=1, keepdims=True))
+    return forest.of(
+        SimpleNamespace(estimators_=trees), lambda value: value[:, 0, 1:] / value[:, 0].sum(axis=1, keepdims=True)
+    )
 
 
 def seen(made: Sequence[MadeFilm]) -> Iterator[tuple[np.ndarray, float]]:

@@ -25,7 +25,7 @@ def tracks_of(content: np.ndarray, gradual: tuple[int, int, float] | None = None
         doubt[gradual[1]], first[gradual[1]] = gradual[2], gradual[0] - gradual[1]
     nothing = np.full(len(content), np.nan, np.float32)
     values = {
-        TIME: np.arange(len(content)) / FPS, "content": content, "vmaf": content, "across": 2 * content + 40,
+        TIME: np.arange(len(content)) / FPS, "content": content, "vmaf": content,
         "blend_first": nothing, "blend_stop": nothing, "blend_strength": nothing, "doubt": doubt, "doubt_first": first,
         "spike": np.where(content > 5, content / 8, np.nan),
     }  # fmt: skip
