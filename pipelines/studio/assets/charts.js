@@ -46,7 +46,8 @@ export class Charts {
   }
 }
 
-const measured = (board, column) => Number(board.charts[column].all.some((n) => n > 0));
+/** What is not read yet counts as measured: cards keep their places. */
+const measured = (board, column) => Number(board.charts[column]?.all.some((n) => n > 0) ?? true);
 
 /** One signal: its plot, a handle and a field for each threshold. */
 class Card {
@@ -70,10 +71,11 @@ class Card {
     return (active ?? this.controls.find((control) => control.rule.value !== null) ?? this.controls[0]).rule.key;
   }
 
-  get range() { const { edges } = this.chart; return [edges[0], edges[edges.length - 1]]; }
+  get range() { if (!this.chart) return [0, 1]; const { edges } = this.chart; return [edges[0], edges[edges.length - 1]]; }
 
   draw(board) {
     this.chart = board.charts[this.column];
+    this.node.classList.toggle("unread", !this.chart);
     this.rules = board.rules.filter((rule) => rule.column === this.column);
     this.complaint.textContent = "";
     for (const control of this.controls) {
@@ -103,7 +105,7 @@ class Card {
   }
 
   paint() {
-    if (!this.near) return;
+    if (!this.near || !this.chart) return;
     const data = this.data();
     if (this.plot) this.plot.setData(data);
     else this.make(data);
@@ -163,7 +165,7 @@ class Control {
     const moved = rule.value !== rule.published;
     this.back.hidden = !moved;
     this.back.title = `as published: ${rule.published === null ? "off" : number(rule.published, 4)}`;
-    this.cost.textContent = rule.value === null ? "off" : `${count(rule.alone)} fail this alone`;
+    this.cost.textContent = rule.value === null ? "off" : rule.alone === null ? "…" : `${count(rule.alone)} fail this alone`;
   }
 
   /** Where the handle stands: off is the end at which everything passes. */
