@@ -30,7 +30,6 @@ from rushes.pipelines.view.tables import recipe_of, resolved_of, schema_of
 
 READ_AT_ONCE = 4  # columns; more of them take longer to be shown, fewer open every file more often
 STATES_HELD = 2  # judgements of all clips that are kept beside the published one: somebody's thresholds each
-MOVED_MOST = 0.5  # share of the clips from which counting all anew is cheaper than counting the difference
 RECROPPED_MOST = 20_000  # clips whose crop is worked out anew while a threshold is moved
 
 
@@ -208,11 +207,6 @@ class WhatIf:
             return np.flatnonzero(fails(some, compare, was) != fails(some, compare, new)) + begin
 
         places = np.concatenate([np.zeros(0, np.int64), *each(changed, range(0, self.rows, BLOCK))])
-        thresholds = (*state.thresholds[:at], new, *state.thresholds[at + 1 :])
-        if len(places) > MOVED_MOST * self.rows:
-            found = self._judge(thresholds, state.failed)
-            state.thresholds, state.sums = found.thresholds, found.sums
-            return
         bit = self._bit(1 << at)
 
         def difference(begin: int) -> Sums:
@@ -224,11 +218,11 @@ class WhatIf:
 
         for sums in each(difference, range(0, len(places), BLOCK)):
             state.sums = state.sums + sums
-        state.thresholds = thresholds
+        state.thresholds = (*state.thresholds[:at], new, *state.thresholds[at + 1 :])
 
-    def _judge(self, thresholds: tuple[float | None, ...], failed: np.ndarray | None = None) -> State:
+    def _judge(self, thresholds: tuple[float | None, ...]) -> State:
         """All clips against all rules."""
-        failed = np.empty(self.rows, self._bit) if failed is None else failed
+        failed = np.empty(self.rows, self._bit)
 
         def work(begin: int) -> Sums:
             some = slice(begin, min(begin + BLOCK, self.rows))
