@@ -15,7 +15,7 @@ from rushes.pipelines.view.first_look import FirstLook
 from rushes.pipelines.view.what_if import WhatIf
 
 HELD_MOST = 2  # snapshots
-PATIENCE_S = 0.3  # so long is waited for all columns, before what is there is told
+PATIENCE_S = 0.05  # so long is waited for all columns, before what is there is told
 
 
 class Reading:

@@ -27,7 +27,7 @@ from rushes.pipelines.view.tables import rows_at
 
 BYTES_MOST = 3 << 30  # of one snapshot's columns
 LATE = tuple(rule.key for rule in signals.LATE_RULES if rule is not LOOK_FAILED)
-CROPPED = ("size", "aspect", "border_frac", "text_score")  # columns whose judged values follow a clip's crop
+CROPPED = {"size", "aspect", "border_frac", "text_score"}  # columns whose judged values follow a clip's crop
 ASKED_OF_CROPS = ("width", "height", "border_frac", "text_score", "picture", "overlays", "heads")
 SHOWN_MOST = 5_000  # clips whose places are remembered
 OTHER_BYTES = 56  # a clip: what is held beside values and bins
@@ -63,11 +63,12 @@ class ClipColumns:
         self.uri, self.uris = np.zeros(self.rows, np.int32), list[str]()  # places in uris
         self.source, self.sources = np.zeros(self.rows, np.int32), list[str]()
         self.start_s = np.zeros(self.rows, np.float64)
-        self.ms = np.zeros(self.rows, np.int32)
+        self.ms: np.ndarray | None = None
         self.people: np.ndarray | None = None
         self.texted, self.texted_score = np.zeros(0, np.int64), np.zeros(0, np.float32)
         self._follows = recipe.visual.rescue == "crop" and recipe.visual.text and "overlays" in schema.names
         self._people_min = recipe.content.people_min
+        self._crops_read = False
         self._shown: dict[str, int] = {}  # places of clips that were shown lately
         self._adding, self._placed = threading.Lock(), Future[None]()
         self._groups = _row_groups(run)
@@ -77,24 +78,29 @@ class ClipColumns:
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def read_verdicts(self) -> None:
-        """What rejected clips, what they are cropped for, and how long they are."""
-        self.values["duration_s"] = seconds = np.empty(self.rows, self._kind("duration_s"))
-        crops = ["crop_for"] if "crop_for" in self.schema.names else []
+        """What rejected clips."""
+        place = self._added(self.words)
 
         def put(table: pa.Table, at: int, some: slice) -> None:
-            self.rejected[some] = _numbered(table["rejected_by"], self._added(self.words), 1)
-            seconds[some] = table["duration_s"].to_numpy()
-            self.ms[some] = np.rint(seconds[some] * 1000)
-            if crops:
-                self.crop_for[some] = _by_word(table["crop_for"], _causes, 0)
+            self.rejected[some] = _numbered(table["rejected_by"], place, 1)
 
-        self._read(["rejected_by", "duration_s", *crops], put)
+        self._read(["rejected_by"], put)
+
+    def _read_crops(self) -> None:
+        def put(table: pa.Table, at: int, some: slice) -> None:
+            self.crop_for[some] = _by_word(table["crop_for"], _causes, 0)
+
+        self._read(["crop_for"], put)
+        self._crops_read = True
 
     def read(self, names: Sequence[str]) -> None:
         """The values of these columns, as they are judged."""
         stored = {column for name in names for column in stored_of(name)}
-        if "crop_for" in self.schema.names and stored & {"width", "height"}:
-            stored |= {"crop_width", "crop_height"}
+        if "crop_for" in self.schema.names and not CROPPED.isdisjoint(names):
+            if not self._crops_read:
+                self._read_crops()
+            if "width" in stored:
+                stored |= {"crop_width", "crop_height"}
         read = {name: np.empty(self.rows, self._kind(name)) for name in stored}
 
         def put(table: pa.Table, at: int, some: slice) -> None:
@@ -106,6 +112,8 @@ class ClipColumns:
             self._read_texts(read["text_score"])
         self._as_cut(read)
         self.values |= {name: read[name] for name in names}
+        if "duration_s" in names:
+            self.ms = np.rint(self.values["duration_s"] * 1000).astype(np.int32)
         if "human_score" in names:
             self.people = self.values["human_score"] >= self._people_min
 

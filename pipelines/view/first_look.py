@@ -21,7 +21,7 @@ from rushes.pipelines.view.what_if import WhatIf
 class FirstLook:
     """`board` of `moved` for a snapshot that is being read, with `reading`: {share, sentence}.
 
-    Charts that are not there are None, and `sets` is empty. A chart's `alone` is 0: that takes all columns.
+    What is not there yet is None: charts, the kept seconds; `sets` is empty. A chart's `alone` is 0: it takes all columns.
     """
 
     def __init__(self, held: WhatIf) -> None:
@@ -30,13 +30,12 @@ class FirstLook:
         words = counted(held.held.rejected, len(held.held.words) + 1)
         self._rejected = dict(zip(held.held.words, words[1:].tolist(), strict=False))
         self._passing = int(words[: len(LATE) + 1].sum())
-        self._kept = int(words[0])
-        self._ms = int(held.held.ms[held.held.rejected == 0].sum(dtype=np.int64))
+        self._kept, self._kept_s = int(words[0]), None
 
     def board(self, overrides: Sequence[str] = ()) -> dict[str, Any]:
         held = self.held
         recipe = held.recipe_with(overrides)
-        part = {"clips": self._kept, "seconds": self._ms / 1000, "landscape": None, "people": None}
+        part = {"clips": self._kept, "seconds": self._seconds(), "landscape": None, "people": None}
         late = {key: self._rejected[key] for key in (LOOK_FAILED.key, *LATE) if self._rejected.get(key)}
         sentence = f"Reading the columns of {held.rows:,} clips: {held.progress:.0%}. Counts are as published."
         return {
@@ -52,6 +51,11 @@ class FirstLook:
             "said": [],
             "reading": {"share": round(held.progress, 2), "sentence": sentence},
         }
+
+    def _seconds(self) -> float | None:
+        if self._kept_s is None and self.held.held.ms is not None:
+            self._kept_s = int(self.held.held.ms[self.held.held.rejected == 0].sum(dtype=np.int64)) / 1000
+        return self._kept_s
 
     def _chart(self, column: str) -> dict[str, Any] | None:
         binned = self.held.bins.binned.get(column)

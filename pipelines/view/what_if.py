@@ -97,9 +97,9 @@ class WhatIf:
         held.read_places()
 
     def _read_columns(self, first: str | None) -> Iterator[float]:
-        rest = [name for name in self.held.names if name not in ("duration_s", first)]
+        rest = [name for name in self.held.names if name != first]
         steps = [rest[at : at + READ_AT_ONCE] for at in range(0, len(rest), READ_AT_ONCE)]
-        for done, names in enumerate([[first] if first in self.held.names else [], *steps]):
+        for done, names in enumerate([[first] if first in self.held.names else rest[:1], *steps]):
             self.held.read(names)
             self.values = dict(self.held.values)
             new = [name for name in self.columns if name in self.values and name not in self.bins.binned]

@@ -1,6 +1,6 @@
 // The frame around the rooms: the bar, the theme, who is signed in, and which room the address names.
 
-import { get, post, Refused } from "./api.js";
+import { firstLook, get, Refused } from "./api.js";
 import { fill, h, say } from "./dom.js";
 import { address, go, read, ROOMS } from "./place.js";
 
@@ -75,6 +75,8 @@ export async function draw() {
 }
 
 async function start() {
+  const place = read();
+  if (place.room === "look" && place.name && !place.clip && !place.tab) firstLook(place.name, place.fields.get("focus")).catch(() => {}); // a large run takes a moment to be read
   try {
     const found = await Promise.all([get("/me"), get("/runs")]);
     person = found[0];

@@ -90,6 +90,15 @@ export class Film {
     if (playing) this.play();
   }
 
+  /** The same frames from another address: the clip itself in place of its small copy. */
+  swap(media) {
+    const playing = !this.video.paused;
+    this.video.src = media;
+    this.underWay = null;
+    this.seek(this.frame);
+    if (playing) this.play();
+  }
+
   seek(frame) {
     if (!this.times) return;
     this.frame = this.target = this.sought = Math.max(0, Math.min(this.count - 1, frame));

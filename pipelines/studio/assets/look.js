@@ -165,7 +165,7 @@ class Board {
     fill(this.summary,
       h("h2", { id: "kept-title" }, "Kept"),
       h("p", { class: "big" }, count(kept.clips), h("span", { class: "muted" }, ` of ${count(board.clips)}`)),
-      h("p", { class: "line" }, h("span", {}, hours(kept.seconds)), h("span", { class: "muted" }, share(kept.clips, board.clips)),
+      h("p", { class: "line" }, h("span", {}, kept.seconds === null ? "…" : hours(kept.seconds)), h("span", { class: "muted" }, share(kept.clips, board.clips)),
         h("span", { class: kept.clips < kept.before.clips ? "less" : kept.clips > kept.before.clips ? "more" : "muted" }, change(kept.clips, kept.before.clips))),
       moved ? h("p", { class: "small" }, `${count(board.enter)} enter, ${count(board.leave)} leave`) : null,
       board.reading && h("p", { class: "small muted", role: "status" }, h("progress", { value: board.reading.share, "aria-label": "columns read" }), h("br"), board.reading.sentence),

@@ -14,7 +14,7 @@ const KEYS = [
   ["a", "accept"], ["r", "reject"], ["1–9", "reason, on or off"], ["Shift 1–9", "reject for this reason"],
   ["i", "in: this frame is the first"], ["o", "out: this frame is the last"], ["x", "in and out as suggested"],
   ["Space", "play or pause"], [", .", "a frame back, on"], ["j l", "half, double speed"], ["c", "next cut"], ["[ ]", "to in, to out"],
-  ["u", "undo, up to ten"], ["s", "skip for later"], ["e", "to the caption"], ["Esc", "back to the film"], ["b", "a break"], ["?", "these keys"],
+  ["u", "undo, up to ten"], ["s", "skip for later"], ["f", "the clip itself, in full size"], ["e", "to the caption"], ["Esc", "back to the film"], ["b", "a break"], ["?", "these keys"],
 ];
 
 export async function show(main, place, session) {
@@ -116,7 +116,7 @@ class Review {
 
   load(item) {
     if (this.films.has(item.clip_id)) return;
-    const film = new Film(item.media, `/runs/${part(this.run)}/clips/${part(item.clip_id)}/frames`, item.in_frame, item.out_frame);
+    const film = new Film(item.proxy, `/runs/${part(this.run)}/clips/${part(item.clip_id)}/frames`, item.in_frame, item.out_frame);
     film.ready.catch((error) => { film.failed = error.message; if (this.item?.clip_id === item.clip_id) say(error.message, "error"); });
     film.video.classList.add("waiting");
     this.screen.append(film.video);
@@ -334,6 +334,6 @@ class Review {
     const { film } = this;
     return { i: () => this.mark("in"), o: () => this.mark("out"), x: () => { this.marks = { in: this.item.in_frame, out: this.item.out_frame }; this.setSpan(); }, " ": () => film.toggle(),
       ",": () => film.step(-1), ".": () => film.step(1), ArrowLeft: () => film.step(-1), ArrowRight: () => film.step(1), j: () => { film.faster(-1); this.drawTime(film.frame); }, l: () => { film.faster(1); this.drawTime(film.frame); },
-      c: () => this.toCut(), "[": () => film.seek(this.marks.in), "]": () => film.seek(this.marks.out - 1) };
+      f: () => { film.swap(this.item.media); say("The clip itself is shown, not a small copy of it."); }, c: () => this.toCut(), "[": () => film.seek(this.marks.in), "]": () => film.seek(this.marks.out - 1) };
   }
 }
