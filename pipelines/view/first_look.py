@@ -21,7 +21,7 @@ from rushes.pipelines.view.what_if import WhatIf
 class FirstLook:
     """`board` of `moved` for a snapshot that is being read, with `reading`: {share, sentence}.
 
-    What is not there yet is None: charts, the kept seconds; `sets` is empty. A chart's `alone` is 0: it takes all columns.
+    What is not there yet is None: charts, the kept seconds; `sets` is empty, and no chart has its `alone`.
     """
 
     def __init__(self, held: WhatIf) -> None:
