@@ -29,7 +29,6 @@ from rushes.pipelines.view.tables import recipe_of
 from rushes.pipelines.view.tracks import POINTS_MOST, tracks_of
 from rushes.pipelines.view.what_if import WhatIf
 
-FIRST_COLUMN = "vmaf_motion"  # is read first where nothing else is looked at
 THUMB_PX, THUMB_QUALITY, THUMBS_KEPT = 240, 78, 4_000
 CONCEPTS_MOST = 500
 JUDGED_MOST = 300_000  # clips that are decided anew while somebody waits
@@ -67,7 +66,7 @@ async def board(
     if soon:
         opened = await shelf.work(lambda: shelf.run(run))
         rule = BY_KEY.get(focus or "")
-        first = await held.soon(opened, rule.column if rule else FIRST_COLUMN)
+        first = await held.soon(opened, rule.column if rule else None)
         if first is not None:
             body = await shelf.work(lambda: json.dumps(finite(first.board(moves))))
             return Response(body, media_type="application/json", headers={"cache-control": "no-store"})

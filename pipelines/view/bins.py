@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +15,7 @@ from rushes.pipelines.view.histograms import TAIL, drawn_range
 BINS = 100  # of a histogram; bin BINS holds the nulls
 BLOCK = 1 << 16  # clips at a time: their values and bins fit a core's cache
 COUNTED_AT_ONCE = 1 << 20  # OpenCV's counts are floats: exact to 2^24
+THREADS = min(4, os.cpu_count() or 1)
 SAMPLED = 200_000  # clips from which the range of a histogram is taken
 
 
@@ -45,15 +48,17 @@ class Bins:
         """A column's values [N]; what lies beyond low and high is counted in the outermost bins."""
         codes = self.of(column)
         first, scale = values.dtype.type(low), values.dtype.type(BINS / (high - low))
-        counts = np.zeros(BINS + 1, np.int64)
-        for begin in range(0, len(values), BLOCK):
+
+        def work(begin: int) -> np.ndarray:
             some = slice(begin, begin + BLOCK)
             scaled = (values[some] - first) * scale
             nulls = np.isnan(scaled)
             np.clip(scaled, 0, BINS - 1, out=scaled)
             scaled[nulls] = BINS
             codes[some] = scaled
-            counts += counted(codes[some])
+            return counted(codes[some])
+
+        counts = sum(each(work, range(0, len(values), BLOCK)), np.zeros(BINS + 1, np.int64))
         edges = np.linspace(low, high, BINS + 1)
         self.binned[column] = Binned(edges, counts[:BINS], int(counts[BINS]))
 
@@ -80,6 +85,15 @@ class Bins:
             xs, ys = xs[clips], ys[clips]
         joined = np.bincount(ys.astype(np.intp) * (BINS + 1) + xs, minlength=(BINS + 1) ** 2)
         return joined.reshape(BINS + 1, BINS + 1)[:BINS, :BINS]
+
+
+def each(work: Callable[[int], object], begins: Sequence[int]) -> Iterator:
+    """work(begin) of each, in order, on some threads where there is more than one."""
+    if len(begins) < 2:
+        yield from map(work, begins)
+        return
+    with ThreadPoolExecutor(THREADS) as threads:
+        yield from threads.map(work, begins)
 
 
 def counted(codes: np.ndarray, size: int = BINS + 1) -> np.ndarray:

@@ -102,18 +102,20 @@ class ClipColumns:
             if "width" in stored:
                 stored |= {"crop_width", "crop_height"}
         read = {name: np.empty(self.rows, self._kind(name)) for name in stored}
+        ms = np.empty(self.rows, np.int32) if "duration_s" in stored else None
 
         def put(table: pa.Table, at: int, some: slice) -> None:
             for name, values in read.items():
                 values[some] = _plain(table[name], values.dtype)
+            if ms is not None:
+                ms[some] = np.rint(read["duration_s"][some] * 1000)
 
         self._read(list(stored), put)
         if "text_score" in read and self._follows:
             self._read_texts(read["text_score"])
         self._as_cut(read)
         self.values |= {name: read[name] for name in names}
-        if "duration_s" in names:
-            self.ms = np.rint(self.values["duration_s"] * 1000).astype(np.int32)
+        self.ms = self.ms if ms is None else ms
         if "human_score" in names:
             self.people = self.values["human_score"] >= self._people_min
 
@@ -278,7 +280,8 @@ def _by_word(column: pa.ChunkedArray, value: Callable[[str], Any], null: Any) ->
     whole = column.combine_chunks()
     whole = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
     places = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return np.array([*(value(word) for word in whole.dictionary.to_pylist()), null])[places]
+    values = np.array([*(value(word) for word in whole.dictionary.to_pylist()), null])
+    return values.astype(np.min_scalar_type(values.max()))[places]
 
 
 def _numbered(column: pa.ChunkedArray, place: Callable[[str], int], first: int = 0) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -12,7 +10,6 @@ import numpy as np
 from rushes.curation import rules
 from rushes.pipelines.view.bins import BINS, Bins
 
-THREADS = min(4, os.cpu_count() or 1)
 FACTS_SMALL = 8  # facts of a clip that fit a byte
 
 
@@ -116,15 +113,6 @@ class Counter:
         codes = self.bins.codes[self.column_at[rule], places[single]]
         counts = np.bincount(rule * (BINS + 1) + codes, minlength=len(self.column_at) * (BINS + 1))
         return counts.reshape(-1, BINS + 1)
-
-
-def each(work: Callable[[int], object], begins: Sequence[int]) -> Iterator:
-    """work(begin) of each, in order, on some threads where there is more than one."""
-    if len(begins) < 2:
-        yield from map(work, begins)
-        return
-    with ThreadPoolExecutor(THREADS) as threads:
-        yield from threads.map(work, begins)
 
 
 def fails(values: np.ndarray, compare: str, threshold: float | None) -> np.ndarray:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from rushes.curation.signals import LOOK_FAILED
-from rushes.pipelines.view.bins import BINS, BLOCK, counted
+from rushes.pipelines.view.bins import BINS, BLOCK, counted, each
 from rushes.pipelines.view.clip_columns import LATE
-from rushes.pipelines.view.counting import each
 from rushes.pipelines.view.moved import rules_of, still
 from rushes.pipelines.view.what_if import WhatIf
 
@@ -53,8 +52,14 @@ class FirstLook:
         }
 
     def _seconds(self) -> float | None:
-        if self._kept_s is None and self.held.held.ms is not None:
-            self._kept_s = int(self.held.held.ms[self.held.held.rejected == 0].sum(dtype=np.int64)) / 1000
+        ms, rejected = self.held.held.ms, self.held.held.rejected
+        if self._kept_s is None and ms is not None:
+
+            def length(begin: int) -> int:
+                some = slice(begin, begin + BLOCK)
+                return int(ms[some][rejected[some] == 0].sum(dtype=np.int64))
+
+            self._kept_s = sum(each(length, range(0, self.held.rows, BLOCK))) / 1000
         return self._kept_s
 
     def _chart(self, column: str) -> dict[str, Any] | None:

@@ -22,10 +22,10 @@ from rushes.curation import rules, signals
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import LOOK_FAILED, Rule
-from rushes.pipelines.view.bins import BLOCK, Bins
+from rushes.pipelines.view.bins import BLOCK, Bins, each
 from rushes.pipelines.view.clip_columns import LATE, ClipColumns, stored_of
 from rushes.pipelines.view.clips import QueryError
-from rushes.pipelines.view.counting import Counter, Parts, Sums, each, fails
+from rushes.pipelines.view.counting import Counter, Parts, Sums, fails
 from rushes.pipelines.view.tables import recipe_of, resolved_of, schema_of
 
 READ_AT_ONCE = 4  # columns; more of them take longer to be shown, fewer open every file more often
@@ -80,7 +80,10 @@ class WhatIf:
         return self
 
     def reading(self, first: str | None = None) -> Iterator[float]:
-        """As `read`, in steps: the share that was read. After the first `first` is in bins, at 1 all can be asked."""
+        """As `read`, in steps: the share that was read. After the first, `first` is in bins; at 1, all can be asked.
+
+        first: a column; None: that of the first rule.
+        """
         held = self.held
         held.read_verdicts()
         yield from self._read_columns(first)
@@ -103,7 +106,8 @@ class WhatIf:
             self.held.read(names)
             self.values = dict(self.held.values)
             new = [name for name in self.columns if name in self.values and name not in self.bins.binned]
-            list(each(lambda at, new=new: self._bin(new[at]), range(len(new))))
+            for name in new:
+                self._bin(name)
             yield (done + 1) / (len(steps) + 2)
 
     def _bin(self, column: str) -> None:

@@ -50,4 +50,6 @@ export const firstLook = (run, focus) => get(`/runs/${part(run)}/board${query({ 
 
 export const thumb = (run, clip) => `${API}/runs/${part(run)}/clips/${part(clip)}/thumb`;
 export const still = (run, clip, at) => `${API}/runs/${part(run)}/clips/${part(clip)}/stills/${at}`;
+/** A clip to look at: a small copy where it is large. */
+export const proxy = (run, clip) => `${API}/runs/${part(run)}/clips/${part(clip)}/proxy`;
 export const media = (run, clip) => `${API}/runs/${part(run)}/clips/${part(clip)}/media`;

@@ -63,14 +63,14 @@ export async function draw() {
   await leave?.();
   leave = null;
   try {
-    const room = await import(`./${place.room}.js`);
+    const room = await import(`./${place.room}.js`).catch(() => { throw new Error("A part of this page did not come; the service may be busy or away."); });
     if (mine !== turn) return;
     main.className = place.room;
     leave = (await room.show(main, place, { person, runs })) ?? null;
   } catch (error) {
     if (mine !== turn || error.name === "AbortError") return;
     if (error instanceof Refused && error.status === 401) return;
-    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "That did not work"), h("p", { role: "alert" }, error.message), h("p", {}, h("a", { href: "/" }, "All runs"))));
+    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "That did not work"), h("p", { role: "alert" }, error.message), h("p", { class: "line" }, h("button", { on: { click: () => location.reload() } }, "Try again"), h("a", { href: "/" }, "All runs"))));
   }
 }
 
@@ -83,7 +83,7 @@ async function start() {
     runs = found[1].runs;
   } catch (error) {
     if (error instanceof Refused && error.status === 401) return signIn();
-    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "The service does not answer"), h("p", { role: "alert" }, error.message)));
+    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "The service does not answer"), h("p", { role: "alert" }, error.message), h("p", {}, h("button", { on: { click: () => location.reload() } }, "Try again"))));
     return;
   }
   await draw();

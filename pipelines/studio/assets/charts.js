@@ -1,7 +1,7 @@
 // Every signal's histogram with its thresholds as handles. Grey: clips that pass every other rule and fail this one.
 
 import { colour, fill, h } from "./dom.js";
-import { count, number, words } from "./format.js";
+import { count, number, sign, words } from "./format.js";
 
 const HEIGHT = 116;
 const STEPS = 200; // positions of a handle over the drawn range
@@ -119,7 +119,7 @@ class Card {
     const series = (fill) => ({ stroke: fill, fill, width: 0, paths: bars, points: { show: false } });
     const [low, high] = this.range;
     this.plot = new uPlot({
-      width, height: HEIGHT, legend: { show: false }, cursor: { show: false }, padding: [6, 6, 0, 6],
+      width, height: HEIGHT, legend: { show: false }, cursor: { show: false }, padding: [6, 16, 0, 6],
       scales: { x: { time: false, range: [low, high] }, y: { range: (u, min, max) => [0, max || 1] } },
       axes: [{ stroke: colour("muted"), font, size: 22, gap: 2, grid: { show: false }, ticks: { show: false }, space: 56, values: (u, all) => all.map((v) => number(v)) }, { show: false }],
       series: [{}, series(colour("drop-soft")), series(colour("keep"))],
@@ -154,7 +154,7 @@ class Control {
     this.field = h("input", { id, type: "number", step: "any", inputmode: "decimal", on: { change: () => this.set(this.field.value === "" ? null : Number(this.field.value)) } });
     this.back = h("button", { class: "plain small", "aria-label": `${name}: as published`, title: "as published", on: { click: () => this.set(undefined) } }, "↺");
     this.cost = h("span", { class: "muted small cost" });
-    this.node = h("div", { class: "control" }, h("label", { for: id, title: rule.text }, rule.compare), this.field, this.back, this.cost);
+    this.node = h("div", { class: "control" }, h("label", { for: id, title: rule.text }, sign(rule.compare)), this.field, this.back, this.cost);
   }
 
   take(rule) {

@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 const STUCK_MS = 1200; // a seek that takes longer is asked again: browsers lose one now and then
 const RATES = [0.25, 0.5, 1, 2, 4];
 
-/** A cut clip that is loaded before it is needed. `frame` is the one that is shown, or that is sought: pictures from before
+/** A cut clip that is loaded before it is needed; `broken(sentence)` is told where it does not come. `frame` is the one that is shown, or that is sought: pictures from before
  *  a seek still arrive after it, and do not count (`target`). */
 export class Film {
   /** media: its address. frames: that of its frames' times. begin: the frame that is shown first. */
@@ -31,6 +31,7 @@ export class Film {
       this.video.requestVideoFrameCallback(this.watch);
     };
     this.video.requestVideoFrameCallback(this.watch);
+    this.video.addEventListener("error", () => { if (this.video.hasAttribute("src")) this.broken?.("The film of this clip cannot be played."); });
     this.video.addEventListener("seeked", () => this.arrived());
     this.video.addEventListener("ended", () => { this.turn(); this.video.play().catch(() => {}); }); // who pauses meanwhile may
   }
@@ -114,7 +115,7 @@ export class Film {
   async play() {
     this.sought = null;
     if (!this.underWay) this.target = null;
-    try { await this.video.play(); } catch (error) { if (error.name !== "AbortError" && error.name !== "NotAllowedError") throw error; }
+    try { await this.video.play(); } catch (error) { if (!["AbortError", "NotAllowedError", "NotSupportedError"].includes(error.name)) throw error; }
   }
 
   toggle() { if (this.video.paused) this.play(); else this.video.pause(); }
