@@ -105,6 +105,7 @@ class Review {
   async lease(skip = []) {
     if (this.resting) return;
     const held = await post(`${this.path}/lease`, { count: AHEAD, skip });
+    if (skip.includes(this.item?.clip_id)) this.item = null; // the last few are held all the while: the next of them comes
     this.take(held.items, held.progress);
   }
 
