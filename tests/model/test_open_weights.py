@@ -82,8 +82,8 @@ def test_an_open_autoencoder_has_the_interface_of_ours(name, tmp_path):
 def small_transformer(folder, text: int = TEXT, channels: int = 4) -> str:
     torch.manual_seed(1)
     diffusers.WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, in_channels=channels, out_channels=channels, text_dim=text, freq_dim=16,
-        ffn_dim=32, num_layers=1, cross_attn_norm=True, rope_max_seq_len=32,
+        num_attention_heads=2, attention_head_dim=12, in_channels=channels, out_channels=channels, text_dim=text,
+        freq_dim=16, ffn_dim=32, num_layers=1, cross_attn_norm=True, rope_max_seq_len=32,
     ).save_pretrained(folder / "transformer")  # fmt: skip
     return str(folder)
 
