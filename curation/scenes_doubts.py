@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: A gradual mark grows to hold what is so doubtful beside it: a fade's slow ends.
 GROWN_MIN = 0.5
 #: A change from one frame to the next is doubtful from this spike on, and surely so at the other one.
-SPIKES = (0.9, 1.7)
+SPIKES = (1.1, 1.6)
 MARGIN = 3  # frames on either side that are doubtful with it
 
 

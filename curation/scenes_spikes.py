@@ -14,15 +14,15 @@ from rushes.curation.gradual.doubts import BLOCKS, block_sums
 from rushes.curation.gradual.explained import active_box
 
 #: Frames that are looked at: their content score is so many times the mean of NEAR frames on either side, and so large.
-STANDS_OUT, CHANGE_MIN, NEAR = 1.5, 5.0, 2
+STANDS_OUT, CHANGE_MIN, NEAR = 1.5, 4.0, 2
 CHANGE_FLOOR = 0.5  # of the content score: a smaller mean counts as that
-AROUND = 4  # frames on either side whose changes are compared
+AROUND = 6  # frames on either side whose changes are compared
 LEVEL_FLOOR = 1.0  # grey levels: a block's smaller change counts as that
 RATIO_MOST = 6.0
 #: A cut whose content score is below WEAK_CONTENT has at least this spike.
-WEAK_CONTENT, WEAK_SPIKE = 8.0, 2.2
+WEAK_CONTENT, WEAK_SPIKE = 15.0, 1.8
 #: A flash is so many frames, brighter (or darker) by so many grey levels on the mean than those before and after.
-FLASH_FRAMES, FLASH_LEVELS = 3, 12.0
+FLASH_FRAMES, FLASH_LEVELS = 3, 30.0
 FLASH_SHARE = 0.3  # of the change to the flash: with less from before it to after it there is no cut under it
 
 

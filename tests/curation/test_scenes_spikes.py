@@ -11,7 +11,7 @@ from rushes.pipelines.demo.film import clip_path
 from rushes.pipelines.demo.pool import BUNNY, TRAFFIC, WALL
 from tests.accuracy.sources import Take
 
-CUT = 1.7  # the default of scenes.cut_spike
+CUT = 1.6  # the default of scenes.cut_spike
 
 
 def tiny(span, step: int = 1) -> np.ndarray:
@@ -69,5 +69,5 @@ def test_a_flash_is_no_spike_and_a_cut_under_it_is_one():
 
 def test_a_small_change_needs_a_higher_spike():
     content, spikes = np.full(40, 3.0), np.full(40, np.nan)
-    content[[10, 20, 30]], spikes[[10, 20, 30]] = [6, 6, 30], [1.9, 2.5, 1.9]
+    content[[10, 20, 30]], spikes[[10, 20, 30]] = [6, 6, 30], [1.7, 1.9, 1.7]
     assert cuts(spikes, content, CUT).tolist() == [20, 30]
