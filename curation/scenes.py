@@ -115,9 +115,10 @@ def _marked(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
     apart = max(1, round(recipe.min_shot_s * tracks.info.fps))
     cuts = scenes_spikes.cuts(tracks["spike"], tracks["content"], recipe.cut_spike)
     cuts = spaced(cuts[tracks["content"][cuts] >= recipe.min_content_val], apart)
-    found = merged(blends(tracks), apart) if recipe.dissolves else []
+    doubts = Doubts.of(tracks)
+    found = doubts.supported(merged(blends(tracks), apart)) if recipe.dissolves else []
     cuts = [cut for cut in cuts if not any(first <= cut <= stop for first, stop in found)]
-    marks = Doubts.of(tracks).grown(found, cuts) + [(cut, cut) for cut in cuts]
+    marks = doubts.grown(found, cuts) + [(cut, cut) for cut in cuts]
     shots, begin = [], 0
     for stop, resume in sorted(marks):
         if stop > begin:

@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
 
+#: A gradual mark is one only where something so doubtful overlaps it: what moves like a blend is seldom both.
+SUPPORT_MIN = 0.4
 #: A gradual mark grows to hold what is so doubtful beside it: a fade's slow ends.
 GROWN_MIN = 0.5
 #: A change from one frame to the next is doubtful from this spike on, and surely so at the other one.
@@ -68,6 +70,11 @@ class Doubts:
             else:
                 found.append((first, stop))
         return found
+
+    def supported(self, marks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Those of the gradual marks [first, stop) that something doubtful enough overlaps."""
+        sure = self.those(self.value >= SUPPORT_MIN)
+        return [mark for mark in marks if ((sure.first < mark[1]) & (sure.stop > mark[0])).any()]
 
     def grown(self, marks: list[tuple[int, int]], cuts: list[int]) -> list[tuple[int, int]]:
         """Gradual marks [first, stop), each with what is doubtful and overlaps it, unless it holds a cut."""

@@ -78,14 +78,16 @@ def spike(pictures: np.ndarray, place: int) -> float:
     changes = block_sums(apart, shown.shape[1:]) * (BLOCKS[0] * BLOCKS[1] / flat.shape[1])
     here, others = changes[0], changes[1:]
     ratios = np.minimum(here / others.max(axis=0, initial=LEVEL_FLOOR), RATIO_MOST)
-    return float(np.sqrt(np.median(ratios) * (ratios @ here) / max(here.sum(), 1e-6)))
+    middle = np.sort(ratios)[[(len(ratios) - 1) // 2, len(ratios) // 2]].mean()
+    return float(np.sqrt(middle * (ratios @ here) / max(here.sum(), 1e-6)))
 
 
 def _flash(pictures: np.ndarray, place: int) -> int:
     """Frames of the flash that begins at `place`; 0 where none does."""
-    means = pictures.mean(axis=(1, 2))
-    for length in range(1, min(FLASH_FRAMES, len(pictures) - place - 1) + 1):
-        within, sides = means[place : place + length], means[[place - 1, place + length]]
+    near = pictures[place - 1 : place + FLASH_FRAMES + 1]
+    means = np.array([cv2.mean(picture)[0] for picture in near])
+    for length in range(1, len(near) - 1):
+        within, sides = means[1 : 1 + length], means[[0, 1 + length]]
         if within.min() > sides.max() + FLASH_LEVELS or within.max() < sides.min() - FLASH_LEVELS:
             return length
     return 0

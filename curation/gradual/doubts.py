@@ -16,6 +16,7 @@ import numpy as np
 
 from rushes.curation import forest
 from rushes.curation.gradual import ghosts
+from rushes.curation.gradual.explained import belonging
 from rushes.curation.gradual.pictures import Ring, Triples, weight_and_residual
 
 MODEL = Path(__file__).with_name("doubts.npz")
@@ -40,15 +41,9 @@ def detail(luma: np.ndarray) -> np.ndarray:
 
 def block_sums(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Sums over blocks: float32 [n, blocks] of values [n, h * w]."""
-    down, across = (_edges(length, blocks) for length, blocks in zip(shape, BLOCKS, strict=True))
-    rows = np.add.reduceat(values.reshape(len(values), *shape), down, axis=1, dtype=np.float32)
-    return np.add.reduceat(rows, across, axis=2).reshape(len(values), -1)
-
-
-@cache
-def _edges(length: int, blocks: int) -> np.ndarray:
-    """Where the blocks begin."""
-    return np.minimum(-(-np.arange(blocks) * length // blocks), length - 1)
+    down, across = (belonging(length, blocks) for length, blocks in zip(shape, BLOCKS, strict=True))
+    rows = values.reshape(-1, shape[1]).astype(np.float32) @ across
+    return (down.T @ rows.reshape(len(values), shape[0], -1)).reshape(len(values), -1)
 
 
 def quick(triples: Triples) -> np.ndarray:

@@ -79,13 +79,13 @@ def _unmoved(a: np.ndarray, b: np.ndarray) -> float:
         windows = np.lib.stride_tricks.sliding_window_view(around, (rows, columns))
         stacks.append(windows.reshape(size * rows, columns))
     left_out = outside(cv2.repeat(b, size, 1), (stacks[0], stacks[1])).astype(np.float32)
-    sums = _sums(rows, BLOCKS[0]).T @ (left_out @ _sums(columns, BLOCKS[1])).reshape(size, rows, -1)
+    sums = belonging(rows, BLOCKS[0]).T @ (left_out @ belonging(columns, BLOCKS[1])).reshape(size, rows, -1)
     return float(sums.min(axis=0).sum()) / (rows * columns)
 
 
 @lru_cache(maxsize=256)
-def _sums(length: int, blocks: int) -> np.ndarray:
-    """float32 [length, blocks]: a product with it sums up the blocks."""
+def belonging(length: int, blocks: int) -> np.ndarray:
+    """float32 [length, blocks], 1 where a pixel is of a block: a product with it sums up the blocks."""
     return (np.arange(length)[:, None] * blocks // length == np.arange(blocks)).astype(np.float32)
 
 
