@@ -16,8 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
 
-#: A gradual mark is one only where something so doubtful overlaps it: what moves like a blend is seldom both.
-SUPPORT_MIN = 0.4
+#: A blend that is less strong, of which a weighted sum leaves more, is a mark only where something so doubtful overlaps.
+STRONG, SUPPORT_MIN = 0.8, 0.4
 #: A gradual mark grows to hold what is so doubtful beside it: a fade's slow ends.
 GROWN_MIN = 0.5
 #: A change from one frame to the next is doubtful from this spike on, and surely so at the other one.
@@ -71,10 +71,16 @@ class Doubts:
                 found.append((first, stop))
         return found
 
-    def supported(self, marks: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Those of the gradual marks [first, stop) that something doubtful enough overlaps."""
+    def supported(self, found: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+        """Those of the transitions (first, stop, strength) that are strong, or that something doubtful overlaps."""
         sure = self.those(self.value >= SUPPORT_MIN)
-        return [mark for mark in marks if ((sure.first < mark[1]) & (sure.stop > mark[0])).any()]
+
+        def overlapped(first: int, stop: int) -> bool:
+            return bool(((sure.first < stop) & (sure.stop > first)).any())
+
+        return [
+            (first, stop, strength) for first, stop, strength in found if strength >= STRONG or overlapped(first, stop)
+        ]
 
     def grown(self, marks: list[tuple[int, int]], cuts: list[int]) -> list[tuple[int, int]]:
         """Gradual marks [first, stop), each with what is doubtful and overlaps it, unless it holds a cut."""
