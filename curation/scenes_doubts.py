@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
 
-#: A blend that is less strong, of which a weighted sum leaves more, is a mark only where something so doubtful overlaps.
+#: A less strong blend, of which a weighted sum leaves more, is a mark only where something so doubtful overlaps it.
 STRONG, SUPPORT_MIN = 0.8, 0.4
 #: A gradual mark grows to hold what is so doubtful beside it: a fade's slow ends.
 GROWN_MIN = 0.5
