@@ -7,7 +7,6 @@ are judged: a clip that is cut in a clean rectangle counts as it is cut.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +32,6 @@ ASKED_OF_CROPS = ("width", "height", "border_frac", "text_score", "picture", "ov
 SHOWN_MOST = 5_000  # clips whose places are remembered
 OTHER_BYTES = 56  # a clip: what is held beside values and bins
 WORDS = ["rejected_by", "orientation", "source_id", "uri", "crop_for"]  # columns of few distinct words
-NICE = 10  # of threads that read what nobody waits for yet
 THREADS, THREADS_REMOTE = min(4, os.cpu_count() or 1), 16  # that read row groups of a disk, of an object store
 
 
@@ -71,7 +69,6 @@ class ClipColumns:
         self._follows = recipe.visual.rescue == "crop" and recipe.visual.text and "overlays" in schema.names
         self._people_min = recipe.content.people_min
         self._crops_read = False
-        self.urgent = True  # somebody waits for the columns that are read next
         self._shown: dict[str, int] = {}  # places of clips that were shown lately
         self._adding, self._placed = threading.Lock(), Future[None]()
         self._groups = _row_groups(run)
@@ -144,7 +141,7 @@ class ClipColumns:
             self._ids[at] = table["clip_id"].combine_chunks()
 
         try:
-            self._read(["uri", "source_id", "start_s", "clip_id"], put)
+            self._read(["uri", "source_id", "start_s", "clip_id"], put, most=1)  # thresholds are moved meanwhile
         except BaseException as error:
             self._placed.set_exception(error)
             raise
@@ -161,8 +158,10 @@ class ClipColumns:
         self.texted = np.concatenate(found) if found else self.texted
         self.texted_score = score[self.texted].astype(np.float32)
 
-    def _read(self, columns: Sequence[str], put: Callable[[pa.Table, int, slice], None]) -> None:
-        """put(rows, number, place) for every row group, by some threads at once."""
+    def _read(
+        self, columns: Sequence[str], put: Callable[[pa.Table, int, slice], None], most: int = THREADS_REMOTE
+    ) -> None:
+        """put(rows, number, place) for every row group, by some threads at once, `most` at most."""
         fs, _ = manifest.resolve(self.run.root)
 
         def work(at: int) -> None:
@@ -172,7 +171,7 @@ class ClipColumns:
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
             put(table, at, slice(begin, begin + table.num_rows))
 
-        with ThreadPoolExecutor(_threads(fs), initializer=None if self.urgent else _give_way) as threads:
+        with ThreadPoolExecutor(min(_threads(fs), most)) as threads:
             list(threads.map(work, range(len(self._groups))))
 
     def _kind(self, name: str) -> Any:
@@ -268,12 +267,6 @@ def _row_groups(run: Run) -> list[tuple[str, pq.FileMetaData, int, int]]:
             found.append((file, metadata, group, begin))
             begin += metadata.row_group(group).num_rows
     return found
-
-
-def _give_way() -> None:
-    """This thread runs where nobody waits: requests and browsers on the same cores go first."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _threads(fs: pafs.FileSystem) -> int:

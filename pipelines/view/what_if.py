@@ -109,7 +109,6 @@ class WhatIf:
             for name in new:
                 self._bin(name)
             yield (done + 1) / (len(steps) + 2)
-            self.held.urgent = False
 
     def _bin(self, column: str) -> None:
         lines = [threshold for rule, threshold in rules.active(self.recipe) if rule.column == column]
