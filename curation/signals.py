@@ -244,9 +244,10 @@ SIGNALS: tuple[Signal, ...] = (
         rules=(Rule("motion.shots_per_s_max", "<", 0.85, "jitter: most false shots per second (B.1)", {"gt": 0}),),
     ),
     Signal(
-        "shake", REAL, "rms change of the scene's shift from one 25th of a second to the next, at 720 lines",
+        "shake", REAL, "rms change, from one 25th of a second to the next, of the motion that all parts of the picture "
+        "share, at 720 lines",
         "px/s", NO_MOTION, stage="motion", meter=MOTION, chart="range", rules=(
-            Rule("motion.shake_max", "<=", 100.0, "most shake of the camera, pixels per second at 720p", {"gt": 0}),
+            Rule("motion.shake_max", "<=", 48.0, "most shake of the camera, pixels per second at 720p", {"gt": 0}),
         ),
     ),
     Signal(
