@@ -73,7 +73,7 @@ def _parts(weights: dict[str, Tensor], folder: Path, part_gb: float) -> list[Pat
 
 def _adapter(meta: dict, weights: dict[str, Tensor], folder: Path) -> list[Path]:
     """peft's files of a LoRA adapter."""
-    from rushes.model.open_weights import load_open_dit
+    from rushes.model.open_transformers import load_open_dit
 
     model = load_open_dit(meta["open_transformer"], **meta["lora"])
     model.load_state_dict(weights)

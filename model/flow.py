@@ -101,6 +101,7 @@ class VDiffusion:
     levels: int = DIFFUSION_STEPS
     beta_start: float = BETA_START
     beta_end: float = BETA_END
+    snr_shift: float = 1.0  # before that, every level's a^2 / s^2 is divided by it (CogVideoX, after SD3)
 
     def sample_time(
         self, batch: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu"
@@ -111,7 +112,9 @@ class VDiffusion:
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """t [...] in [0, 1] -> (a, s) of X_t = a X1 + s X0, float32, same shape."""
-        table = torch.tensor(_signal_table(self.levels, self.beta_start, self.beta_end), device=t.device)
+        table = torch.tensor(
+            _signal_table(self.levels, self.beta_start, self.beta_end, self.snr_shift), device=t.device
+        )
         position = (1 - t.float()).clamp(0, 1) * self.levels
         low = position.floor().long().clamp(max=self.levels - 1)
         a = torch.lerp(table[low], table[low + 1], position - low)
@@ -140,10 +143,11 @@ PROCESSES: dict[str, type] = {"flow": FlowMatching, "diffusion": VDiffusion}
 
 
 @lru_cache(maxsize=8)
-def _signal_table(levels: int, beta_start: float, beta_end: float) -> list[float]:
+def _signal_table(levels: int, beta_start: float, beta_end: float, shift: float) -> list[float]:
     """a at noise levels 0..levels: 1 for clean data, then sqrt(cumprod(1 - beta)) rescaled to end in exactly 0."""
     betas = torch.linspace(beta_start**0.5, beta_end**0.5, levels, dtype=torch.float64) ** 2
-    signal = torch.cumprod(1 - betas, 0).sqrt()
+    power = torch.cumprod(1 - betas, 0)
+    signal = (power / (shift + (1 - shift) * power)).sqrt()
     first, last = signal[0].clone(), signal[-1].clone()
     signal = (signal - last) * first / (first - last)
     return [1.0, *signal.tolist()]

@@ -9,7 +9,8 @@ from rushes.model.open_weights import PREFIX, OpenTAE, load_open_tae
 from rushes.model.tae import TAE
 from rushes.model.tae_config import TAEConfig
 from rushes.model.text import ByteEncoder, CLIPEncoder, T5Encoder, TextEncoder, TextEncoders
-from rushes.model.train_recipe import BytesText, ClipText, T5Text, Text
+from rushes.model.text_llama import LlamaEncoder
+from rushes.model.train_recipe import BytesText, ClipText, LlamaText, T5Text, Text
 
 
 def load_tae(where: str, device: torch.device | str = "cpu") -> tuple[TAE | OpenTAE, str]:
@@ -33,11 +34,13 @@ def text_encoders(text: Text, device: torch.device | str = "cpu") -> TextEncoder
     return TextEncoders([_text_encoder(choice, str(device)) for choice in text.encoders])
 
 
-def _text_encoder(choice: BytesText | T5Text | ClipText, device: str) -> TextEncoder:
+def _text_encoder(choice: BytesText | T5Text | ClipText | LlamaText, device: str) -> TextEncoder:
     if choice.name in ("bytes", "quoted"):
         return ByteEncoder(choice.width, choice.max_tokens, choice.name, choice.name == "quoted")
     if choice.name == "clip":
         return CLIPEncoder(choice.model, choice.pretrained, device=device)
-    source = choice.source or {"ul2": "google/ul2", "byt5": "google/byt5-small"}[choice.name]
     dtype = getattr(torch, choice.precision)
-    return T5Encoder(source, choice.name, choice.max_tokens, choice.name == "byt5", device, dtype)
+    if choice.name == "llama":
+        return LlamaEncoder(choice.source, choice.max_tokens, device, dtype)
+    source = choice.source or {"ul2": "google/ul2", "byt5": "google/byt5-small"}[choice.name]
+    return T5Encoder(source, choice.name, choice.max_tokens, choice.name == "byt5", device, dtype, choice.padded)

@@ -58,6 +58,10 @@ class _Step:
     arrived: torch.cuda.Event | None
 
 
+def _shapes(batch: Batch) -> str:
+    return " + ".join(f"{group.shape}" for group in batch.groups)
+
+
 def _clips(step: _Step) -> str:
     return ", ".join(sample.clip_id for sample in step.batch.samples)
 
@@ -174,7 +178,7 @@ class Session:
                 lr = learning_rate(stage, progress.stage_step, progress.factor, warmup_of(self.recipe, progress.stage))
                 step = self._step(batch, trained, backward, lr)
                 progress.step, progress.stage_step = progress.step + 1, progress.stage_step + 1
-                step.entry |= {"step": progress.step, "stage": stage.name, "lr": lr, "shape": str(batch.shape)}
+                step.entry |= {"step": progress.step, "stage": stage.name, "lr": lr, "shape": _shapes(batch)}
                 if held is not None:
                     stop = self._settle(held)
                     self._log_step(held, flops)

@@ -1,10 +1,9 @@
-"""Open weights as parts of this trainer, by diffusers: a frozen video autoencoder, a transformer to fine-tune.
+"""Open weights by diffusers: a frozen video autoencoder with the interface of ours.
 
     rushes encode RUN --tae diffusers:PATH ...           latents of an open autoencoder
-    open_transformer: PATH, lora: {rank: 16} (recipe)    LoRA on an open transformer over those latents
 
-PATH is a local folder in diffusers' layout or a hub id; `PATH/vae` and `PATH/transformer` are found by themselves.
-What is unusual:
+PATH is a local folder in diffusers' layout or a hub id; `PATH/vae` is found by itself, as is what
+model/open_transformers.py reads. What is unusual:
 - Their convolutions are causal: the first frame has a latent of its own, and T frames make 1 + ceil((T - 1) / f). A
   video of another length is filled up with its last frame; what was filled up is dropped after decoding.
 - They tile and cut long videos themselves; ours (model/tiling.py) would break what they carry from frame to frame.
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +30,6 @@ AUTOENCODERS = (
     "AutoencoderKLWan", "AutoencoderKLHunyuanVideo", "AutoencoderKLLTXVideo", "AutoencoderKLCogVideoX",
 )  # fmt: skip
 PROBE_FRAMES, PROBE_SIDE = 17, 64  # a video whose latents tell the factors in time and space
-STEPS = 1000.0  # that open flow-matching transformers count noise levels in
-LTX_PLACES = (8 / 25, 32, 32)  # seconds, rows and columns of pixels between latents, as its pipeline has them
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 STD_FLOOR = 1e-6
 
 
@@ -110,85 +105,8 @@ class OpenTAE(nn.Module):
 
 def load_open_tae(where: str, device: torch.device | str = "cpu") -> OpenTAE:
     """The autoencoder at `where` (without the prefix). Raises CheckpointError."""
-    folder, name = _described(where, "vae", AUTOENCODERS)
-    return OpenTAE(_load(name, where, folder)).eval().requires_grad_(False).to(device)
-
-
-def _ask_wan(model: nn.Module, x: Tensor, level: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-    """Its pipeline shows it text that is filled up with zeros, and no mask."""
-    return model(hidden_states=x, timestep=level, encoder_hidden_states=text, return_dict=False)[0]
-
-
-def _ask_ltx(model: nn.Module, x: Tensor, level: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-    """Tokens are a latent each, and know their places in seconds and pixels."""
-    frames, high, wide = x.shape[2:]
-    answer = model(
-        hidden_states=x.flatten(2).transpose(1, 2), timestep=level, encoder_hidden_states=text,
-        encoder_attention_mask=mask, num_frames=frames, height=high, width=wide, rope_interpolation_scale=LTX_PLACES,
-        return_dict=False,
-    )[0]  # fmt: skip
-    return answer.transpose(1, 2).unflatten(2, (frames, high, wide))
-
-
-@dataclass(frozen=True)
-class Kind:
-    """ask(model, x [B, C, T, H, W], noise level [B], text, mask) -> like x; text_key: of the text features' width."""
-
-    ask: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], Tensor]
-    text_key: str
-
-
-TRANSFORMERS = {
-    "WanTransformer3DModel": Kind(_ask_wan, "text_dim"),
-    "LTXVideoTransformer3DModel": Kind(_ask_ltx, "caption_channels"),
-}
-
-
-class OpenDiT(nn.Module):
-    """A diffusers flow-matching transformer with the DiT's interface; what is trained of it is its LoRA.
-
-    Theirs answer noise - data at noise level s (s = 1 is noise); ours data - noise at t = 1 - s: the same path walked
-    the other way, so that recipes, samplers and losses fit both. Its `state_dict` is the adapter alone.
-    """
-
-    def __init__(self, transformer: nn.Module, rank: int, alpha: float, targets: tuple[str, ...] = LORA_TARGETS):
-        super().__init__()
-        peft = _needs("peft")
-        self.kind = TRANSFORMERS[type(transformer).__name__]
-        self.text_width: int | None = transformer.config.get(self.kind.text_key)
-        options = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
-        transformer.requires_grad_(False)
-        self.transformer = peft.get_peft_model(transformer, options)
-
-    def forward(
-        self, x: Tensor, t: Tensor, text: dict[str, Tensor], masks: dict[str, Tensor], drop: Tensor | None = None
-    ) -> Tensor:
-        """x [B, C, T, H, W] in normalised latents; t [B] in [0, 1]; one text encoder. -> velocity, like x."""
-        (name,) = text
-        seen = text[name] * masks[name][..., None]
-        if drop is not None:
-            seen = seen * ~drop[:, None, None]
-        noise_level = (1 - t) * STEPS
-        return -self.kind.ask(self.transformer, x, noise_level, seen.to(x.dtype), masks[name])
-
-    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Tensor]:
-        """The adapter: what is trained and nothing else."""
-        learned = {name for name, p in self.named_parameters() if p.requires_grad}
-        return {name: value for name, value in super().state_dict(*arguments, **options).items() if name in learned}
-
-    def load_state_dict(self, state: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
-        """The inverse of `state_dict`."""
-        return super().load_state_dict(state, strict=False, assign=assign)
-
-    def save_adapter(self, folder: str | Path) -> None:
-        """In peft's layout, which diffusers' `load_lora_adapter` and peft read."""
-        self.transformer.save_pretrained(str(folder))
-
-
-def load_open_dit(where: str, rank: int, alpha: float, device: torch.device | str = "cpu") -> OpenDiT:
-    """The transformer at `where` with fresh adapters, which change nothing yet. Raises CheckpointError."""
-    folder, name = _described(where, "transformer", TRANSFORMERS)
-    return OpenDiT(_load(name, where, folder), rank, alpha).to(device)
+    folder, name = described(where, "vae", AUTOENCODERS)
+    return OpenTAE(load_model(name, where, folder)).eval().requires_grad_(False).to(device)
 
 
 def _statistics(vae: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
@@ -205,7 +123,7 @@ def _statistics(vae: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
     return mean.clone(), (std / scale).clamp(min=STD_FLOOR)
 
 
-def _described(where: str, part: str, known: Any) -> tuple[str | None, str]:
+def described(where: str, part: str, known: Any) -> tuple[str | None, str]:
     """(subfolder, class) of a model in diffusers' layout."""
     local = Path(where)
     if local.is_dir():
@@ -217,32 +135,35 @@ def _described(where: str, part: str, known: Any) -> tuple[str | None, str]:
         else:
             raise CheckpointError(f"{where} holds no config.json, and no {part}/config.json: name a diffusers folder.")
     else:
-        folder, name = part, _remote_class(where, part)
+        folder, name = part, downloaded(where, f"{part}/config.json").get("_class_name")
     if name not in known:
         raise CheckpointError(f"{where} is a {name}; what is read as {part}: {', '.join(known)}.")
     return folder, name
 
 
-def _remote_class(where: str, part: str) -> str:
-    hub = _needs("huggingface_hub")
+def downloaded(where: str, name: str) -> dict[str, Any]:
+    """A configuration on the hub. Raises CheckpointError."""
+    hub = needs("huggingface_hub")
     try:
-        path = hub.hf_hub_download(where, f"{part}/config.json")
+        path = hub.hf_hub_download(where, name)
     except Exception as error:
         raise CheckpointError(
-            f"There is no folder '{where}', and no model of that name on the hub: {_brief(error)}"
+            f"There is no folder '{where}', and no model of that name with {name} on the hub: {_brief(error)}"
         ) from error
-    return json.loads(Path(path).read_text(encoding="utf-8")).get("_class_name")
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def _load(name: str, where: str, folder: str | None) -> nn.Module:
-    diffusers = _needs("diffusers")
+def load_model(name: str, where: str, folder: str | None) -> nn.Module:
+    """A diffusers class from its weights. Raises CheckpointError."""
+    diffusers = needs("diffusers")
     try:
         return getattr(diffusers, name).from_pretrained(where, subfolder=folder)
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{name} at {where} cannot be loaded: {_brief(error)}") from error
 
 
-def _needs(module: str) -> Any:
+def needs(module: str) -> Any:
+    """A library of the extra `open`. Raises CheckpointError where it is missing."""
     try:
         return imported(module)
     except ImportError as error:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rushes.model.data import Batch, Clip, Sample, mix, unit
+from rushes.model.data import Batch, Clip, Sample, Shape, mix, unit
 from rushes.model.dit import DiT
 from rushes.model.flow import Process, training_loss
 from rushes.model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
@@ -62,23 +62,31 @@ def generator(*numbers: int) -> torch.Generator:
 def micro_batches(batch: Batch, stage: Stage) -> list[slice]:
     """The samples of each forward pass. An enlarged batch (Stage.balance) has as many passes as one that is not.
 
-    Images have passes of their own size (Stage.image_micro_batch). Sizes differ by at most one.
+    A pass has one shape, and images have passes of their own size (Stage.image_micro_batch). Sizes of a shape differ by
+    at most one.
     """
-    count, images = len(batch.samples), batch.shape.frames == 1 and stage.image_micro_batch
-    passes = -(-count // images) if images else -(-(batch.share or count) // stage.micro_batch)
-    edges = [count * number // passes for number in range(passes + 1)]
-    return [slice(low, high) for low, high in pairwise(edges) if high > low]
+    parts, begin = [], 0
+    for group in batch.groups:
+        if batch.images and stage.image_micro_batch:
+            passes = -(-group.clips // stage.image_micro_batch)
+        else:
+            of_whole = -(-batch.share // stage.micro_batch)
+            passes = -(-group.clips * of_whole // group.whole)
+        edges = [begin + group.clips * number // passes for number in range(passes + 1)]
+        parts += [slice(low, high) for low, high in pairwise(edges) if high > low]
+        begin += group.clips
+    return parts
 
 
 @dataclass(frozen=True)
 class Ready:
-    """Of a batch, on the CPU: its samples, and what is drawn for each: noise [B, C, T, H, W], time [B], drop [B] bool.
+    """Of a batch, on the CPU: its samples, and what is drawn for each: noise [C, T, H, W], time [B], drop [B] bool.
 
     time and drop: of the transformer alone.
     """
 
     samples: tuple[Sample, ...]
-    noise: Tensor
+    noise: tuple[Tensor, ...]
     time: Tensor | None = None
     drop: Tensor | None = None
 
@@ -93,19 +101,20 @@ def preparation(
     number_of, pins = recipe.stages.index(stage), device.type == "cuda"
 
     def prepare(batch: Batch) -> Ready:
-        shape = (channels, latent_frames(batch.shape.frames), *(n // SPACE_FACTOR for n in _sides(batch)))
-        ready = draw(recipe, number_of, batch, shape, process)
+        shapes = [_latent_shape(channels, group.shape) for group in batch.groups for _ in range(group.clips)]
+        ready = draw(recipe, number_of, batch, shapes, process)
         if not pins:
             return ready
-        drawn = {name: getattr(ready, name) for name in ("noise", "time", "drop")}
+        drawn: dict[str, Any] = {name: getattr(ready, name) for name in ("time", "drop")}
         drawn = {name: value.pin_memory() for name, value in drawn.items() if value is not None}
+        drawn["noise"] = tuple(noise.pin_memory() for noise in ready.noise)
         return replace(ready, samples=tuple(_pinned(sample) for sample in ready.samples), **drawn)
 
     return prepare
 
 
-def _sides(batch: Batch) -> tuple[int, int]:
-    return batch.shape.height, batch.shape.width
+def _latent_shape(channels: int, shape: Shape) -> tuple[int, ...]:
+    return channels, latent_frames(shape.frames), shape.height // SPACE_FACTOR, shape.width // SPACE_FACTOR
 
 
 def _pinned(sample: Sample) -> Sample:
@@ -117,15 +126,22 @@ def _pinned(sample: Sample) -> Sample:
     return replace(sample, **changed)
 
 
-def draw(recipe: TrainRecipe, stage: int, batch: Batch, shape: Sequence[int], process: Process | None = None) -> Ready:
-    """What is drawn for each clip of a batch from (seed, stage, step, place). shape: of one latent, [C, T, H, W]."""
+def draw(
+    recipe: TrainRecipe, stage: int, batch: Batch, shapes: Sequence[Sequence[int]], process: Process | None = None
+) -> Ready:
+    """What is drawn for each clip of a batch from (seed, stage, step, place). shapes: of the latents, [C, T, H, W]."""
     makers = [generator(recipe.seed, NOISE_SEED, stage, batch.step, place) for place in batch.places]
-    noise = torch.stack([torch.randn(tuple(shape), generator=maker) for maker in makers])
+    noise = tuple(torch.randn(tuple(shape), generator=maker) for shape, maker in zip(shapes, makers))
     if process is None:
         return Ready(batch.samples, noise)
     time = torch.cat([process.sample_time(1, maker) for maker in makers])
     drop = torch.cat([torch.rand(1, generator=maker) < recipe.text.drop for maker in makers])
     return Ready(batch.samples, noise, time, drop)
+
+
+def stacked(values: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """[B, ...] on the device."""
+    return torch.stack([to_device(value, device) for value in values])
 
 
 def precision(recipe: TrainRecipe, device: torch.device) -> Any:
@@ -164,7 +180,7 @@ def tae_backward(
             share = (part.stop - part.start) / len(ready.samples)
             frames = [torch.as_tensor(sample.frames) for sample in ready.samples[part]]
             video = torch.cat([to_video(one[None], device) for one in frames])
-            noise = to_device(ready.noise[part], device)
+            noise = stacked(ready.noise[part], device)
             with precision(recipe, device):
                 made, posterior, latent = model(video, noise)
                 if rival is not None:
@@ -292,12 +308,12 @@ def dit_backward(recipe: TrainRecipe, stage: Stage, model: DiT, inputs: MakeInpu
         loss_of_all, words = 0.0, 0.0
         for part in parts:
             reduce_gradients(model, last=part is parts[-1], deferred=deferred)
-            data = inputs(samples[part], batch.shape.frames == 1)
+            data = inputs(samples[part], batch.images)
             shape, device = data.latent.shape[1:], data.latent.device
-            if ready is None or ready.noise.shape[1:] != shape:
-                ready = draw(recipe, number_of, batch, shape, process)
-            drawn = (ready.noise[part], ready.time[part], ready.drop[part])
-            noise, time, drop = (to_device(value, device) for value in drawn)
+            if ready is None or ready.noise[part.start].shape != shape:
+                ready = draw(recipe, number_of, batch, [shape] * len(samples), process)
+            noise = stacked(ready.noise[part], device)
+            time, drop = (to_device(value, device) for value in (ready.time[part], ready.drop[part]))
             share = (part.stop - part.start) / len(samples)
             given = _first_given(recipe, number_of, batch, part, device)
 
@@ -326,7 +342,7 @@ def dit_validation(recipe: TrainRecipe, model: DiT, inputs: MakeInputs, process:
     draws = recipe.data.validation_draws
 
     def check(batch: Batch) -> Tensor:
-        one = inputs(batch.samples, batch.shape.frames == 1)
+        one = inputs(batch.samples, batch.images)
         data = one.latent.expand(draws, -1, -1, -1, -1)
         maker = generator(recipe.seed, VALIDATION_SEED, batch.step)
         noise = torch.randn(data.shape, generator=maker).to(data.device)

@@ -121,7 +121,8 @@ class T5Encoder:
     """The encoder half of a T5-like model by transformers: UL2 (`google/ul2`, 4096) or ByT5 (`google/byt5-small`).
 
     source: a local folder or a hub id. quoted_only: encode what stands in quotation marks and nothing else, as the
-    paper does with ByT5. Raises TextEncoderError where transformers or the weights are missing.
+    paper does with ByT5. padded: `max_tokens` features of every prompt, those of the padding among them and none hidden
+    from the others, as CogVideoX reads them. Raises TextEncoderError where transformers or the weights are missing.
     """
 
     def __init__(
@@ -132,8 +133,9 @@ class T5Encoder:
         quoted_only: bool = False,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        padded: bool = False,
     ):
-        transformers = _needs("transformers", name)
+        transformers = needs("transformers", name)
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(source)
             model = transformers.T5EncoderModel.from_pretrained(source, dtype=dtype)
@@ -141,7 +143,7 @@ class T5Encoder:
             raise TextEncoderError(f"text encoder {name}: no weights at {source!r}: {error}") from error
         self.model = model.to(device).eval().requires_grad_(False)
         self.name, self.width = name, self.model.config.d_model
-        self.max_tokens, self.quoted_only, self.device = max_tokens, quoted_only, device
+        self.max_tokens, self.quoted_only, self.device, self.padded = max_tokens, quoted_only, device, padded
 
     def read(self, prompt: str) -> str:
         """The part of the prompt that tokens stand for, as the tokenizer writes it."""
@@ -152,9 +154,13 @@ class T5Encoder:
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         texts = [quoted(text) if self.quoted_only else text for text in prompts]
+        padding = "max_length" if self.padded else True
         batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            texts, padding=padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device)
+        if self.padded:
+            tokens = self.model(input_ids=batch.input_ids).last_hidden_state.float()
+            return TextFeatures(tokens, torch.ones_like(batch.input_ids, dtype=torch.bool))
         tokens = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         empty = torch.tensor([not text for text in texts], device=tokens.device)  # an end mark alone says nothing
         mask = batch.attention_mask.bool() & ~empty[:, None]
@@ -176,7 +182,7 @@ class CLIPEncoder:
         name: str = "clip",
         device: str = "cpu",
     ):
-        open_clip = _needs("open_clip", name)
+        open_clip = needs("open_clip", name)
         try:
             clip = open_clip.create_model(model, pretrained=pretrained, device=device)
         except (OSError, RuntimeError, ValueError) as error:
@@ -216,7 +222,8 @@ class TextEncoders:
         return {encoder.name: encoder.encode(prompts) for encoder in self.encoders}
 
 
-def _needs(module: str, encoder: str) -> ModuleType | Any:
+def needs(module: str, encoder: str) -> ModuleType | Any:
+    """A library of the extra `text`. Raises TextEncoderError where it is missing."""
     try:
         return imported(module)
     except ImportError as error:

@@ -384,7 +384,10 @@ def _flops_of(config: DiTConfig, peak: float | None) -> Flops | None:
     def flops(batch: Batch, terms: dict[str, Any]) -> float | None:
         if terms["text_tokens"] is None:
             return None
-        tokens = token_count(config, batch.shape.frames, batch.shape.height, batch.shape.width)
-        return len(batch.samples) * train_flops(config, tokens, terms["text_tokens"]) / peak
+        found = 0.0
+        for group in batch.groups:
+            tokens = token_count(config, group.shape.frames, group.shape.height, group.shape.width)
+            found += group.clips * train_flops(config, tokens, terms["text_tokens"])
+        return found / peak
 
     return flops

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from rushes.model import checkpoint as checkpoints
 from rushes.model.data import Batch
-from rushes.model.flow import PROCESSES
 from rushes.model.frozen import load_tae
 from rushes.model.loop import Say, Session, stop_on_signal
-from rushes.model.open_weights import OpenDiT, load_open_dit
+from rushes.model.open_transformers import OpenDiT, load_open_dit
 from rushes.model.parallel import Place, average_gradients, joined
 from rushes.model.stages import take_over
 from rushes.model.steps import Backward, dit_backward, dit_validation, preparation
@@ -38,8 +37,8 @@ def train_lora(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str,
             "open_transformer": recipe.open_transformer, "lora": recipe.lora.model_dump(mode="json"),
         }  # fmt: skip
         _begin(session, roots, facts, {"open_transformer": recipe.open_transformer, **facts["lora"]})
-        model = _model(recipe, place, widths)
-        process = PROCESSES[recipe.process]()
+        model = _model(recipe, place, widths, frozen.config.latent_channels)
+        process = model.process
         while (index := session.progress.next_stage(recipe)) is not None:
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
@@ -61,21 +60,30 @@ def train_lora(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str,
 def _check(recipe: TrainRecipe) -> None:
     if recipe.parallel != Parallel():
         raise TrainRecipeError("Every rank holds a whole open transformer: leave the section 'parallel' out.")
-    if recipe.process != "flow":
-        raise TrainRecipeError("Open transformers are trained by flow matching: set process to flow.")
-    if len(recipe.text.encoders) != 1:
-        raise TrainRecipeError("An open transformer reads one text encoder: name the one it was trained with.")
 
 
-def _model(recipe: TrainRecipe, place: Place, widths: dict[str, int]) -> OpenDiT:
-    """The transformer with fresh adapters. Raises TrainRecipeError where the text features do not fit it."""
-    model = load_open_dit(recipe.open_transformer, recipe.lora.rank, recipe.lora.alpha, place.device)
-    (name, width), wanted = next(iter(widths.items())), model.text_width
-    if wanted not in (None, width):
+def _model(recipe: TrainRecipe, place: Place, widths: dict[str, int], channels: int) -> OpenDiT:
+    """The transformer with fresh adapters. Raises TrainRecipeError where process, latents or text do not fit it."""
+    where = recipe.open_transformer
+    model = load_open_dit(where, recipe.lora.rank, recipe.lora.alpha, place.device)
+    if recipe.process != model.kind.process:
+        raise TrainRecipeError(f"{where} was trained by {model.kind.process}: set process to {model.kind.process}.")
+    if model.channels != channels:
         raise TrainRecipeError(
-            f"{recipe.open_transformer} reads text features of width {wanted}, and '{name}' makes {width}: name the "
-            "encoder it was trained with."
+            f"{where} reads {model.channels} channels, and the latents have {channels}: name the transformer from text "
+            "to video that belongs to the autoencoder."
         )
+    if len(widths) != len(model.text_widths):
+        raise TrainRecipeError(
+            f"{where} reads {len(model.text_widths)} text encoders, not {len(widths)}: name those it was trained with."
+        )
+    model.names = tuple(encoder.name for encoder in recipe.text.encoders)
+    for name, wanted in zip(model.names, model.text_widths):
+        if wanted not in (None, widths[name]):
+            raise TrainRecipeError(
+                f"{where} reads text features of width {wanted}, and '{name}' makes {widths[name]}: name the encoder "
+                "it was trained with."
+            )
     return model
 
 

@@ -104,6 +104,16 @@ class T5Text(Section):
     source: str | None = Field(None, description="a local folder or a hub id; null: google/ul2, google/byt5-small")
     max_tokens: int = Field(512, ge=1, description="tokens a prompt is cut to")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the encoder's weights")
+    padded: bool = Field(False, description="max_tokens features of every prompt, as CogVideoX reads them")
+
+
+class LlamaText(Section):
+    """What HunyuanVideo reads beside CLIP (model/text_llama.py)."""
+
+    name: Literal["llama"]
+    source: str = Field("hunyuanvideo-community/HunyuanVideo", description="a local folder or a hub id")
+    max_tokens: int = Field(256, ge=1, description="tokens a prompt is cut to")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the encoder's weights")
 
 
 class ClipText(Section):
@@ -118,14 +128,21 @@ class ClipText(Section):
         return CLIP_CONTEXT
 
 
-ENCODERS = {"bytes": BytesText, "quoted": BytesText, "ul2": T5Text, "byt5": T5Text, "clip": ClipText}
+ENCODERS = {
+    "bytes": BytesText,
+    "quoted": BytesText,
+    "ul2": T5Text,
+    "byt5": T5Text,
+    "clip": ClipText,
+    "llama": LlamaText,
+}
 
 
 class Text(Section):
     """The text encoders of the DiT, side by side (model/text.py)."""
 
-    encoders: tuple[Annotated[BytesText | T5Text | ClipText, Field(discriminator="name")], ...] = Field(
-        (BytesText(name="bytes"),), min_length=1, description="bytes, quoted, ul2, byt5, clip; each at most once"
+    encoders: tuple[Annotated[BytesText | T5Text | ClipText | LlamaText, Field(discriminator="name")], ...] = Field(
+        (BytesText(name="bytes"),), min_length=1, description="bytes, quoted, ul2, byt5, clip, llama; each at most once"
     )
     drop: float = Field(0.1, ge=0, le=1, description="share of clips trained without text, for guidance")
 

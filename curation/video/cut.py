@@ -92,14 +92,14 @@ class Cutter:
         Raises DiskFull or ManifestError where a clip cannot be written.
         """
         done: dict[str, CutClip | str] = {}
-        local: _LocalCopy | None = None
+        local: LocalCopy | None = None
         try:
             for clip in clips:
                 media = media_path(self._hash, clip["clip_id"], crop_of(clip))
                 try:
                     there = self._existing(media, clip)
                     if there is None:
-                        local = local or _LocalCopy(source.uri)
+                        local = local or LocalCopy(source.uri)
                         there = self._cut(local.path, source, clip, media)
                     done[clip["clip_id"]] = there
                 except CutError as error:
@@ -264,7 +264,7 @@ def sweep(root: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class _LocalCopy:
+class LocalCopy:
     """A source as a local path: itself, or a temporary copy of what lies in an object store. Raises CutError."""
 
     def __init__(self, uri: str) -> None:

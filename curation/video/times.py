@@ -32,6 +32,10 @@ class Times:
     def fps(self) -> float:
         return len(self.shown_s) / self.end_s
 
+    def same(self, other: Times) -> bool:
+        """Whether the other has as many frames, each shown at the same time as here."""
+        return len(self.shown_s) == len(other.shown_s) and bool(np.allclose(self.shown_s, other.shown_s, atol=STEADY_S))
+
     def span_s(self, first: int, after: int) -> tuple[float, float]:
         """Begin and end in seconds of the frames [first, after). Raises TimesError where there are not so many."""
         if not 0 <= first < after <= len(self.shown_s):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rushes.model.data.draws import mix, unit
-from rushes.model.data.plan import Bucket, DataOptions, Plan, buckets_of, rounds_of
+from rushes.model.data.plan import Bucket, DataOptions, buckets_of, plan_of, rounds_of
 from rushes.model.data.table import Clip, ClipTable, DataError, Shape
 from rushes.model.frames import ClipError, read_clip, read_image
 
@@ -49,20 +49,38 @@ class Sample:
     failed: tuple[Failed, ...] = ()
 
 
+class Group(NamedTuple):
+    """Neighbouring samples of one shape. clips: of this rank; whole: of it in a batch that has this shape alone."""
+
+    shape: Shape
+    clips: int
+    whole: int
+
+
 @dataclass(frozen=True)
 class Batch:
     """This rank's share of the global batch at `step`; `places` are its samples' numbers within the global batch.
 
-    share: clips of this rank in a batch that is not enlarged (DataOptions.balance). ready: what `prepare`
-    (Loader.batches) made of it in the loader's thread.
+    groups: one, but for the mixed steps of DataOptions.balance. share: clips of this rank in a batch that is not
+    enlarged. ready: what `prepare` (Loader.batches) made of it in the loader's thread.
     """
 
     step: int
-    shape: Shape
+    groups: tuple[Group, ...]
     places: tuple[int, ...]
     samples: tuple[Sample, ...]
-    share: int = 0
+    share: int
     ready: Any = None
+
+    @property
+    def shape(self) -> Shape:
+        """Of its first samples; of all where it is not mixed."""
+        return self.groups[0].shape
+
+    @property
+    def images(self) -> bool:
+        """Single frames, without the rate in front of their captions."""
+        return self.shape.frames == 1
 
     @property
     def frames(self) -> np.ndarray:
@@ -90,10 +108,20 @@ class _Part:
     def __init__(self, roots: Sequence[str], options: DataOptions) -> None:
         self.table = ClipTable(roots, options.set)
         self.buckets, self.description = buckets_of(self.table, options)
-        sizes, batches = zip(*((len(bucket.rows), bucket.batch) for bucket in self.buckets))
-        self.plan = Plan(sizes, batches, options.seed, rounds_of(self.table, self.buckets))
+        self.plan = plan_of(self.buckets, options, rounds_of(self.table, self.buckets))
+        if self.plan.mixed:
+            self.description += f"\nSteps take clips of several of them, {len(self.plan.mixed) - 1:,} steps an epoch."
         for root in self.table.without:
             self.description += f"\n{root} has no sets/{options.set}: nothing of it is read here."
+
+
+def _found(groups: list[tuple[int, np.ndarray]], place: int) -> tuple[int, int]:
+    """(bucket, place in its permutation) of a place in the global batch."""
+    for bucket, places in groups:
+        if place < len(places):
+            return bucket, int(places[place])
+        place -= len(places)
+    raise IndexError(f"the batch ends {place + 1} places earlier")
 
 
 class Loader:
@@ -146,21 +174,32 @@ class Loader:
             return self._images, step // every
         return self._clips, step - 1 - step // every
 
-    def rows_at(self, step: int) -> tuple[Bucket, np.ndarray]:
-        """The bucket and the rows (int64 [batch]) of the global batch at `step`."""
+    def _at(self, step: int) -> tuple[_Part, int, list[tuple[int, np.ndarray]]]:
+        """(set, epoch, (number of the bucket, places) of each group) of the global batch at `step`."""
         part, turn = self._turn(step)
-        number, epoch, places = part.plan.at(turn)
-        return part.buckets[number], part.buckets[number].rows[part.plan.rows(number, epoch, places)]
+        return part, *part.plan.at(turn)
 
-    def shape_at(self, step: int) -> Shape:
-        """The shape of the batch at `step`; an image batch has one frame."""
-        whole, crop = self._whole(step), self.options.crop
+    def rows_at(self, step: int) -> list[tuple[Bucket, np.ndarray]]:
+        """The buckets and the rows (int64 [clips]) of the groups of the global batch at `step`."""
+        part, epoch, groups = self._at(step)
+        return [(part.buckets[n], part.buckets[n].rows[part.plan.rows(n, epoch, places)]) for n, places in groups]
+
+    def groups_at(self, step: int) -> tuple[Group, ...]:
+        """Shapes and clips of this rank's batch at `step`; an image batch has one frame."""
+        part, _, groups = self._at(step)
+        batches = part.plan.batches
+        return tuple(
+            Group(self._cut(self._whole(part, n, step)), len(places) // self.world, batches[n] // self.world)
+            for n, places in groups
+        )
+
+    def _cut(self, whole: Shape) -> Shape:
+        crop = self.options.crop
         return Shape(whole.frames, min(crop, whole.height), min(crop, whole.width)) if crop else whole
 
-    def _whole(self, step: int) -> Shape:
-        """`shape_at` before pictures are cropped."""
-        part, turn = self._turn(step)
-        shape, every = part.buckets[part.plan.at(turn)[0]].shape, self.options.image_every
+    def _whole(self, part: _Part, bucket: int, step: int) -> Shape:
+        """The shape of a bucket's samples before they are cropped."""
+        shape, every = part.buckets[bucket].shape, self.options.image_every
         return replace(shape, frames=1) if every and step % every == 0 else shape
 
     def batches(self, steps: Sequence[int], prepare: Callable[[Batch], Any] | None = None) -> Iterator[Batch]:
@@ -170,7 +209,7 @@ class Loader:
         """
         if not self.options.workers:
             for step in steps:
-                yield self._finish(step, [self._sample(step, place) for place in self._share(step)], prepare)
+                yield self._finish(step, [self.sample_at(step, place) for place in self._share(step)], prepare)
             return
         pool = ThreadPoolExecutor(self.options.workers, thread_name_prefix="decode")
         last = ThreadPoolExecutor(1, thread_name_prefix="batch")  # in order: failures are counted as without threads
@@ -179,7 +218,7 @@ class Loader:
         waiting: deque[Future[Batch]] = deque()
         try:
             for step in steps:
-                samples = [pool.submit(self._sample, step, place) for place in self._share(step)]
+                samples = [pool.submit(self.sample_at, step, place) for place in self._share(step)]
                 waiting.append(last.submit(self._taken, step, samples, prepare))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
@@ -197,10 +236,14 @@ class Loader:
     def _taken(self, step: int, futures: list[Future[Sample]], prepare: Callable[[Batch], Any] | None) -> Batch:
         return self._finish(step, [future.result() for future in futures], prepare)
 
-    def _share(self, step: int) -> range:
-        part, turn = self._turn(step)
-        share = part.plan.batches[part.plan.at(turn)[0]] // self.world
-        return range(self.rank * share, (self.rank + 1) * share)
+    def _share(self, step: int) -> list[int]:
+        """This rank's places in the global batch: its share of each group."""
+        share, begin = [], 0
+        for _, places in self._at(step)[2]:
+            count = len(places) // self.world
+            share += range(begin + self.rank * count, begin + (self.rank + 1) * count)
+            begin += len(places)
+        return share
 
     def _finish(self, step: int, samples: list[Sample], prepare: Callable[[Batch], Any] | None) -> Batch:
         for sample in samples:
@@ -211,16 +254,17 @@ class Loader:
                 f"the last: {list(self.failures.values())[-1]}"
             )
         nominal = self.options.batch // self.world
-        batch = Batch(step, self.shape_at(step), tuple(self._share(step)), tuple(samples), nominal)
+        batch = Batch(step, self.groups_at(step), tuple(self._share(step)), tuple(samples), nominal)
         return replace(batch, ready=prepare(batch)) if prepare else batch
 
-    def _sample(self, step: int, place: int) -> Sample:
-        part, turn = self._turn(step)
-        number, epoch, places = part.plan.at(turn)
-        shape = self._whole(step)
+    def sample_at(self, step: int, place: int) -> Sample:
+        """What stands at this place of the global batch at `step`. Raises DataError where nothing can be decoded."""
+        part, epoch, groups = self._at(step)
+        number, at_first = _found(groups, place)
+        shape = self._whole(part, number, step)
         failed: list[Failed] = []
         for attempt in range(min(part.plan.sizes[number], self.options.errors_max + 1)):
-            at = part.plan.replacement(number, int(places[place]), attempt)
+            at = part.plan.replacement(number, at_first, attempt)
             row = part.buckets[number].rows[part.plan.rows(number, epoch, np.array([at]))[0]]
             try:
                 sample = self._read(part.table[int(row)], shape, unit(self.options.seed, 3, step, place))

@@ -2,20 +2,22 @@
 
 The batch at a step is a pure function of (seed, step): the step chooses a bucket, and within it a slice of a
 permutation that is computed, not stored (a Feistel network). An epoch visits each bucket without repetition; what does
-not fill a batch waits for the next one. A set of more rows than the table holds in memory is permuted window by
-window, so that each of its row groups is read about once an epoch: a set's rows are sorted by a hash, so a window is
-as mixed as the set.
+not fill a batch waits for the next one. Where nothing else makes the steps of a small set cost alike, they have clips
+of several buckets (pack.py). A set of more rows than the table holds in memory is permuted window by window, so that
+each of its row groups is read about once an epoch: a set's rows are sorted by a hash, so a window is as mixed as the
+set.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
+from rushes.model.data import pack
 from rushes.model.data import table as tables
 from rushes.model.data.draws import mix, permute
 from rushes.model.data.table import ClipTable, DataError, Shape
@@ -39,7 +41,7 @@ class DataOptions:
     images: str | None = None  # the set that image batches come from; None: they are single frames of clips
     crop: int | None = None  # pixels: a random square of the picture, the whole side where it is shorter; None: all
     # With `balance`, `batch` is that of the costliest bucket; the others have more clips, in multiples of `balance`,
-    # so that steps cost alike by `cost`. None: `batch` clips of every bucket.
+    # so that steps cost alike by `cost`; steps of a small set may have clips of several buckets. None: `batch` clips.
     balance: int | None = None
     cost: Callable[[Shape], float] | None = None  # of a clip of this shape, in any unit
 
@@ -107,11 +109,29 @@ def batch_sizes(clips: dict[Shape, int], options: DataOptions) -> dict[Shape, in
     return {shape: max(options.batch, count) for shape, count in fitting.items()}
 
 
-def imbalance(buckets: Sequence[Bucket], cost: Callable[[Shape], float]) -> float:
-    """Cost of the costliest step over that of the mean step of an epoch; 1 where all cost alike."""
-    steps = np.array([len(bucket.rows) // bucket.batch for bucket in buckets])
-    costs = np.array([bucket.batch * cost(bucket.shape) for bucket in buckets], np.float64)
-    return float(costs.max() * steps.sum() / (costs * steps).sum())
+def plan_of(buckets: Sequence[Bucket], options: DataOptions, rounds: int = 1) -> Plan:
+    """Batches of one bucket each; of several where balanced ones of a small set cost too differently."""
+    sizes, batches = (tuple(sizes) for sizes in zip(*((len(bucket.rows), bucket.batch) for bucket in buckets)))
+    plan = Plan(sizes, batches, options.seed, rounds)
+    if options.balance is None or options.cost is None or rounds > 1:
+        return plan
+    costs = np.array([options.cost(bucket.shape) for bucket in buckets])
+    units = np.array(sizes) // options.balance
+    if imbalance(plan, costs) <= pack.GOAL or units.sum() > pack.UNITS_MOST:
+        return plan
+    steps = pack.packed(units, costs * options.balance, options.batch * costs.max()) * options.balance
+    ends = np.cumsum(np.vstack([np.zeros_like(units), steps]), axis=0)
+    return replace(plan, mixed=tuple(map(tuple, ends.tolist())))
+
+
+def imbalance(plan: Plan, costs: np.ndarray) -> float:
+    """Cost of the costliest step over that of the mean step of an epoch; 1 where all cost alike. costs: of a clip."""
+    if plan.mixed:
+        steps = np.diff(np.array(plan.mixed), axis=0) @ costs
+        return float(steps.max() / steps.mean())
+    steps = np.array([size // batch for size, batch in zip(plan.sizes, plan.batches)])
+    each = np.array(plan.batches) * costs
+    return float(each[steps > 0].max() * steps.sum() / (each * steps).sum())
 
 
 def _bucket(shape: Shape, parts: list[tuple[str, np.ndarray]], batch: int) -> Bucket:
@@ -146,9 +166,17 @@ class Plan:
     batches: tuple[int, ...]  # clips of a global batch of each bucket
     seed: int
     rounds: int = 1  # of an epoch, in each of which about one window of every bucket is read
+    # Clips of each bucket that an epoch has seen when each of its steps begins, and at its end [steps + 1, buckets].
+    # (): a step is a batch of one bucket.
+    mixed: tuple[tuple[int, ...], ...] = ()
 
-    def at(self, step: int) -> tuple[int, int, np.ndarray]:
-        """(bucket, epoch, places int64 [batch]) of the global batch at `step`."""
+    def at(self, step: int) -> tuple[int, list[tuple[int, np.ndarray]]]:
+        """(epoch, (bucket, places int64 [clips]) of each bucket in it) of the global batch at `step`."""
+        if self.mixed:
+            epoch, index = divmod(step, len(self.mixed) - 1)
+            turn = int(permute(np.array([index]), len(self.mixed) - 1, mix(self.seed, 1, epoch))[0])
+            both = enumerate(zip(self.mixed[turn], self.mixed[turn + 1]))
+            return epoch, [(bucket, np.arange(begin, end)) for bucket, (begin, end) in both if end > begin]
         edges = _round_edges(self.sizes, self.batches, self.rounds)
         ends = edges.sum(1)
         epoch, index = divmod(step, int(ends[-1]))
@@ -160,7 +188,7 @@ class Plan:
         turn -= int(last[bucket - 1]) if bucket else 0
         batch = self.batches[bucket]
         begin = (int(edges[number, bucket]) + turn) * batch
-        return bucket, epoch, np.arange(begin, begin + batch)
+        return epoch, [(bucket, np.arange(begin, begin + batch))]
 
     def rows(self, bucket: int, epoch: int, places: np.ndarray) -> np.ndarray:
         """Which of the bucket's clips stand at these places of its permutation in this epoch: int64 [N]."""

@@ -28,7 +28,7 @@ FLOOR = 1e-6  # of a clip's loss, grey levels in [-1, 1] squared: a clip without
 
 
 class Learner(Protocol):
-    """name: stands in the report. seeds, pairs of trainings of each: where nobody says otherwise.
+    """name: stands in the report. seeds, pairs of trainings of each, clips of a training: where nobody says otherwise.
 
     losses: of each validation clip, by set, after training on `clips`.
     """
@@ -36,6 +36,7 @@ class Learner(Protocol):
     name: str
     seeds: int
     pairs: int
+    clips: int | None
 
     def losses(
         self, clips: Sequence[Span], validation: dict[str, Sequence[Span]], seed: int
@@ -48,8 +49,9 @@ class Predictor:
 
     cache: Path
     name: str = "predict"
-    seeds: int = 20
-    pairs: int = 8
+    seeds: int = 5
+    pairs: int = 32
+    clips: int | None = 12
     known: dict[str, tuple[np.ndarray, np.ndarray, float, int]] = field(default_factory=dict, repr=False)
 
     def losses(self, clips: Sequence[Span], validation: dict[str, Sequence[Span]], seed: int) -> dict[str, list[float]]:
@@ -119,6 +121,7 @@ class TinyTAE:
     name: str = "tae"
     seeds: int = 5
     pairs: int = 1
+    clips: int | None = None
 
     def losses(self, clips: Sequence[Span], validation: dict[str, Sequence[Span]], seed: int) -> dict[str, list[float]]:
         import pyarrow as pa

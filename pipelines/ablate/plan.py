@@ -4,11 +4,15 @@ The clips are dealt into as many parts as there are seeds, copies of one clip in
 own part alone. So the seeds are independent draws of footage, not one draw trained several times: what a rule seems
 worth by the luck of its few clips differs between them, and the interval says so.
 
-    with the rule       clips of the part in the base set
+A seed deals its part into blocks in the same way, and a pair of trainings sees one block; where there are more pairs
+than blocks, they are dealt anew. Blocks keep trainings small, which is where a lack of variety shows, and keep copies
+together, which a sample of single clips would thin out; all of the part is used, each clip as often as the others.
+
+    with the rule       clips of the block in the base set
     without the rule    the same ones, but for the share that the rule would take: in their place as many clips that the
                         rule alone turned away
 
-A seed has several such pairs, drawn anew, and their mean counts: which clips made room is no merit of the rule.
+The mean over a seed's pairs counts: which clips made room is no merit of the rule.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import numpy as np
 from rushes.curation.manifest import Run
 
 COLUMNS = ("clip_id", "source_id", "uri", "start_s", "end_s", "fps", "rejected_by", "copy_group", "duplicate_of")
-LEAST = 4  # clips of a part: fewer say nothing
+LEAST = 4  # clips of a training: fewer say nothing
 
 
 class AblationError(ValueError):
@@ -128,41 +132,55 @@ def _of_set(run: Run, name: str, known: dict[str, tuple[Span, str | None]]) -> t
     return tuple(known[clip_id][0] for clip_id in ids if clip_id in known)
 
 
-def trials(question: Question, seeds: int, most: int | None = None, pairs: int = 1) -> list[Trial]:
-    """Both arms of every pair of every seed. most: clips of a training at most.
+def trials(question: Question, seeds: int, about: int | None = None, pairs: int = 1) -> list[Trial]:
+    """Both arms of every pair of every seed. about: clips of a training; None: all of the seed's part.
 
     Raises AblationError where parts are too small.
     """
-    usual_parts, extra_parts = parts(question, seeds)
     made = []
-    for seed, (usual, extra) in enumerate(zip(usual_parts, extra_parts)):
+    for seed, (usual, extra) in enumerate(deal(question.usual, question.extra, seeds)):
         if len(usual) < LEAST or not extra:
             raise AblationError(
                 f"{question.name}: {len(question.usual)} clips with it and {len(question.extra)} without are too few "
                 f"for {seeds} seeds, each of which needs clips of its own: ask with fewer --seeds, or curate more."
             )
-        random = np.random.default_rng([seed, *question.name.encode()])
-        count = min(len(usual), most or len(usual))
-        taken = max(1, round(count * len(extra) / (len(usual) + len(extra))))
-        for pair in range(pairs):
-            kept = [usual[i] for i in random.permutation(len(usual))[:count]]
-            others = [extra[i] for i in random.permutation(len(extra))[:taken]]
-            for arm, clips in (("with", kept), ("without", kept[taken:] + others)):
+        blocks: list[Block] = []
+        while len(blocks) < pairs:
+            blocks += _blocks(usual, extra, about or len(usual), f"{seed} {len(blocks)}")
+        for pair, block in enumerate(blocks[:pairs]):
+            random = np.random.default_rng([seed, pair, *question.name.encode()])
+            kept, others = ([some[i] for i in random.permutation(len(some))] for some in block)
+            taken = max(1, round(len(kept) * len(others) / (len(kept) + len(others))))
+            others = others[:taken]
+            for arm, clips in (("with", kept), ("without", kept[len(others) :] + others)):
                 made.append(Trial(question.name, arm, seed, pair, tuple(sorted(clips, key=lambda c: c.clip_id))))
     return made
 
 
-def parts(question: Question, seeds: int) -> tuple[list[list[Span]], list[list[Span]]]:
-    """The clips of each seed, with the rule and extra; clips of one group have one seed."""
-    seed_of: dict[str, int] = {}
+Block = tuple[list[Span], list[Span]]
+"""Clips with the rule, and those that come in without it."""
 
-    def deal(clips: Sequence[Span]) -> list[list[Span]]:
-        new = sorted({c.group for c in clips if c.group not in seed_of}, key=_shuffled)
-        seed_of.update({group: number % seeds for number, group in enumerate(new)})
+
+def _blocks(usual: Sequence[Span], extra: Sequence[Span], about: int, salt: str) -> list[Block]:
+    """As many as make trainings of about so many clips, each with enough of both kinds."""
+    for count in range(max(1, round(len(usual) / about)), 1, -1):
+        dealt = deal(usual, extra, count, salt)
+        if all(len(mine) >= LEAST and theirs for mine, theirs in dealt):
+            return dealt
+    return [(list(usual), list(extra))]
+
+
+def deal(usual: Sequence[Span], extra: Sequence[Span], count: int, salt: str = "") -> list[Block]:
+    """`count` lots of whole groups. Those of the usual clips do not depend on the extra ones: questions share them."""
+    lot: dict[str, int] = {}
+
+    def dealt(clips: Sequence[Span]) -> list[list[Span]]:
+        new = sorted({c.group for c in clips if c.group not in lot}, key=lambda group: _shuffled(salt + group))
+        lot.update({group: number % count for number, group in enumerate(new)})
         ordered = sorted(clips, key=lambda c: _shuffled(c.clip_id))
-        return [[c for c in ordered if seed_of[c.group] == seed] for seed in range(seeds)]
+        return [[c for c in ordered if lot[c.group] == number] for number in range(count)]
 
-    return deal(question.usual), deal(question.extra)
+    return list(zip(dealt(usual), dealt(extra)))
 
 
 def _shuffled(text: str) -> bytes:

@@ -42,8 +42,8 @@ class Asked:
     sets: tuple[str, ...] = ()
     clean: str | None = None
     seeds: int = 5
-    pairs: int = 1  # of trainings of each seed, on other clips of its part
-    clips: int | None = None  # of a training at most
+    pairs: int = 1  # of trainings of each seed
+    clips: int | None = None  # of a training, about; None: all of a seed's part
     validation_clips: int = 64  # of each validation set at most
 
 
@@ -86,7 +86,7 @@ def ablate(asked: Asked, learner: Learner, output: str, say: Say, address: str |
             say(f"{number} of {len(left)}, {spent:.0f} s, about {spent / number * (len(left) - number):.0f} s left")
     told = {trial: json.loads(path.read_text(encoding="utf-8")) for trial, path in where.items()}
     changes = [
-        change(question, name, len(validation[name]), told, asked.seeds, len(found))
+        change(question, name, len(validation[name]), told, asked.seeds, len(found) * len(validation))
         for question in found
         for name in validation
     ]
@@ -136,8 +136,7 @@ def change(question: Question, name: str, clips: int, told: dict[Trial, Any], se
     """The mean change over the seeds, and its interval by Student's t.
 
     A seed's change is the mean over pairs and validation clips of log(loss without / loss with): clips of much motion
-    count no more than others. The intervals of all questions hold together (Bonferroni): asking many finds no more by
-    chance.
+    count no more than others. All `asked` intervals hold together (Bonferroni): asking many finds no more by chance.
     """
     logs = np.zeros(seeds)
     mine = {trial: result for trial, result in told.items() if trial.question == question.name}

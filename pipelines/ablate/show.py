@@ -11,7 +11,7 @@ from typing import Any
 
 from rushes.pipelines.ablate.plan import AblationError
 
-CONFIDENCE = 0.9  # that all intervals of one validation set hold at once
+CONFIDENCE = 0.9  # that all intervals of an ablation hold at once
 COLOURS = {"pays": "#2f7d4f", "costs": "#b5482f", "nothing seen": "#777777"}
 MEANING = {
     "pays": "without the rule the models get worse",
@@ -121,7 +121,7 @@ def section(folder: str) -> tuple[str, str]:
     return "What rules are worth", (
         f"<p>Small models (learner <code>{escape(learner)}</code>) are trained with and without each rule, "
         "on as many clips. "
-        f"The change is that of their loss without the rule; all intervals of one validation set hold together.</p>"
+        f"The change is that of their loss without the rule; all intervals hold together.</p>"
         f"<div style='max-width:760px'>{picture(changes)}</div>"
         f"<table><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead><tbody>{rows}</tbody></table>"
     )

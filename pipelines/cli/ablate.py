@@ -31,13 +31,14 @@ def ablate(
     ] = "predict",
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="With --learner tae: its recipe.")] = "tae-tiny",
     steps: Annotated[int, typer.Option(help="With --learner tae: steps of a training.", min=1)] = 100,
-    seeds: Annotated[
-        int | None, typer.Option(help="Parts that the clips are dealt into; default 20, with --learner tae 5.", min=3)
-    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Parts that the clips are dealt into; default 5.", min=3)] = None,
     pairs: Annotated[
-        int | None, typer.Option(help="Pairs of trainings of a seed, averaged; default 8, with --learner tae 1.", min=1)
+        int | None, typer.Option(help="Pairs of trainings of a seed, averaged; default 32, learner tae 1.", min=1)
     ] = None,
-    clips: Annotated[int | None, typer.Option(help="Clips of a training at most.", min=4)] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(help="Clips of a training, about; default 12, learner tae all of a seed's part.", min=4),
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster that shares the output's folder.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained and what it costs, and stop.")
@@ -64,7 +65,7 @@ def ablate(
         fail(f"--learner is predict or tae, not '{learner}'.")
     try:
         chosen = Predictor(Path(output).absolute() / "clips") if learner == "predict" else _tae(recipe, steps)
-        seeds, pairs = seeds or chosen.seeds, pairs or chosen.pairs
+        seeds, pairs, clips = seeds or chosen.seeds, pairs or chosen.pairs, clips or chosen.clips
         asked = job.Asked(run, base, tuple(rule or ()), tuple(set_name or ()), clean, seeds, pairs, clips)
         if dry_run:
             print(job.describe(asked, learner, job.seconds_of_one(chosen, output)))

@@ -98,6 +98,7 @@ class Item(BaseModel):
     state: Literal["open", "accepted", "rejected", "gone"] = Field(description="gone: the run no longer has the clip")
     lease_until: float | None = Field(None, description="when the lease ends; none: not held by the asker")
     media: str = Field(description="address of the cut clip", examples=["/api/v1/runs/a/clips/4f/media"])
+    proxy: str = Field(description="address of it to look at: a small copy where it is large, frame by frame the same")
     frames: int
     fps: float = Field(description="mean rate; /runs/{run}/clips/{clip}/frames has the time of each frame")
     width: int

@@ -62,7 +62,8 @@ def item_view(
     fields = CaptionFields(**caption.fields) if caption else CaptionFields()
     return ItemView(
         clip_id=item.clip_id, state=SHOWN.get(item.state, item.state), lease_until=until,
-        media=f"/api/v1/runs/{queue.run}/clips/{item.clip_id}/media", frames=item.frames, fps=item.fps,
+        media=f"/api/v1/runs/{queue.run}/clips/{item.clip_id}/media",
+        proxy=f"/api/v1/runs/{queue.run}/clips/{item.clip_id}/proxy", frames=item.frames, fps=item.fps,
         width=item.width, height=item.height, in_frame=first, out_frame=after, concept=item.concept,
         suitability=item.suitability, tie_break=item.state == DISPUTED,
         mine=decision_view(mine, item.clip_id) if mine else None,

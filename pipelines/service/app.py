@@ -26,6 +26,7 @@ from rushes.pipelines.service.jobs import JobError, Jobs
 from rushes.pipelines.service.library import Kept, Library
 from rushes.pipelines.service.limits import COOKIE, Gate
 from rushes.pipelines.service.places import PlaceError
+from rushes.pipelines.service.proxies import Proxies
 from rushes.pipelines.service.settings import Settings
 from rushes.pipelines.studio.pages import Pages
 from rushes.pipelines.view.clips import QueryError
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> Any:
     app.state.settings = settings
     app.state.library, app.state.streams = Library(settings), 0
     app.state.jobs = None
+    app.state.proxies = Proxies(settings.state / "proxies")
     app.state.reviews = Reviews(settings.reviews_url)
     app.state.review_limit = CapacityLimiter(routes_review.AT_ONCE)
     app.state.reviews_seen, app.state.frame_times = {}, {}
@@ -85,6 +87,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     finally:
         app.state.ending.set()
         app.state.jobs.close()
+        app.state.proxies.close()
         app.state.reviews.close()
 
 

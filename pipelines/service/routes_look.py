@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import json
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -14,8 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from rushes.curation.manifest import ManifestError, Run
+from rushes.curation.rules import BY_KEY
 from rushes.pipelines import judge as judging
 from rushes.pipelines.service.access import Person
+from rushes.pipelines.service.held import Held
+from rushes.pipelines.service.library import finite
 from rushes.pipelines.service.routes_runs import ClipId, RunName, Tag, library, told
 from rushes.pipelines.view import concepts as view_concepts
 from rushes.pipelines.view import moved
@@ -26,7 +29,6 @@ from rushes.pipelines.view.tables import recipe_of
 from rushes.pipelines.view.tracks import POINTS_MOST, tracks_of
 from rushes.pipelines.view.what_if import WhatIf
 
-HELD_MOST = 2  # snapshots whose columns are in memory
 THUMB_PX, THUMB_QUALITY, THUMBS_KEPT = 240, 78, 4_000
 CONCEPTS_MOST = 500
 JUDGED_MOST = 300_000  # clips that are decided anew while somebody waits
@@ -39,41 +41,38 @@ Moves = Annotated[
 router = APIRouter(prefix="/runs", tags=["look"])
 
 
-class Columns:
-    """Snapshots in memory, the last asked for; built once however many ask."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, str], WhatIf] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, run: Run) -> WhatIf:
-        key = (run.root, run.snapshot)
-        with self._lock:
-            if key not in self._held:
-                while len(self._held) >= HELD_MOST:
-                    self._held.popitem(last=False)
-                self._held[key] = WhatIf(run)
-            self._held.move_to_end(key)
-            return self._held[key]
-
-    def span(self, run: Run, clip: str) -> dict[str, Any] | None:
-        """Where a clip lies that was told of lately, without asking a table."""
-        held = self._held.get((run.root, run.snapshot))
-        return held.held.span(clip) if held else None
+held = Held()
 
 
-columns = Columns()
+async def told_of_columns(
+    request: Request, run: str, question: tuple[Any, ...], ask: Callable[[WhatIf], dict[str, Any]], tag: str | None
+) -> Response:
+    """As `told`, of the snapshot's columns. While they are read, nobody's thread waits for them."""
+    shelf = library(request)
+    opened = await shelf.work(lambda: shelf.run(run))
+    await held.ready(opened)
+    return await told(request, run, question, lambda opened: ask(held.of(opened)), tag)
 
 
 @router.get("/{run}/board", summary="What moved thresholds would keep: counts, histograms, footage, sets")
 async def board(
     request: Request, run: RunName, moves: Moves = [],  # noqa: B006
-    brief: Annotated[bool, Query(description="Charts without what no threshold moves.")] = False, tag: Tag = None,
+    brief: Annotated[bool, Query(description="Charts without what no threshold moves.")] = False,
+    soon: Annotated[bool, Query(description="Of a large run that is being read: what is there.")] = False,
+    focus: Annotated[str | None, Query(max_length=200, description="The threshold whose column is read first.")] = None,
+    tag: Tag = None,
 ) -> Response:  # fmt: skip
-    def ask(opened: Run) -> dict[str, Any]:
-        return moved.board(columns.of(opened), moves, brief)
-
-    return await told(request, run, ("board", brief, *moves), ask, tag)
+    shelf = library(request)
+    if soon:
+        opened = await shelf.work(lambda: shelf.run(run))
+        rule = BY_KEY.get(focus or "")
+        first = await held.soon(opened, rule.column if rule else None)
+        if first is not None:
+            body = await shelf.work(lambda: json.dumps(finite(first.board(moves))))
+            return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
+    return await told_of_columns(
+        request, run, ("board", brief, *moves), lambda columns: moved.board(columns, moves, brief), tag
+    )
 
 
 @router.get("/{run}/edge", summary="Clips next to a threshold, and those that enter and leave")
@@ -82,10 +81,9 @@ async def edge(
     key: Annotated[str | None, Query(max_length=200, description="The threshold.")] = None,
     count: Annotated[int, Query(ge=1, le=moved.SAMPLES_MOST)] = 8, tag: Tag = None,
 ) -> Response:  # fmt: skip
-    def ask(opened: Run) -> dict[str, Any]:
-        return moved.edge(columns.of(opened), moves, key, count)
-
-    return await told(request, run, ("edge", key, count, *moves), ask, tag)
+    return await told_of_columns(
+        request, run, ("edge", key, count, *moves), lambda columns: moved.edge(columns, moves, key, count), tag
+    )
 
 
 @router.get("/{run}/scatter", summary="Two signals together, as counts on a grid")
@@ -93,10 +91,9 @@ async def scatter(
     request: Request, run: RunName, x: Annotated[str, Query(max_length=64)], y: Annotated[str, Query(max_length=64)],
     moves: Moves = [], tag: Tag = None,  # noqa: B006
 ) -> Response:  # fmt: skip
-    def ask(opened: Run) -> dict[str, Any]:
-        return moved.two(columns.of(opened), moves, x, y)
-
-    return await told(request, run, ("scatter", x, y, *moves), ask, tag)
+    return await told_of_columns(
+        request, run, ("scatter", x, y, *moves), lambda columns: moved.two(columns, moves, x, y), tag
+    )
 
 
 @router.get(
@@ -108,7 +105,7 @@ async def moved_recipe(request: Request, run: RunName, moves: Moves = []) -> Res
 
     def write() -> str:
         opened = shelf.run(run)
-        return columns.of(opened).recipe_with(moves).to_yaml()
+        return held.of(opened).recipe_with(moves).to_yaml()
 
     text = await shelf.work(write)
     headers = {"content-disposition": f'attachment; filename="{run}.yaml"', "cache-control": "no-store"}
@@ -118,7 +115,7 @@ async def moved_recipe(request: Request, run: RunName, moves: Moves = []) -> Res
 @router.get("/{run}/judged", summary="What publishing moved thresholds would keep, decided anew")
 async def judged(request: Request, run: RunName, moves: Moves = [], tag: Tag = None) -> Response:  # noqa: B006
     def ask(opened: Run) -> dict[str, Any]:
-        columns.of(opened).recipe_with(moves)
+        held.of(opened).recipe_with(moves)
         if opened.record["tables"]["clips"]["rows"] > JUDGED_MOST:
             raise QueryError(
                 f"{opened.root} has more than {JUDGED_MOST:,} clips: `rushes judge {opened.root} --set KEY=VALUE "
@@ -160,7 +157,7 @@ async def publish(request: Request, run: RunName, wanted: Judgement) -> dict[str
                 409, f"Snapshot {opened.snapshot} was published meanwhile, and these thresholds were moved on "
                 f"{wanted.parent}. Nothing was changed: look at the new one with your thresholds, then publish again.",
             )  # fmt: skip
-        columns.of(opened).recipe_with(moves)
+        held.of(opened).recipe_with(moves)
         judged = judging.judge(opened, judging.recipe_for_judging(opened, None, moves), opened.root)
         return {"snapshot": judged.snapshot, "warnings": judged.record.get("warnings", [])}
 
@@ -216,15 +213,15 @@ async def thumb(request: Request, run: RunName, clip: ClipId) -> Response:
 
 def _thumb(shelf: Any, name: str, clip: str) -> bytes | None:
     opened = shelf.run(name)
-    held = _thumbs(opened.root, opened.snapshot)
-    if clip not in held:
-        if len(held) >= THUMBS_KEPT:
-            held.clear()
-        span, recipe = columns.span(opened, clip), recipe_of(opened)
+    made = _thumbs(opened.root, opened.snapshot)
+    if clip not in made:
+        if len(made) >= THUMBS_KEPT:
+            made.clear()
+        span, recipe = held.span(opened, clip), recipe_of(opened)
         found = stills_of_rows(opened, recipe, [span]) if span else stills_of(opened, recipe, [clip])
         stills = found.get(clip, [])
-        held[clip] = _small(stills[len(stills) // 2]) if stills else None
-    return held[clip]
+        made[clip] = _small(stills[len(stills) // 2]) if stills else None
+    return made[clip]
 
 
 @lru_cache(maxsize=4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request
@@ -34,6 +34,7 @@ Where = Annotated[
     ),
 ]  # fmt: skip
 Tag = Annotated[str | None, Header(alias="if-none-match", include_in_schema=False)]
+Shown = Callable[[str], Awaitable[str]]  # address of a clip -> of what is shown of it
 Ranged = Annotated[str | None, Header(alias="range", examples=["bytes=0-1023"], max_length=200)]
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -198,17 +199,29 @@ async def media_head(request: Request, run: RunName, clip: ClipId, ranged: Range
     return await _media(request, run, clip, ranged, True)
 
 
-async def _media(request: Request, run: RunName, clip: ClipId, ranged: str | None, head: bool) -> Response:
+@router.api_route(
+    "/{run}/clips/{clip}/proxy", methods=["GET"], response_class=Response,
+    summary="The cut clip to look at: a small copy of the same frames where it is large, made when first asked for",
+    responses={200: {"content": {"video/mp4": {}}}, 206: {"content": {"video/mp4": {}}}, 416: {}},
+)  # fmt: skip
+async def proxy(request: Request, run: RunName, clip: ClipId, ranged: Ranged = None) -> Response:
+    return await _media(request, run, clip, ranged, False, request.app.state.proxies.of)
+
+
+async def _media(
+    request: Request, run: RunName, clip: ClipId, ranged: str | None, head: bool, shown: Shown | None = None
+) -> Response:
     shelf = library(request)
 
-    def find() -> Response | None:
+    def find() -> str | None:
         opened = shelf.run(run)
         row = _row(opened, clip, "media")
-        if row["media"] is None:
-            return None
-        return media_response(media_place(opened, row["media"], shelf.settings.roots), ranged, head)
+        return row["media"] and media_place(opened, row["media"], shelf.settings.roots)
 
-    response = await shelf.work(find)
+    place = await shelf.work(find)
+    if place and shown:
+        place = await shown(place)
+    response = await shelf.work(lambda: media_response(place, ranged, head)) if place else None
     if response is None:
         raise HTTPException(404, "The clip has no media: only kept clips are cut, and theirs may have been removed.")
     return response

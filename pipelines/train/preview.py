@@ -60,25 +60,24 @@ def preview(recipe: TrainRecipe, roots: Sequence[str], each: int = 2) -> Iterato
     videos_only(roots)
     encoders = text_encoders(recipe.text) if recipe.model == "dit" else TextEncoders([])
     for index, stage in enumerate(recipe.stages):
-        # As one of so many ranks, of whose share of a batch is one clip: no more is decoded.
-        with closing(loader_of(roots, recipe, index, 0, stage.batch)) as loader:
-            for step, bucket in _steps(loader, stage, each):
-                (batch,) = loader.batches([step])
-                sample = batch.samples[0]
-                (prompt,) = prompts_of([sample], batch.shape.frames == 1)
+        with closing(loader_of(roots, recipe, index, 0, 1)) as loader:
+            for step, place, bucket in _places(loader, stage, each):
+                sample = loader.sample_at(step, place)
+                (prompt,) = prompts_of([sample], len(sample.frames) == 1)
                 yield Shown(stage.name, bucket, step, sample, tuple(read_by(encoders, prompt)))
 
 
-def _steps(loader: Loader, stage: Stage, each: int) -> list[tuple[int, str]]:
-    """(step, shape) of the first batches of each shape."""
-    seen: dict[str, list[int]] = {}
+def _places(loader: Loader, stage: Stage, each: int) -> list[tuple[int, int, str]]:
+    """(step, place in its batch, shape) of the first batches of each shape."""
+    seen: dict[str, list[tuple[int, int]]] = {}
     for step in range(min(stage.steps, STEPS_LOOKED_AT)):
-        bucket, _ = loader.rows_at(step)
-        image = stage.image_every is not None and step % stage.image_every == 0
-        name = f"{bucket.shape}" + (" (images)" if image else "")
-        if len(seen.setdefault(name, [])) < each:
-            seen[name].append(step)
-    return [(step, name) for name, steps in sorted(seen.items()) for step in steps]
+        image, place = stage.image_every is not None and step % stage.image_every == 0, 0
+        for bucket, rows in loader.rows_at(step):
+            name = f"{bucket.shape}" + (" (images)" if image else "")
+            if len(seen.setdefault(name, [])) < each:
+                seen[name].append((step, place))
+            place += len(rows)
+    return [(*found, name) for name, places in sorted(seen.items()) for found in places]
 
 
 def read_by(encoders: TextEncoders, prompt: str) -> Iterator[Text]:

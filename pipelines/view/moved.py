@@ -10,9 +10,11 @@ import numpy as np
 from rushes.curation import rules
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import BY_NAME, LOOK_FAILED
+from rushes.pipelines.view.bins import BINS, Binned
 from rushes.pipelines.view.clip_columns import LATE
 from rushes.pipelines.view.clips import QueryError
-from rushes.pipelines.view.what_if import BINS, Sums, WhatIf
+from rushes.pipelines.view.counting import Sums
+from rushes.pipelines.view.what_if import WhatIf
 
 SAMPLES_MOST = 24
 
@@ -31,10 +33,12 @@ def board(held: WhatIf, overrides: Sequence[str] = (), brief: bool = False) -> d
     with held.judged(recipe) as state:
         now = state.sums
     parts = ["kept", *recipe.curriculum.sets]
+    first = dict(zip(held.order, now.first.tolist()[:-1], strict=True))
+    alone = dict(zip(held.order, now.alone.sum(axis=1).tolist(), strict=True))
     shown = {name: _part(now.parts[at]) | {"before": _part(was.parts[at])} for at, name in enumerate(parts)}
     return {
         "clips": held.rows,
-        "rules": _rules(held, recipe, now),
+        "rules": rules_of(held, recipe, first, alone),
         "charts": {column: _chart(held, column, now, brief) for column in held.columns},
         "passing": {"clips": now.passing, "before": was.passing},
         "kept": shown.pop("kept"),
@@ -84,10 +88,10 @@ def two(held: WhatIf, overrides: Sequence[str], x: str, y: str) -> dict[str, Any
         for rule, threshold in rules.active(recipe) if rule.column in (x, y)
     ]  # fmt: skip
     return {
-        "x": {"column": x, "edges": held.binned[x].edges.tolist()},
-        "y": {"column": y, "edges": held.binned[y].edges.tolist()},
-        "all": held.pairs(x, y).tolist(),
-        "inside": held.pairs(x, y, inside).tolist(),
+        "x": {"column": x, "edges": held.bins.binned[x].edges.tolist()},
+        "y": {"column": y, "edges": held.bins.binned[y].edges.tolist()},
+        "all": held.bins.pairs(x, y).tolist(),
+        "inside": held.bins.pairs(x, y, inside).tolist(),
         "thresholds": lines,
     }
 
@@ -95,16 +99,16 @@ def two(held: WhatIf, overrides: Sequence[str], x: str, y: str) -> dict[str, Any
 # --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _rules(held: WhatIf, recipe: Recipe, now: Sums) -> list[dict[str, Any]]:
+def rules_of(held: WhatIf, recipe: Recipe, first: dict[str, int], alone: dict[str, int] | None) -> list[dict[str, Any]]:
+    """The rules of a board; first: clips by the first rule that they fail; alone: by the only one, None: not known."""
     published = {rule.key: threshold for rule, threshold in rules.active(held.recipe)}
     moved = {rule.key: threshold for rule, threshold in rules.active(recipe)}
-    first = dict(zip(held.order, now.first.tolist()[:-1], strict=True))
-    alone = dict(zip(held.order, now.alone.sum(axis=1).tolist(), strict=True))
     return [
         {
             "key": rule.key, "column": rule.column, "compare": rule.compare, "phase": rule.phase, "text": rule.text,
             "limits": rule.limits, "whole": rule.whole, "published": published.get(rule.key),
-            "value": moved.get(rule.key), "rejected": first[rule.key], "alone": alone[rule.key],
+            "value": moved.get(rule.key), "rejected": first.get(rule.key, 0),
+            "alone": alone[rule.key] if alone is not None else None,
             "unit": BY_NAME[rule.column].unit if rule.column in BY_NAME else "",
             "meaning": BY_NAME[rule.column].meaning if rule.column in BY_NAME else "a signal of your own",
         }
@@ -116,9 +120,12 @@ def _chart(held: WhatIf, column: str, now: Sums, brief: bool) -> dict[str, Any]:
     own = [held.order.index(rule.key) for rule in held.rules if rule.column == column]
     alone = now.alone[own].sum(axis=0)[:BINS]
     moving = {"inside": now.inside[held.columns.index(column)].tolist(), "alone": alone.tolist()}
-    binned = held.binned[column]
-    still = {"edges": binned.edges.tolist(), "all": binned.counts.tolist(), "nulls": binned.nulls}
-    return moving if brief else {**still, **moving}
+    return moving if brief else {**still(held.bins.binned[column]), **moving}
+
+
+def still(binned: Binned) -> dict[str, Any]:
+    """What no threshold moves of a column's chart."""
+    return {"edges": binned.edges.tolist(), "all": binned.counts.tolist(), "nulls": binned.nulls}
 
 
 def _later(held: WhatIf, now: Sums) -> dict[str, int]:

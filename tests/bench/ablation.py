@@ -136,8 +136,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--base", type=int, default=480, help="clips of the base set")
     options.add_argument("--share", type=float, default=0.5, help="of each rule's clips")
-    options.add_argument("--seeds", type=int, default=20)
-    options.add_argument("--pairs", type=int, default=8, help="of trainings of each seed")
+    options.add_argument("--seeds", type=int, default=Predictor.seeds)
+    options.add_argument("--pairs", type=int, default=Predictor.pairs, help="of trainings of each seed")
+    options.add_argument("--clips", type=int, default=Predictor.clips, help="of a training, about")
     options.add_argument("--draw", type=int, default=0, help="another draw of all clips")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +146,7 @@ def main() -> None:
         cache = Path(folder) / "out" / "clips"
         run, clean = planted(Path(folder), cache, chosen.base, chosen.share, chosen.draw)
         made = time.process_time() - began
-        asked = Asked(run, rules=(*HARMS, *HARMLESS), clean=clean, seeds=chosen.seeds, pairs=chosen.pairs)
+        asked = Asked(run, "pretrain-256", (*HARMS, *HARMLESS), (), clean, chosen.seeds, chosen.pairs, chosen.clips)
         changes = ablate(asked, Predictor(cache), f"{folder}/out", print)
         Console(width=160).print(table(changes))
         harms, harmless = sum(found(changes, r) for r in HARMS), sum(cleared(changes, r) for r in HARMLESS)

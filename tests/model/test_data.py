@@ -57,15 +57,18 @@ def test_another_key_is_another_order_and_neighbours_are_torn_apart():
 
 def test_an_epoch_sees_no_clip_twice_and_all_full_batches():
     one = Plan((11, 7), (3, 3), seed=5)
-    steps = [one.at(step) for step in range(3 + 2)]
-    seen = [(bucket, row) for bucket, epoch, places in steps for row in one.rows(bucket, epoch, places)]
+    steps = [(epoch, *group) for epoch, (group,) in map(one.at, range(3 + 2))]
+    seen = [(bucket, row) for epoch, bucket, places in steps for row in one.rows(bucket, epoch, places)]
     assert len(set(seen)) == len(seen) == 15
-    assert Counter(bucket for bucket, _, _ in steps) == {0: 3, 1: 2}
-    assert [one.at(step)[1] for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
+    assert Counter(bucket for _, bucket, _ in steps) == {0: 3, 1: 2}
+    assert [one.at(step)[0] for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
 
 
 def test_epochs_differ_and_the_same_step_is_always_the_same_batch():
-    rows = [Plan((100,), (4,), 0).rows(*Plan((100,), (4,), 0).at(step)).tolist() for step in (3, 28, 3)]
+    one, rows = Plan((100,), (4,), 0), []
+    for step in (3, 28, 3):
+        epoch, [(bucket, places)] = Plan((100,), (4,), 0).at(step)
+        rows.append(one.rows(bucket, epoch, places).tolist())
     assert rows[0] == rows[2] != rows[1]
 
 
@@ -275,7 +278,7 @@ def test_above_the_rows_that_are_held_a_row_group_is_read_about_once_an_epoch(tm
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: (read.append(a[1]), one_group(*a, **k))[1])
     seen = []
     for step in range(999):  # an epoch, batches of 4
-        _, rows = found.rows_at(step)
+        [(_, rows)] = found.rows_at(step)
         seen += [int(found.table[int(row)].clip_id, 16) for row in rows]
     assert len(set(seen)) == len(seen) > 3_990
     assert len(read) < 3 * 40, "without windows nine draws in ten read a group"
@@ -298,7 +301,8 @@ def test_balanced_batches_cost_alike():
     for balance, most in ((None, 2.0), (8, 1.04)):
         sizes = plan.batch_sizes(clips, replace(options, balance=balance))
         buckets = [Bucket(s, ("x",), np.arange(n), sizes[s]) for s, n in clips.items() if n >= sizes[s]]
-        found = plan.imbalance(buckets, cost)
+        one = Plan(tuple(len(b.rows) for b in buckets), tuple(b.batch for b in buckets), seed=0)
+        found = plan.imbalance(one, np.array([cost(b.shape) for b in buckets]))
         assert found < most and (balance or found > 1.3)
     assert sizes[Shape(256, 192, 336)] == 64 and sizes[Shape(96, 256, 256)] == 64, "no more than there are, or `batch`"
 
@@ -311,6 +315,40 @@ def test_every_rank_has_its_share_of_a_balanced_batch(tmp_path, film):
     for step in range(4):
         ids = [[s.clip_id for s in next(one.batches([step])).samples] for one in (whole, *halves)]
         assert ids[0] == ids[1] + ids[2]
+
+
+def test_steps_of_a_small_set_mix_buckets_until_they_cost_alike():
+    """A set of six buckets of which three hold one clip each: those of the demo's footage at 256 px."""
+    clips, costs = np.array([1, 1, 6, 2, 1, 3]), np.array([45.0, 72.6, 26.4, 45.0, 67.1, 18.4])
+    buckets = [Bucket(Shape(b, 1, 1), (), np.arange(n), 1) for b, n in enumerate(clips)]
+    cost = {b.shape: float(c) for b, c in zip(buckets, costs)}
+    made = plan.plan_of(buckets, DataOptions(batch=1, balance=1, cost=cost.get))
+    assert plan.imbalance(made, costs) < 1.1 < plan.imbalance(replace(made, mixed=()), costs)
+    for epoch in (0, 1):
+        seen = [
+            (bucket, int(row))
+            for step in range(epoch * 5, epoch * 5 + 5)
+            for bucket, places in made.at(step)[1]
+            for row in made.rows(bucket, epoch, places)
+        ]
+        assert sorted(seen) == [(b, n) for b, count in enumerate(clips) for n in range(count)], "each clip once"
+    assert made.at(7)[0] == 1 and str(made.at(1)) != str(made.at(6)), "an epoch has an order of its own"
+
+
+def test_every_rank_has_its_share_of_each_group_of_a_mixed_step(tmp_path, film):
+    frames = [16] * 2 + [12] * 2 + [4] * 2
+    run = make_run(tmp_path, [row(n, str(film), bucket_frames=count) for n, count in enumerate(frames)])
+    options = DataOptions(**{**OPTIONS, "batch": 2, "balance": 2, "cost": lambda shape: shape.frames})
+    whole, halves = Loader([run], options), [Loader([run], options, rank, 2) for rank in range(2)]
+    assert "several of them, 2 steps" in whole.description
+    for step in range(3):
+        batch, *shares = [next(one.batches([step])) for one in (whole, *halves)]
+        assert [sum(len(s.frames) for s in one.samples) for one in (batch, *shares)] == [32, 16, 16]
+        ids = {place: s.clip_id for one in shares for place, s in zip(one.places, one.samples)}
+        assert [ids[place] for place in batch.places] == [s.clip_id for s in batch.samples]
+        for one in (batch, *shares):
+            shapes = [group.shape.frames for group in one.groups for _ in range(group.clips)]
+            assert [len(s.frames) for s in one.samples] == shapes
 
 
 def test_what_is_prepared_is_made_in_the_loader_s_thread(tmp_path, film):

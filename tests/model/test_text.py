@@ -106,8 +106,8 @@ def test_the_published_recipe_reads_three_encoders_at_the_widths_that_the_model_
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("text.encoders=[{name: t5}]", "must have a name of bytes, quoted, ul2, byt5, clip"),
-        ("text.encoders=[{width: 16}]", "must have a name of bytes, quoted, ul2, byt5, clip"),
+        ("text.encoders=[{name: t5}]", "must have a name of bytes, quoted, ul2, byt5, clip, llama"),
+        ("text.encoders=[{width: 16}]", "must have a name of bytes, quoted, ul2, byt5, clip, llama"),
         ("text.encoders=[{name: bytes, widht: 16}]", "Did you mean 'text.encoders.bytes.width'"),
         ("text.encoders=[{name: bytes}, {name: bytes}]", "names an encoder twice: bytes, bytes"),
         ("text.encoders.ul2.source=a", "no text encoder 'ul2'; text encoders: bytes, or all"),

@@ -25,7 +25,19 @@ from rushes.model.sample import load_dit, sample_video, write_mp4  # noqa: E402
 from rushes.model.stages import Progress, learning_rate, note_validation  # noqa: E402
 from rushes.model.train_recipe import Stage, TrainRecipeError, load, shipped  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
-from tests.model.small_run import CLIPS, dit_recipe, film_run, losses, make_run, on_ranks, row, tae_recipe  # noqa: E402
+from tests.model.small_run import (  # noqa: E402
+    BUCKET,
+    CLIPS,
+    TALL,
+    dit_recipe,
+    film_run,
+    losses,
+    make_film,
+    make_run,
+    on_ranks,
+    row,
+    tae_recipe,
+)
 
 torch.set_num_threads(1)
 ADVERSARIAL, BATTLE = ("loss.adversarial=0.5", "loss.adversarial_start=1"), {"steps": 4, "resolution": None}
@@ -83,6 +95,21 @@ def test_a_smaller_micro_batch_changes_no_loss(small_run, small_tae, tmp_path):
     whole, parts = losses(tmp_path / "4"), losses(tmp_path / "1")
     assert len(whole) == 6 and len(set(whole.values())) == 6
     assert all(parts[step] == pytest.approx(loss, abs=1e-5) for step, loss in whole.items())
+
+
+def test_a_step_of_several_buckets_has_the_mean_loss_of_its_clips(small_tae, tmp_path):
+    make_film(tmp_path)
+    shapes = [(BUCKET, 16)] * 2 + [(BUCKET, 8)] * 2 + [(TALL, 8)] * 2
+    rows = [row(n, f"{tmp_path}/film.mp4", bucket, bucket_frames=frames) for n, (bucket, frames) in enumerate(shapes)]
+    run = make_run(tmp_path / "run", rows)
+    stage = {"steps": 4, "batch": 2, "balance": 2, "frames_max": None, "resolution": None}
+    for micro in (2, 1):
+        recipe = dit_recipe(**stage, micro_batch=micro)
+        assert train.train_dit(recipe, [run], str(tmp_path / str(micro)), small_tae, quiet)
+    whole, parts = losses(tmp_path / "2"), losses(tmp_path / "1")
+    assert all(parts[step] == pytest.approx(loss, abs=1e-5) for step, loss in whole.items())
+    shapes = [entry["shape"] for entry in entries(tmp_path / "2")]
+    assert sorted(shapes[:2]) == sorted(shapes[2:]) == ["32x64x8 + 64x32x8", "64x32x16"], "two steps an epoch"
 
 
 def test_sigterm_saves_and_the_same_command_goes_on_with_the_same_losses(small_run, small_tae, tmp_path, monkeypatch):

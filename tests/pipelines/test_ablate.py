@@ -9,7 +9,7 @@ import pytest
 
 from rushes.pipelines.ablate import run as job
 from rushes.pipelines.ablate.learners import Predictor
-from rushes.pipelines.ablate.plan import AblationError, Question, Span, parts, trials
+from rushes.pipelines.ablate.plan import AblationError, Question, Span, deal, trials
 from rushes.pipelines.ablate.show import picture, section
 
 RULES = ("shaken", "harmless-1")
@@ -43,20 +43,32 @@ def test_both_arms_have_as_many_clips_and_seeds_share_none():
 
 
 def test_the_arms_of_a_pair_differ_by_the_clips_that_made_room_alone():
-    usual, extra = (tuple(span(f"{kind}{n}") for n in range(30)) for kind in "ae")
-    made = trials(Question("rule", usual, extra), seeds=3, most=8, pairs=2)
-    assert len(made) == 12 and len({trial.key for trial in made}) == 12
+    usual, extra = (tuple(span(f"{kind}{n}") for n in range(48)) for kind in "ae")
+    made = trials(Question("rule", usual, extra), seeds=3, about=8, pairs=4)
+    assert len(made) == 24 and len({trial.key for trial in made}) == 24
     for with_it, without in zip(made[::2], made[1::2]):
         assert (with_it.seed, with_it.pair) == (without.seed, without.pair)
         shared = set(with_it.clips) & set(without.clips)
         assert len(with_it.clips) == len(without.clips) == 8 and len(shared) == 4, "half of all clips are the rule's"
 
 
-def test_copies_of_a_clip_are_dealt_to_its_seed():
+def test_the_pairs_of_a_seed_use_each_of_its_clips_equally_often():
+    usual, extra = (tuple(span(f"{kind}{n}") for n in range(48)) for kind in "ae")
+    made = [t for t in trials(Question("rule", usual, extra), seeds=3, about=8, pairs=4) if t.seed == 1]
+    seen = [clip for trial in made if trial.arm == "with" for clip in trial.clips]
+    assert len(seen) == 32 and all(seen.count(clip) == 2 for clip in seen)
+    asked = trials(Question("another", usual, extra[:20]), seeds=3, about=8, pairs=4)
+    assert {t.key for t in made if t.arm == "with"} < {t.key for t in asked}, "questions share these trainings"
+
+
+def test_copies_of_a_clip_are_dealt_to_its_lot():
     usual = tuple(span(f"a{n}") for n in range(20))
     copies = tuple(span(f"copy{n}", group=f"a{n % 20}") for n in range(40))
-    for mine, theirs in zip(*parts(Question("duplicates", usual, copies), 4)):
+    for mine, theirs in deal(usual, copies, 4):
         assert {c.group for c in theirs} == {c.clip_id for c in mine}
+    for trial in trials(Question("duplicates", usual, copies), seeds=2, about=5, pairs=2):
+        groups = {c.group for c in trial.clips}
+        assert trial.arm == "with" or len(groups) < len(trial.clips) == 5
 
 
 def test_too_few_clips_are_a_sentence():

@@ -17,16 +17,8 @@ from rushes.curation.video.inputs import InputError
 from rushes.model.data import DataOptions, Loader
 from rushes.pipelines import images
 from rushes.pipelines.cli.main import app
-from rushes.pipelines.images import (
-    ImageWorker,
-    NoImage,
-    Request,
-    collect,
-    image_facts,
-    list_items,
-    read_captions,
-    sharpest,
-)
+from rushes.pipelines.image_facts import ImageWorker, Item, NoImage, image_facts, sharpest
+from rushes.pipelines.images import Request, collect, list_items, read_captions
 from tests.footage import make_video
 
 WIDE, TALL = (384, 216), (216, 384)  # pixels: just larger than what a resolution of 256 asks for
@@ -162,7 +154,7 @@ def test_the_sharpest_key_frame_is_taken(tmp_path):
 
 def test_a_file_that_is_gone_is_a_row_too(tmp_path):
     worker = ImageWorker(str(tmp_path), 1)
-    [row] = worker.examine([images.Item("key", str(tmp_path / "gone.jpg"))])
+    [row] = worker.examine([Item("key", str(tmp_path / "gone.jpg"))])
     assert row["status"] == "failed" and "gone.jpg" in row["error"]
     with pytest.raises(NoImage, match="not an image"):
         (tmp_path / "a.gif").write_bytes(b"GIF89a")

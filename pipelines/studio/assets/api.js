@@ -45,6 +45,11 @@ export function query(fields) {
   return text ? `?${text}` : "";
 }
 
+/** What is there of a run's columns, which the service begins to read. */
+export const firstLook = (run, focus) => get(`/runs/${part(run)}/board${query({ soon: true, focus })}`);
+
 export const thumb = (run, clip) => `${API}/runs/${part(run)}/clips/${part(clip)}/thumb`;
 export const still = (run, clip, at) => `${API}/runs/${part(run)}/clips/${part(clip)}/stills/${at}`;
+/** A clip to look at: a small copy where it is large. */
+export const proxy = (run, clip) => `${API}/runs/${part(run)}/clips/${part(clip)}/proxy`;
 export const media = (run, clip) => `${API}/runs/${part(run)}/clips/${part(clip)}/media`;

@@ -1,6 +1,6 @@
 // The frame around the rooms: the bar, the theme, who is signed in, and which room the address names.
 
-import { get, post, Refused } from "./api.js";
+import { firstLook, get, Refused } from "./api.js";
 import { fill, h, say } from "./dom.js";
 import { address, go, read, ROOMS } from "./place.js";
 
@@ -63,25 +63,27 @@ export async function draw() {
   await leave?.();
   leave = null;
   try {
-    const room = await import(`./${place.room}.js`);
+    const room = await import(`./${place.room}.js`).catch(() => { throw new Error("A part of this page did not come; the service may be busy or away."); });
     if (mine !== turn) return;
     main.className = place.room;
     leave = (await room.show(main, place, { person, runs })) ?? null;
   } catch (error) {
     if (mine !== turn || error.name === "AbortError") return;
     if (error instanceof Refused && error.status === 401) return;
-    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "That did not work"), h("p", { role: "alert" }, error.message), h("p", {}, h("a", { href: "/" }, "All runs"))));
+    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "That did not work"), h("p", { role: "alert" }, error.message), h("p", { class: "line" }, h("button", { on: { click: () => location.reload() } }, "Try again"), h("a", { href: "/" }, "All runs"))));
   }
 }
 
 async function start() {
+  const place = read();
+  if (place.room === "look" && place.name && !place.clip && !place.tab) firstLook(place.name, place.fields.get("focus")).catch(() => {}); // a large run takes a moment to be read
   try {
     const found = await Promise.all([get("/me"), get("/runs")]);
     person = found[0];
     runs = found[1].runs;
   } catch (error) {
     if (error instanceof Refused && error.status === 401) return signIn();
-    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "The service does not answer"), h("p", { role: "alert" }, error.message)));
+    fill(main, h("div", { class: "card narrow" }, h("h1", {}, "The service does not answer"), h("p", { role: "alert" }, error.message), h("p", {}, h("button", { on: { click: () => location.reload() } }, "Try again"))));
     return;
   }
   await draw();

@@ -2,9 +2,10 @@
 
 import { post } from "./api.js";
 import { fill, h } from "./dom.js";
-import { words } from "./format.js";
+import { count, words } from "./format.js";
 
 const WAIT_MS = 350;
+const MOST = 1200; // characters of a field that the service keeps
 
 export class Captions {
   constructor(rules, path, done) {
@@ -21,7 +22,7 @@ export class Captions {
   input(name, choices) {
     const id = `caption-${name}`;
     if (choices) return h("select", { id }, h("option", { value: "" }, "–"), choices.map((choice) => h("option", { value: choice }, choice)));
-    return h("textarea", { id, rows: name === "subject" || name === "action" ? 2 : 1, maxlength: 1200, spellcheck: "true" });
+    return h("textarea", { id, rows: name === "subject" || name === "action" ? 2 : 1, spellcheck: "true" });
   }
 
   show(item) {
@@ -39,6 +40,12 @@ export class Captions {
     if (!this.item) return null;
     const values = this.values();
     return Object.entries(values).some(([name, text]) => text !== (this.item.caption.fields[name] ?? "")) ? values : null;
+  }
+
+  /** A sentence on a field that is too long, or nothing. */
+  wrong() {
+    const [name, text] = Object.entries(this.values()).find(([, value]) => value.length > MOST) ?? [];
+    return name ? `The caption's ${words(name)} has ${count(text.length)} characters; it may have ${count(MOST)}.` : "";
   }
 
   compose() {

@@ -1,7 +1,7 @@
 // Every signal's histogram with its thresholds as handles. Grey: clips that pass every other rule and fail this one.
 
 import { colour, fill, h } from "./dom.js";
-import { count, number, words } from "./format.js";
+import { count, number, sign, words } from "./format.js";
 
 const HEIGHT = 116;
 const STEPS = 200; // positions of a handle over the drawn range
@@ -46,7 +46,8 @@ export class Charts {
   }
 }
 
-const measured = (board, column) => Number(board.charts[column].all.some((n) => n > 0));
+/** What is not read yet counts as measured: cards keep their places. */
+const measured = (board, column) => Number(board.charts[column]?.all.some((n) => n > 0) ?? true);
 
 /** One signal: its plot, a handle and a field for each threshold. */
 class Card {
@@ -70,10 +71,11 @@ class Card {
     return (active ?? this.controls.find((control) => control.rule.value !== null) ?? this.controls[0]).rule.key;
   }
 
-  get range() { const { edges } = this.chart; return [edges[0], edges[edges.length - 1]]; }
+  get range() { if (!this.chart) return [0, 1]; const { edges } = this.chart; return [edges[0], edges[edges.length - 1]]; }
 
   draw(board) {
     this.chart = board.charts[this.column];
+    this.node.classList.toggle("unread", !this.chart);
     this.rules = board.rules.filter((rule) => rule.column === this.column);
     this.complaint.textContent = "";
     for (const control of this.controls) {
@@ -103,7 +105,7 @@ class Card {
   }
 
   paint() {
-    if (!this.near) return;
+    if (!this.near || !this.chart) return;
     const data = this.data();
     if (this.plot) this.plot.setData(data);
     else this.make(data);
@@ -117,7 +119,7 @@ class Card {
     const series = (fill) => ({ stroke: fill, fill, width: 0, paths: bars, points: { show: false } });
     const [low, high] = this.range;
     this.plot = new uPlot({
-      width, height: HEIGHT, legend: { show: false }, cursor: { show: false }, padding: [6, 6, 0, 6],
+      width, height: HEIGHT, legend: { show: false }, cursor: { show: false }, padding: [6, 16, 0, 6],
       scales: { x: { time: false, range: [low, high] }, y: { range: (u, min, max) => [0, max || 1] } },
       axes: [{ stroke: colour("muted"), font, size: 22, gap: 2, grid: { show: false }, ticks: { show: false }, space: 56, values: (u, all) => all.map((v) => number(v)) }, { show: false }],
       series: [{}, series(colour("drop-soft")), series(colour("keep"))],
@@ -152,7 +154,7 @@ class Control {
     this.field = h("input", { id, type: "number", step: "any", inputmode: "decimal", on: { change: () => this.set(this.field.value === "" ? null : Number(this.field.value)) } });
     this.back = h("button", { class: "plain small", "aria-label": `${name}: as published`, title: "as published", on: { click: () => this.set(undefined) } }, "↺");
     this.cost = h("span", { class: "muted small cost" });
-    this.node = h("div", { class: "control" }, h("label", { for: id, title: rule.text }, rule.compare), this.field, this.back, this.cost);
+    this.node = h("div", { class: "control" }, h("label", { for: id, title: rule.text }, sign(rule.compare)), this.field, this.back, this.cost);
   }
 
   take(rule) {
@@ -163,7 +165,7 @@ class Control {
     const moved = rule.value !== rule.published;
     this.back.hidden = !moved;
     this.back.title = `as published: ${rule.published === null ? "off" : number(rule.published, 4)}`;
-    this.cost.textContent = rule.value === null ? "off" : `${count(rule.alone)} fail this alone`;
+    this.cost.textContent = rule.value === null ? "off" : rule.alone === null ? "…" : `${count(rule.alone)} fail this alone`;
   }
 
   /** Where the handle stands: off is the end at which everything passes. */

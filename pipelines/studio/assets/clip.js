@@ -1,6 +1,6 @@
 // One clip: the film, its tracks under the film strip, every rule with its value and threshold, copies and neighbours.
 
-import { get, media, part, query, still } from "./api.js";
+import { get, media, part, proxy, query, still } from "./api.js";
 import { breaking, colour, fill, h } from "./dom.js";
 import { picture } from "./edge.js";
 import { clock, file, number, words } from "./format.js";
@@ -21,9 +21,9 @@ export async function clipPage(main, place) {
     h("h1", {}, `${file(clip.uri)}, ${clock(clip.start_s)}–${clock(clip.end_s)}`),
     h("p", { class: "verdict" }, h("span", { class: clip.kept ? "tag more" : "tag less" }, clip.kept ? "kept" : "dropped"), clip.kept ? ` in ${(clip.sets ?? []).join(", ") || "no set"}` : ` by ${clip.rejected_by}: ${because(story)}`),
     h("div", { class: "clip-page" }, h("div", {}, film, along), h("div", {}, rules(story), facts(story))), copies, near);
-  const video = clip.media ? h("video", { src: media(place.name, clip.clip_id), controls: true, loop: true, muted: true, playsinline: true, preload: "auto", "aria-label": "The clip" }) : null;
+  const video = clip.media ? h("video", { src: proxy(place.name, clip.clip_id), controls: true, loop: true, muted: true, playsinline: true, preload: "auto", "aria-label": "The clip" }) : null;
   fill(film, video ?? h("img", { src: still(place.name, clip.clip_id, 0), alt: "First still of the clip", on: { error: (event) => event.target.replaceWith(h("p", { class: "muted" }, "No picture of this clip is at hand.")) } }),
-    video ? null : h("p", { class: "small muted" }, "Only kept clips are cut; this is a still of the source."), clip.caption ? h("blockquote", {}, clip.caption) : null);
+    video ? h("p", { class: "small muted" }, h("a", { href: media(place.name, clip.clip_id), target: "_blank" }, "the file as it was cut")) : h("p", { class: "small muted" }, "Only kept clips are cut; this is a still of the source."), clip.caption ? h("blockquote", {}, clip.caption) : null);
   const drawn = [];
   const [found] = await Promise.allSettled([get(`${path}/tracks`)]);
   if (found.status === "fulfilled") drawTracks(along, place.name, clip, found.value, video, drawn);

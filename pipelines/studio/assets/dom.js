@@ -17,8 +17,8 @@ export function h(tag, props = {}, ...children) {
   return node;
 }
 
-/** A name that may be broken after its dots and underscores. */
-export const breaking = (name) => name.split(/(?<=[._])/).flatMap((part) => [part, h("wbr")]);
+/** A name that may be broken after its underscores and dots, not within a number. */
+export const breaking = (name) => name.split(/(?<=_|\.(?=\D))/).flatMap((part) => [part, h("wbr")]);
 
 /** Replace what an element holds. */
 export function fill(node, ...children) {

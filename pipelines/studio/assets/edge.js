@@ -2,7 +2,7 @@
 
 import { get, part, query, thumb } from "./api.js";
 import { fill, h } from "./dom.js";
-import { clock, count, file, number, words } from "./format.js";
+import { clock, count, file, number, sign, words } from "./format.js";
 import { address } from "./place.js";
 
 const SHOWN = 6;
@@ -32,7 +32,7 @@ export class Edge {
     if (found.inside) {
       lists.push(this.list("Just inside", found.inside, "more"), this.list("Just outside, failing this alone", found.outside, "less"));
     }
-    const title = rule ? `${words(rule.column)} ${rule.compare} ${rule.value === null ? "off" : number(rule.value, 4)}` : "";
+    const title = rule ? `${words(rule.column)} ${sign(rule.compare)} ${rule.value === null ? "off" : number(rule.value, 4)}` : "";
     fill(this.node, h("h2", {}, title), lists);
   }
 
@@ -46,7 +46,7 @@ export class Edge {
 
 /** A clip as a picture that leads to its page. */
 export function picture(run, row) {
-  const image = h("img", { src: thumb(run, row.clip_id), alt: "", loading: "lazy", width: 160, height: 90, on: { error: () => image.classList.add("none") } });
+  const image = h("img", { src: thumb(run, row.clip_id), alt: "", loading: "lazy", width: 160, height: 90, on: { error: () => image.replaceWith(h("span", { class: "nopicture small muted" }, "no picture")) } });
   const value = row.value === undefined || row.value === null ? clock(row.start_s) : number(row.value, 4);
   return h("li", {}, h("a", { href: address({ room: "look", name: run, clip: row.clip_id }), title: row.caption ?? row.clip_id }, image,
     h("span", { class: "line small" }, h("span", { class: "name" }, file(row.uri)), h("b", {}, value))));

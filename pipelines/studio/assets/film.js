@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 const STUCK_MS = 1200; // a seek that takes longer is asked again: browsers lose one now and then
 const RATES = [0.25, 0.5, 1, 2, 4];
 
-/** A cut clip that is loaded before it is needed. `frame` is the one that is shown, or that is sought: pictures from before
+/** A cut clip that is loaded before it is needed; `broken(sentence)` is told where it does not come. `frame` is the one that is shown, or that is sought: pictures from before
  *  a seek still arrive after it, and do not count (`target`). */
 export class Film {
   /** media: its address. frames: that of its frames' times. begin: the frame that is shown first. */
@@ -31,6 +31,7 @@ export class Film {
       this.video.requestVideoFrameCallback(this.watch);
     };
     this.video.requestVideoFrameCallback(this.watch);
+    this.video.addEventListener("error", () => { if (this.video.hasAttribute("src")) this.broken?.("The film of this clip cannot be played."); });
     this.video.addEventListener("seeked", () => this.arrived());
     this.video.addEventListener("ended", () => { this.turn(); this.video.play().catch(() => {}); }); // who pauses meanwhile may
   }
@@ -90,6 +91,15 @@ export class Film {
     if (playing) this.play();
   }
 
+  /** The same frames from another address: the clip itself in place of its small copy. */
+  swap(media) {
+    const playing = !this.video.paused;
+    this.video.src = media;
+    this.underWay = null;
+    this.seek(this.frame);
+    if (playing) this.play();
+  }
+
   seek(frame) {
     if (!this.times) return;
     this.frame = this.target = this.sought = Math.max(0, Math.min(this.count - 1, frame));
@@ -105,7 +115,7 @@ export class Film {
   async play() {
     this.sought = null;
     if (!this.underWay) this.target = null;
-    try { await this.video.play(); } catch (error) { if (error.name !== "AbortError" && error.name !== "NotAllowedError") throw error; }
+    try { await this.video.play(); } catch (error) { if (!["AbortError", "NotAllowedError", "NotSupportedError"].includes(error.name)) throw error; }
   }
 
   toggle() { if (this.video.paused) this.play(); else this.video.pause(); }

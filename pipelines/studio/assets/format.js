@@ -32,4 +32,5 @@ export function clock(seconds) {
 }
 
 export const file = (uri) => (uri ?? "").split("/").pop();
+export const sign = (compare) => ({ ">=": "≥", "<=": "≤" })[compare] ?? compare;
 export const words = (name) => name.replaceAll("_", " ");

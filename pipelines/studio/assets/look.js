@@ -12,6 +12,7 @@ import { address, note, read, setsOf } from "./place.js";
 import { scatterTab } from "./scatter.js";
 import { chooseRun, twoRuns } from "./runs.js";
 
+const READ_MS = 250; // between two looks at a run that is being read
 const EDGE_MS = 120; // a handle rests so long before pictures are asked for
 const TABS = { thresholds: "Thresholds", clips: "Clips", concepts: "Concepts", signals: "Two signals", runs: "Two runs" };
 
@@ -45,7 +46,8 @@ class Board {
 
   async start() {
     this.answer = null;
-    const [run, board] = await Promise.all([get(this.path), this.ask()]);
+    this.stopped = false;
+    const [run, board] = await Promise.all([get(this.path), this.ask(true)]);
     this.snapshot = run.snapshot;
     this.answer = board;
     if (!board.rules.some((rule) => rule.key === this.focus)) this.focus = strongest(board);
@@ -58,13 +60,15 @@ class Board {
       h("section", { class: "charts", "aria-label": "Signals and their thresholds" }, this.charts.node),
       this.edge.node);
     this.draw(board);
-    this.look();
+    if (board.reading) this.readOn();
+    else this.look();
     if (this.place.fields.has("focus")) this.charts.reveal(this.focus);
     this.themed = () => this.charts.themed();
     document.addEventListener("theme", this.themed);
   }
 
   stop() {
+    this.stopped = true;
     document.removeEventListener("theme", this.themed);
     clearTimeout(this.pause);
     this.charts?.stop();
@@ -72,10 +76,24 @@ class Board {
   }
 
   /** The answer to where the thresholds are; after the first, what no threshold moves is not sent again. */
-  async ask() {
-    const answer = await get(`${this.path}/board${query({ set: setsOf(this.moves), brief: this.answer ? true : null })}`);
-    for (const [column, chart] of Object.entries(answer.charts)) answer.charts[column] = { ...this.answer?.charts[column], ...chart };
+  async ask(soon = false) {
+    const brief = this.answer && !this.answer.reading ? true : null;
+    const answer = await get(`${this.path}/board${query({ set: setsOf(this.moves), brief, ...(soon ? { soon, focus: this.focus } : {}) })}`);
+    for (const [column, chart] of Object.entries(answer.charts)) answer.charts[column] = chart && { ...this.answer?.charts[column], ...chart };
     return answer;
+  }
+
+  /** Histograms of a large run as they are read; then where the thresholds were moved to meanwhile. */
+  async readOn() {
+    try {
+      while (this.answer.reading && !this.stopped) {
+        await new Promise((done) => setTimeout(done, READ_MS));
+        this.draw(await this.ask(true));
+      }
+      if (!this.stopped) this.refresh();
+    } catch (error) {
+      say(error.message, "error");
+    }
   }
 
   /** A threshold was moved: value null is off, undefined is as published. */
@@ -102,7 +120,7 @@ class Board {
 
   async refresh() {
     this.stale = true;
-    if (this.asking) return;
+    if (this.asking || this.answer.reading) return;
     this.asking = true;
     while (this.stale) {
       this.stale = false;
@@ -121,6 +139,7 @@ class Board {
   }
 
   look() {
+    if (this.answer.reading) return;
     this.edge.ask(setsOf(this.moves), this.focus, this.answer.rules.find((rule) => rule.key === this.focus), this.answer);
   }
 
@@ -146,15 +165,16 @@ class Board {
     fill(this.summary,
       h("h2", { id: "kept-title" }, "Kept"),
       h("p", { class: "big" }, count(kept.clips), h("span", { class: "muted" }, ` of ${count(board.clips)}`)),
-      h("p", { class: "line" }, h("span", {}, hours(kept.seconds)), h("span", { class: "muted" }, share(kept.clips, board.clips)),
+      h("p", { class: "line" }, h("span", {}, kept.seconds === null ? "…" : hours(kept.seconds)), h("span", { class: "muted" }, share(kept.clips, board.clips)),
         h("span", { class: kept.clips < kept.before.clips ? "less" : kept.clips > kept.before.clips ? "more" : "muted" }, change(kept.clips, kept.before.clips))),
       moved ? h("p", { class: "small" }, `${count(board.enter)} enter, ${count(board.leave)} leave`) : null,
+      board.reading && h("p", { class: "small muted", role: "status" }, h("progress", { value: board.reading.share, "aria-label": "columns read" }), h("br"), board.reading.sentence),
       board.said.map((sentence) => h("p", { class: "small muted" }, sentence)),
       moved ? h("p", { class: "small" }, h("button", { class: "small", on: { click: (event) => this.decide(event.target) } }, "Decide anew")) : null,
-      h("h3", {}, "May enter the sets"), h("ul", { class: "sets" }, sets),
+      board.reading ? null : [h("h3", {}, "May enter the sets"), h("ul", { class: "sets" }, sets)],
       h("div", { class: "actions" },
         h("a", { class: "button", href: `/api/v1${this.path}/recipe${query({ set: setsOf(this.moves) })}`, download: `${this.place.name}.yaml` }, "Save as recipe"),
-        h("button", { disabled: !moved || !may(this.session.person, "engineer"), title: may(this.session.person, "engineer") ? "" : "needs the role engineer", on: { click: () => this.publish() } }, "Publish"),
+        h("button", { disabled: !moved || board.reading || !may(this.session.person, "engineer"), title: may(this.session.person, "engineer") ? "" : "needs the role engineer", on: { click: () => this.publish() } }, "Publish"),
         h("button", { class: "plain", disabled: !moved, on: { click: () => this.reset() } }, "As published")));
   }
 
@@ -217,6 +237,6 @@ class Board {
 const may = (person, role) => person.roles.indexOf(person.role) >= person.roles.indexOf(role);
 
 function strongest(board) {
-  const most = [...board.rules].filter((rule) => rule.value !== null).sort((a, b) => b.alone - a.alone)[0];
+  const most = [...board.rules].filter((rule) => rule.value !== null).sort((a, b) => (b.alone ?? b.rejected) - (a.alone ?? a.rejected))[0];
   return (most ?? board.rules[0])?.key;
 }

@@ -14,8 +14,10 @@ const KEYS = [
   ["a", "accept"], ["r", "reject"], ["1–9", "reason, on or off"], ["Shift 1–9", "reject for this reason"],
   ["i", "in: this frame is the first"], ["o", "out: this frame is the last"], ["x", "in and out as suggested"],
   ["Space", "play or pause"], [", .", "a frame back, on"], ["j l", "half, double speed"], ["c", "next cut"], ["[ ]", "to in, to out"],
-  ["u", "undo, up to ten"], ["s", "skip for later"], ["e", "to the caption"], ["Esc", "back to the film"], ["b", "a break"], ["?", "these keys"],
+  ["u", "undo, up to ten"], ["s", "skip for later"], ["f", "the clip itself, in full size"], ["e", "to the caption"], ["Esc", "back to the film"], ["Ctrl Enter", "accept from within the caption"], ["b", "a break"], ["?", "these keys"],
 ];
+
+const TOOLS = [[",", "back", "a frame back"], [" ", "play", "play or pause"], [".", "on", "a frame on"], ["i", "in", "in: this frame is the first"], ["o", "out", "out: this frame is the last"], ["c", "cut", "next cut"], ["s", "later", "skip for later"], ["b", "break", "a break"]];
 
 export async function show(main, place, session) {
   if (!place.name) return chooseRun(main, session, "review");
@@ -75,6 +77,7 @@ class Review {
     this.time = h("div", { class: "time", role: "slider", tabindex: 0, "aria-label": "Frame", on: { pointerdown: (event) => this.scrub(event) } }, this.span = h("i", { class: "span" }), this.needle = h("i", { class: "needle" }));
     this.where = h("div", { class: "where line" });
     this.buttons = h("div", { class: "verdicts" });
+    this.tools = h("div", { class: "tools", role: "group", "aria-label": "The film" }, TOOLS.map(([key, text, name]) => h("button", { class: "plain small", "aria-label": name ?? text, on: { click: (event) => { if (event.detail) event.currentTarget.blur(); this.press(key); } } }, h("kbd", { "aria-hidden": "true" }, key === " " ? "Space" : key), text)));
     this.state = h("section", { class: "card", "aria-label": "Progress" });
     this.captions = new Captions(this.rules, this.path, () => this.accept());
     this.help = h("dialog", { "aria-labelledby": "keys-title" }, h("h2", { id: "keys-title" }, "Keys"), h("dl", {}, KEYS.map(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])), h("button", { on: { click: () => this.help.close() } }, "Close"));
@@ -85,7 +88,7 @@ class Review {
       h("button", { on: { click: () => this.reject() } }, h("kbd", { "aria-hidden": "true" }, "r"), "Reject"), h("div", { class: "reasons", role: "group", "aria-label": "Reasons" }, reasons),
       h("button", { class: "plain", on: { click: () => this.undo() } }, h("kbd", { "aria-hidden": "true" }, "u"), "Undo"), h("button", { class: "plain", on: { click: () => this.help.showModal() } }, h("kbd", { "aria-hidden": "true" }, "?"), "Keys"));
     fill(this.main, h("h1", { class: "unseen" }, `Review of ${this.run}, ${this.queue}`), this.help,
-      h("div", { class: "review-page" }, h("section", { class: "card stage", "aria-label": "Clip" }, this.head, this.screen, this.time, this.where, this.buttons), h("div", { class: "beside" }, this.captions.node, this.state)));
+      h("div", { class: "review-page" }, h("section", { class: "card stage", "aria-label": "Clip" }, this.head, this.screen, this.time, this.where, this.tools, this.buttons), h("div", { class: "beside" }, this.captions.node, this.state)));
     if (this.rules.republished) say("The run was published anew since this queue was made; clips that are gone are passed over.");
   }
 
@@ -102,6 +105,7 @@ class Review {
   async lease(skip = []) {
     if (this.resting) return;
     const held = await post(`${this.path}/lease`, { count: AHEAD, skip });
+    if (skip.includes(this.item?.clip_id)) this.item = null; // the last few are held all the while: the next of them comes
     this.take(held.items, held.progress);
   }
 
@@ -116,8 +120,9 @@ class Review {
 
   load(item) {
     if (this.films.has(item.clip_id)) return;
-    const film = new Film(item.media, `/runs/${part(this.run)}/clips/${part(item.clip_id)}/frames`, item.in_frame, item.out_frame);
-    film.ready.catch((error) => { film.failed = error.message; if (this.item?.clip_id === item.clip_id) say(error.message, "error"); });
+    const film = new Film(item.proxy, `/runs/${part(this.run)}/clips/${part(item.clip_id)}/frames`, item.in_frame, item.out_frame);
+    film.broken = (sentence) => { film.failed ??= `${sentence} Press s to pass it over, or r to reject it.`; if (this.item?.clip_id === item.clip_id) say(film.failed, "error"); };
+    film.ready.catch((error) => film.broken(error.message));
     film.video.classList.add("waiting");
     this.screen.append(film.video);
     this.films.set(item.clip_id, film);
@@ -142,6 +147,7 @@ class Review {
     this.film.listeners.add(first);
     this.setSpan();
     this.film.play();
+    if (this.film.failed) say(this.film.failed, "error");
     this.drawHead();
     this.drawReasons();
     this.captions.show(item);
@@ -151,7 +157,7 @@ class Review {
 
   accept() {
     if (!this.item) return;
-    const wrong = this.wrongSpan();
+    const wrong = this.film.failed ?? this.wrongSpan();
     if (wrong) return void say(wrong, "error");
     this.decide({ verdict: "accept", in_frame: this.marks.in, out_frame: this.marks.out });
   }
@@ -162,7 +168,10 @@ class Review {
 
   decide(what) {
     const { item } = this;
+    const long = this.captions.wrong();
+    if (long) return void say(long, "error");
     this.decided = performance.now();
+    say("");
     const caption = this.captions.changed();
     const body = { id: newId(), clip_id: item.clip_id, ...what, ...(caption && { caption }), took_ms: Math.round(this.decided - this.began), next: AHEAD };
     this.done.add(item.clip_id);
@@ -198,7 +207,12 @@ class Review {
 
   waiting(error) {
     const n = this.outbox?.length ?? 0;
-    this.main.classList.toggle("offline", Boolean(error));
+    const back = this.main.classList.contains("offline") && !error && !n;
+    if (error) this.main.classList.add("offline");
+    if (back) {
+      this.main.classList.remove("offline");
+      say("The service is back; everything is sent.");
+    }
     if (error) say(`${error.message} ${n} ${n === 1 ? "decision waits" : "decisions wait"} to be sent.`, "error");
     if (this.progress) this.drawProgress(this.progress);
   }
@@ -283,7 +297,7 @@ class Review {
     const bar = ["accepted", "rejected", "disputed"].map((name) => h("i", { class: name, style: { width: share(progress[name], progress.total).replace(" ", "") } }));
     fill(this.state, h("h2", {}, "Progress"), h("div", { class: "bar", role: "img", "aria-label": `${progress.accepted} accepted, ${progress.rejected} rejected, ${progress.open} open` }, bar),
       h("p", { class: "line" }, h("span", {}, h("b", {}, count(progress.open)), " open"), h("span", { class: "more" }, `${count(progress.accepted)} accepted`), h("span", { class: "less" }, `${count(progress.rejected)} rejected`), progress.disputed ? h("span", {}, `${count(progress.disputed)} disputed`) : null),
-      mine ? h("p", { class: "small muted" }, `You: ${count(mine.decisions)} decisions${mine.per_hour ? `, ${count(mine.per_hour)} an hour` : ""}`) : null,
+      mine ? h("p", { class: "small muted" }, `You: ${count(mine.decisions)} ${mine.decisions === 1 ? "decision" : "decisions"}${mine.per_hour ? `, ${count(mine.per_hour)} an hour` : ""}`) : null,
       this.outbox?.length ? h("p", { class: "small less" }, `${this.outbox.length} waiting to be sent`) : null,
       this.rules.reviewers > 1 ? h("button", { class: "plain small", on: { click: () => this.agreement() } }, "Agreement") : null);
     if (mine && this.rules.break_after_s && mine.at_work_s > this.rules.break_after_s) {
@@ -321,19 +335,26 @@ class Review {
     else if (digit) this.reason(digit[1] - 1);
     else if (event.key === " " && event.target.matches("button, a")) return;
     else {
-      const act = { a: () => this.accept(), r: () => this.reject(), u: () => this.undo(), "?": () => this.help.showModal(), b: () => this.rest(), e: () => this.captions.focus(),
-        s: () => this.item && this.lease([this.item.clip_id]), ...(this.film && this.moves()) }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (!act) return;
-      if (this.film && !this.film.times) this.film.ready.then(act, () => {});
-      else act();
+      if (!this.press(event.key.length === 1 ? event.key.toLowerCase() : event.key)) return;
     }
     event.preventDefault();
+  }
+
+  /** What a key does, by hand or by a button; whether there is such a key. */
+  press(key) {
+    const act = { a: () => this.accept(), r: () => this.reject(), u: () => this.undo(), "?": () => this.help.showModal(), b: () => this.rest(), e: () => this.captions.focus(),
+      s: () => this.item && this.lease([this.item.clip_id]), ...(this.film && this.moves()) }[key];
+    if (!act) return false;
+    const { film } = this;
+    if (!film || film.times) act();
+    else film.ready.then(act, () => { if (key === "a" || key in this.moves()) say(film.failed, "error"); else act(); }); // what needs no film goes without
+    return true;
   }
 
   moves() {
     const { film } = this;
     return { i: () => this.mark("in"), o: () => this.mark("out"), x: () => { this.marks = { in: this.item.in_frame, out: this.item.out_frame }; this.setSpan(); }, " ": () => film.toggle(),
       ",": () => film.step(-1), ".": () => film.step(1), ArrowLeft: () => film.step(-1), ArrowRight: () => film.step(1), j: () => { film.faster(-1); this.drawTime(film.frame); }, l: () => { film.faster(1); this.drawTime(film.frame); },
-      c: () => this.toCut(), "[": () => film.seek(this.marks.in), "]": () => film.seek(this.marks.out - 1) };
+      f: () => { film.swap(this.item.media); say("The clip itself is shown, not a small copy of it."); }, c: () => this.toCut(), "[": () => film.seek(this.marks.in), "]": () => film.seek(this.marks.out - 1) };
   }
 }

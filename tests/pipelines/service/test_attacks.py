@@ -23,7 +23,7 @@ OUTSIDE = (
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-@pytest.mark.parametrize("rest", ["", "/funnel", "/clips", "/clips/x/media", "/histograms/fps"])
+@pytest.mark.parametrize("rest", ["", "/funnel", "/clips", "/clips/x/media", "/clips/x/proxy", "/histograms/fps"])
 def test_no_run_name_leads_out_of_the_runs(served, name, rest):
     for text in (name, urllib.parse.quote(name, safe=""), urllib.parse.quote(name)):
         try:
@@ -71,8 +71,9 @@ def test_a_media_column_written_by_hand_serves_no_file_outside(served, media):
     at = clips.schema.get_field_index("media")
     tables = {"sources": run.table("sources"), "clips": clips.set_column(at, "media", pa.array([media]))}
     publish(str(served.folder / "runs" / "hostile"), tables, {"recipe": run.record["recipe"]})
-    found = served.get(f"/runs/hostile/clips/{clips['clip_id'][0]}/media")
-    assert found.status_code == 422 and "outside the roots" in found.json()["detail"]
+    for kind in ("media", "proxy"):
+        found = served.get(f"/runs/hostile/clips/{clips['clip_id'][0]}/{kind}")
+        assert found.status_code == 422 and "outside the roots" in found.json()["detail"]
 
 
 def job(**changes):

@@ -108,7 +108,7 @@ class Reviewer(threading.Thread):
             time.sleep(0.05)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(580)
 def test_2000_decisions_of_eight_survive_two_kills(tmp_path):
     runs, tokens = tmp_path / "runs", tmp_path / "tokens"
     run = make_run(runs / "first", clips=40)

@@ -76,6 +76,13 @@ def test_media_come_by_byte_ranges(served, run, asked, status, span):
         assert found.headers["content-range"] == f"bytes {span[0]}-{span[1] - 1}/20000"
 
 
+def test_a_small_clip_is_shown_itself_by_ranges_too(served, run):
+    clip = kept_clip(run)
+    whole = (served.folder / "runs" / "first" / clip["media"]).read_bytes()
+    found = served.get(f"/runs/first/clips/{clip['clip_id']}/proxy", headers={"range": "bytes=5-9"})
+    assert found.status_code == 206 and found.content == whole[5:10]
+
+
 def test_stills_are_pictures_and_a_clip_without_media_says_so(served, run):
     clip = next(row for row in run.table("clips").to_pylist() if not row["media"])
     still = served.get(f"/runs/first/clips/{clip['clip_id']}/stills/0")

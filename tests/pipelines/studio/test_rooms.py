@@ -106,7 +106,7 @@ def test_one_clips_page_tells_its_rules(page, studio):
     page.goto(f"/look/films/{clip}")
     page.wait_for_selector(".rules tbody tr")
     assert page.locator(".rules .pass").count() > 10
-    assert page.locator("video").get_attribute("src").endswith(f"/clips/{clip}/media")
+    assert page.locator("video").get_attribute("src").endswith(f"/clips/{clip}/proxy")
 
 
 def test_clips_are_points_of_the_concepts_map_and_a_click_opens_one(page):
@@ -193,6 +193,42 @@ def test_out_before_in_is_refused_with_a_sentence_and_markup_in_a_caption_is_tex
     page.wait_for_function("() => /1 accepted/.test(document.querySelector('.beside').innerText)")
     assert get(page, f"/runs/films/review/captions/items/{clip}")["caption"]["fields"]["subject"] == NAME
     assert page.evaluate("() => window.bad") is None
+
+
+def test_a_caption_that_is_too_long_stays_where_it_was_typed_with_a_sentence(page, studio):
+    page.goto(studio.queue("long"))
+    page.wait_for_selector(".time.exact")
+    page.locator("#caption-subject").fill("word " * 2_000)
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    page.wait_for_function("() => /has 10,000 characters/.test(document.getElementById('said').innerText)")
+    assert len(page.locator("#caption-subject").input_value()) == 10_000
+    assert get(page, "/runs/films/review/long/decisions")["total"] == 0
+
+
+def test_a_film_that_does_not_come_is_told_and_passed_over_by_key(page, studio):
+    clips = list(studio.films)[:2]
+    page.route(f"**/clips/{clips[0]}/proxy", lambda route: route.fulfill(status=404, body="{}"))
+    page.goto(studio.queue("gone", clips))
+    page.wait_for_function("() => /cannot be played/.test(document.getElementById('said').innerText)")
+    page.keyboard.press("a")
+    page.keyboard.press("s")
+    page.wait_for_function("clip => document.querySelector('.head code').innerText == clip", arg=clips[1])
+    page.wait_for_selector(".time.exact")
+    assert get(page, "/runs/films/review/gone/decisions")["total"] == 0
+
+
+def test_fingers_have_a_button_for_what_keys_do_to_the_film(page, studio):
+    page.goto(studio.queue("fingers"))
+    page.wait_for_selector(".time.exact")
+    page.get_by_role("button", name="play or pause").click()
+    at_rest(page)
+    before = frame(page)
+    page.get_by_role("button", name="a frame on").click()
+    at_rest(page)
+    assert frame(page) == before + 1 and shown_number(page) == before + 1
+    page.get_by_role("button", name="in: this frame is the first").click()
+    assert f"in {before + 1}" in page.locator(".where").inner_text()
 
 
 def test_pairs_are_blind_and_a_key_is_an_answer(page, studio):

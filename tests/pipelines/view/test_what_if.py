@@ -12,6 +12,7 @@ from rushes.pipelines.judge import judge, recipe_for_judging
 from rushes.pipelines.view import moved
 from rushes.pipelines.view.clip_columns import LATE
 from rushes.pipelines.view.clips import QueryError
+from rushes.pipelines.view.first_look import FirstLook
 from rushes.pipelines.view.tables import recipe_of
 from rushes.pipelines.view.what_if import WhatIf
 from tests.pipelines.synthetic_run import make_run
@@ -29,7 +30,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def held(run):
-    return WhatIf(run)
+    return WhatIf(run).read()
 
 
 @pytest.mark.parametrize("moves", MOVES)
@@ -57,6 +58,26 @@ def test_histograms_add_up_to_what_passes_and_to_what_fails_one_rule(held, moves
         assert sum(chart["alone"]) <= sum(own)
 
 
+def test_while_columns_are_read_the_run_is_told_as_it_was_published(run, held):
+    opened = WhatIf(run)
+    steps = opened.reading("vmaf_motion")
+    next(steps)
+    first = FirstLook(opened)
+    early, whole = first.board(), moved.board(held)
+    assert [name for name, chart in early["charts"].items() if chart] == ["vmaf_motion"] and early["kept"][
+        "seconds"
+    ] is None
+    for told in (early, *(first.board() for _ in steps)):
+        for key in ("clips", "passing", "late", "enter", "leave"):
+            assert told[key] == whole[key]
+        assert told["kept"]["clips"] == whole["kept"]["clips"]
+        assert [rule["rejected"] for rule in told["rules"]] == [rule["rejected"] for rule in whole["rules"]]
+        for name, chart in told["charts"].items():
+            assert chart is None or chart == {**whole["charts"][name], "alone": chart["alone"]}
+    assert told["kept"]["seconds"] == pytest.approx(whole["kept"]["seconds"])
+    assert None not in told["charts"].values() and moved.board(opened) == whole
+
+
 def test_a_float_at_the_threshold_is_judged_as_in_doubles(run, held):
     values = run.table("clips", ["vmaf_motion"])["vmaf_motion"].to_numpy()
     for value in (float(values[0]), 0.1 + 0.2, float(np.float64(values[1]) + 1e-9)):
@@ -68,7 +89,7 @@ def test_a_float_at_the_threshold_is_judged_as_in_doubles(run, held):
 
 def test_a_handle_that_is_dragged_back_and_forth_counts_as_if_it_had_been_put_there(run):
     """Steps are differences; what they lead to does not depend on the way."""
-    walked = WhatIf(run)
+    walked = WhatIf(run).read()
     rng = np.random.default_rng(0)
     movable = {
         "motion.vmaf_min": (0, 30),
@@ -81,7 +102,7 @@ def test_a_handle_that_is_dragged_back_and_forth_counts_as_if_it_had_been_put_th
         key = str(rng.choice(list(movable)))
         moves[key] = "null" if rng.random() < 0.2 else f"{rng.uniform(*movable[key]):.3f}"
         words = [f"{name}={value}" for name, value in moves.items()]
-        assert moved.board(walked, words) == moved.board(WhatIf(run), words)
+        assert moved.board(walked, words) == moved.board(WhatIf(run).read(), words)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +132,7 @@ def with_text(tmp_path_factory):
     ["visual.border_max=0", "motion.vmaf_min=4"],
 ])  # fmt: skip
 def test_counts_are_those_of_a_dry_run_also_where_text_is_cropped_away(with_text, moves):
-    held = WhatIf(with_text)
+    held = WhatIf(with_text).read()
     assert len(held.held.texted) > 100
     dry = judge(with_text, recipe_for_judging(with_text, None, moves), None).record["funnel"]["clips"]
     rejected = {row["rule"]: row["rejected"] for row in dry}
@@ -124,7 +145,7 @@ def test_counts_are_those_of_a_dry_run_also_where_text_is_cropped_away(with_text
 
 def test_a_run_without_a_clip_has_thresholds_that_can_be_moved(run, tmp_path):
     tables = {"sources": run.table("sources"), "clips": run.table("clips").slice(0, 0)}
-    empty = WhatIf(manifest.publish(str(tmp_path / "empty"), tables, {"recipe": run.record["recipe"]}))
+    empty = WhatIf(manifest.publish(str(tmp_path / "empty"), tables, {"recipe": run.record["recipe"]})).read()
     answer = moved.board(empty, ["motion.vmaf_min=3.5"])
     assert answer["clips"] == answer["kept"]["clips"] == 0 and len(answer["rules"]) > 20
     assert moved.edge(empty, ["motion.vmaf_min=3.5"], "motion.vmaf_min", 4)["inside"] == []
