@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rushes.curation.meter import Noted, Span, Unmeasured
 from rushes.curation.motion import vmaf
-from rushes.curation.motion.shake import PARTS, PER_S, medians, medians_of_flow, shake, textured
+from rushes.curation.motion.shake import PARTS, PER_S, STEP, medians, medians_of_flow, shake, textured
 from rushes.curation.motion.vectors import REFERENCE_SIDE, Flow, joined, mean_lengths
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
@@ -134,12 +134,13 @@ class MotionMeter:
             "mv_mean": self._mean_length(tracks["vector_length"][inside], tracks["from_flow"][inside]),
             "static_frac": float((scores < self._recipe.static_eps).mean()),
             "slideshow_score": self._slideshow(tracks, span),
-            "shake": self._shake(tracks["shifts"][inside]),
+            "shake": self._shake(tracks["shifts"][inside], tracks["from_flow"][inside]),
         }
 
-    def _shake(self, shifts: np.ndarray) -> float:
+    def _shake(self, shifts: np.ndarray, from_flow: np.ndarray) -> float:
         """Pixels per second at 720 lines."""
-        return shake(shifts.reshape(len(shifts), PARTS, 2), self._info.fps, self._lag)
+        step = 0.0 if from_flow.any() else STEP * self._to_reference
+        return shake(shifts.reshape(len(shifts), PARTS, 2), self._info.fps, self._lag, step)
 
     def _mean_length(self, lengths: np.ndarray, from_flow: np.ndarray) -> Any:
         known = np.isfinite(lengths)

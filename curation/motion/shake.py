@@ -22,6 +22,8 @@ CHANGES_MIN, CHANGES_SHARE = 8, 0.25  # of two parts at the same time, and share
 # nothing of what they share
 TRIMMED = 0.05  # share of the largest and of the smallest products that is left out: a jerk is no shaking
 SHARED = 0.2  # quantile over the pairs of parts
+STEP = 0.25  # pixels: vectors are coded in quarters ...
+TREMBLING = 1.25  # ... and change by so many steps from frame to frame, rms, where a camera glides
 KEY, MIDDLE = 12, 1 << 11  # bits of a vector's component within a sorting key, and the key of 0: quarters of a pixel
 
 
@@ -88,10 +90,11 @@ def textured(luma: np.ndarray) -> np.ndarray:
     return (np.maximum(*means) >= TEXTURE_MIN).ravel()
 
 
-def shake(shifts: np.ndarray, fps: float, lag: int) -> float:
+def shake(shifts: np.ndarray, fps: float, lag: int, step: float = 0.0) -> float:
     """Rms change, within `lag` frames, of the motion that parts share, per second: 0 where no two parts are known.
 
-    shifts: [frames, PARTS, 2], displacement per frame in the unit of the result; NaN where a part is not known.
+    shifts: [frames, PARTS, 2], displacement per frame in the unit of the result; NaN where a part is not known. step:
+    the least displacement that a vector can tell, whose trembling is taken off.
     """
     changes = shifts[lag:] - shifts[:-lag]
     one, other = np.triu_indices(PARTS, 1)
@@ -102,4 +105,6 @@ def shake(shifts: np.ndarray, fps: float, lag: int) -> float:
     kept = (place >= cut) & (place < known - cut)
     means = np.where(kept, products, 0.0).sum(axis=0) / np.maximum(kept.sum(axis=0), 1)
     means = means[known >= max(CHANGES_MIN, CHANGES_SHARE * known.max())]
-    return float(np.sqrt(max(np.quantile(means, SHARED), 0.0))) * fps if len(means) else 0.0
+    if not len(means):
+        return 0.0
+    return float(np.sqrt(max(np.quantile(means, SHARED) - (TREMBLING * step) ** 2, 0.0))) * fps

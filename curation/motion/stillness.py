@@ -1,4 +1,4 @@
-"""Stills that pass for footage: runs of frozen frames, and pictures in which nothing moves but the camera.
+"""Stills that pass for footage: frozen runs, repeated frames, and pictures in which nothing moves but the camera.
 
 Means over a clip hide a frozen tail, and a slow zoom over a photograph moves as much as footage does. Two questions
 tell them from a tripod shot and from slow motion. How long does no part of the picture change from frame to frame? And
@@ -45,12 +45,18 @@ GRADIENT_FLOOR = 6.0  # grey levels a pixel: a change in a flat area is noise, n
 NOISE_HELD, NOISE_MOVED = 0.03, 0.2  # what a still leaves, pixels: the same grid, and another one
 MOVED, FADED = 0.5, 0.05  # pixels of camera motion, and change of contrast, from which the grid is another one
 ALIVE = 6.0  # own motion at which no further pair is compared
+AROUND = 8  # frames on each side whose second largest change says how much the picture moves
+REPEATED = 0.15  # share of that change below which a frame repeats the one before, as an encoder draws it again
+MOVING_STIR, MOVING_MIN = 1.2, 24  # change from which the picture moves; frames of it that tell of repeats
 ALIGNED = 1.3  # own motion from which the camera that points were followed by is tried as well ...
 FOLLOWED_MIN = 0.6  # ... if it explains this share of them
 
 
 class StillnessMeter:
-    """frozen_s from frames, own_motion from stills. stir: mean change of each frame's liveliest cell, grey levels."""
+    """frozen_s and repeated_frac from frames, own_motion from stills.
+
+    stir: mean change of each frame's liveliest cell, grey levels.
+    """
 
     tracks = (pa.field("stir", pa.float32()),)
 
@@ -71,7 +77,7 @@ class StillnessMeter:
         stirs = tracks["stir"][span.first + 1 : span.stop]
         if self._info.fps < self._recipe.fps_measurable or not len(stirs):
             reason = "there are too few frames, or they are too far apart in time"
-            return dict.fromkeys(("frozen_s", "own_motion"), Unmeasured(reason))
+            return dict.fromkeys(("frozen_s", "repeated_frac", "own_motion"), Unmeasured(reason))
         times = tracks.time_s[span.first : span.stop]
         first, stop = frozen_run(stirs < FROZEN_STIR)
         low, high = frozen_run(stirs < MAYBE_STIR, MAYBE_LONE)
@@ -82,7 +88,12 @@ class StillnessMeter:
         frozen_s = float(times[stop] - times[first])
         if calm(stirs, first, stop) and frozen_s < CALM_SHARE * (times[-1] - times[0]):
             frozen_s = 0.0
-        return {"frozen_s": frozen_s, "own_motion": self._own_motion(tracks, span)}
+        repeated = repeated_frac(stirs)
+        return {
+            "frozen_s": frozen_s,
+            "repeated_frac": Unmeasured("too little moves to tell repeated frames") if repeated is None else repeated,
+            "own_motion": self._own_motion(tracks, span),
+        }
 
     def _held(self, tracks: Tracks, begin_s: float, end_s: float) -> bool:
         """Whether the first and the last two stills between two times show a picture that is held."""
@@ -164,6 +175,16 @@ def calm(stirs: np.ndarray, first: int, stop: int) -> bool:
     """Whether the frames outside a frozen run hardly change either."""
     others = np.delete(stirs, slice(first, stop))
     return len(others) > 0 and float(np.quantile(others, 0.9)) < CALM_STIR
+
+
+def repeated_frac(stirs: np.ndarray) -> float | None:
+    """Share of frames that repeat the one before, of those amid motion; None where there are too few of them."""
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(stirs, AROUND), 2 * AROUND + 1)
+    level = np.partition(near, -2, axis=1)[:, -2]  # the largest may be a cut or a flash
+    moving = level >= MOVING_STIR
+    if moving.sum() < MOVING_MIN:
+        return None
+    return float((stirs < REPEATED * level)[moving].mean())
 
 
 def _small(tracks: Tracks, number: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rushes.curation.analyze import Analyzer
-from rushes.curation.motion.stillness import ALIVE, after_stop, calm, frozen_run, own_motion, stir
+from rushes.curation.motion.stillness import ALIVE, after_stop, calm, frozen_run, own_motion, repeated_frac, stir
 from rushes.curation.recipe import build
 from rushes.curation.signals import RULES
 from rushes.curation.video.decode import probe
@@ -89,6 +89,17 @@ def test_a_frozen_tail_begins_where_the_motion_stops_though_the_encoder_redraws_
 def test_slow_motion_that_stands_now_and_then_is_calm_and_what_stops_is_not():
     assert calm(np.array([0.6] * 60 + [0.2] * 30), 60, 90)
     assert not calm(np.array([12.0] * 60 + [0.2] * 30), 60, 90)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_frames_that_are_shown_several_times_are_counted_amid_motion(tmp_path, frames, times):
+    shown = [frame for frame in frames[: 72 // times] for _ in range(times)]
+    assert measured(tmp_path / "a.mp4", shown)["repeated_frac"] == pytest.approx(1 - 1 / times, abs=0.1)
+
+
+def test_repeats_are_unknown_where_nothing_moves():
+    assert repeated_frac(np.full(100, 0.1)) is None
+    assert repeated_frac(np.tile([9.0, 0.5], 50)) == pytest.approx(0.5)
 
 
 def test_followed_points_align_a_still_that_turns_too_fast_for_correlation(frames):
