@@ -17,7 +17,7 @@ from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import Recipe
 from rushes.curation.visual.stills import decode
 
-CLIPS_AT_ONCE = 8  # whose pictures are decoded at a time; 16 stills of 640 x 360 each are 88 MB
+CLIPS_AT_ONCE = 4  # whose pictures are decoded together; 16 stills of 640 x 360 each are 44 MB
 VECTORS = ("semantic", "copy")
 BOXES = ("overlays", "heads", "panel")  # columns of boxes: found inside the borders, told of the whole frame
 NO_STILL = "the clip is too short for a still"
@@ -92,9 +92,8 @@ class Looker:
                 pictures = [_cropped(picture, inside[clip_id]) for picture in pictures]
             return Clip(clip_id, [t for t, _ in found], pictures)
 
-        step = CLIPS_AT_ONCE // 2 if self._ahead else CLIPS_AT_ONCE
         names = list(by_clip)
-        groups = [names[i : i + step] for i in range(0, len(names), step)]
+        groups = [names[i : i + CLIPS_AT_ONCE] for i in range(0, len(names), CLIPS_AT_ONCE)]
         if not self._ahead:
             yield from ([one(name) for name in group] for group in groups)
             return

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from rushes.curation import scenes_doubts, scenes_learned, signals
+from rushes.curation import scenes_learned, scenes_spikes, signals
 from rushes.curation.meter import Meter
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.video.decode import StreamInfo
@@ -28,7 +28,7 @@ def build_meters(recipe: Recipe, info: StreamInfo) -> list[Meter]:
 
 def looks_ahead(recipe: Recipe) -> int:
     """Frames that a part must show after its end, for the meter that answers latest."""
-    return scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else scenes_doubts.AROUND
+    return scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else scenes_spikes.AROUND
 
 
 def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:

@@ -1,9 +1,7 @@
 """Scenes: shot boundaries from the tracks of a decode, and clips of 4-16 s from single shots (Movie Gen 3.2.1, B.1).
 
-Hard cuts are those of PySceneDetect's AdaptiveDetector, which looks at the HSV change of a frame against that of its
-neighbours and so is not fooled by camera motion: the same score and the same decision, on a whole track at once. A
-flash of a few frames, which it takes for a cut, is told by the picture after it: it is the one before it. Gradual
-transitions, which it does not see, are found as pictures (gradual/).
+A hard cut is a change from one frame to the next that stands out among those of the frames around (scenes_spikes.py),
+and is large in PySceneDetect's HSV score. Gradual transitions are found as pictures (gradual/).
 """
 
 from __future__ import annotations
@@ -17,11 +15,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation import scenes_learned
+from rushes.curation import scenes_learned, scenes_spikes
 from rushes.curation.gradual import finder
 from rushes.curation.meter import Span
 from rushes.curation.recipe import Recipe
-from rushes.curation.scenes_doubts import FLASH_FRAMES, Doubts, Sudden, flash_edges
+from rushes.curation.scenes_doubts import Doubts
+from rushes.curation.scenes_spikes import Spikes
 from rushes.curation.sections import Scenes
 from rushes.curation.video.batch import Batch
 from rushes.curation.video.decode import StreamInfo
@@ -29,14 +28,6 @@ from rushes.curation.video.decode import StreamInfo
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks
 
-#: Hard cuts, as PySceneDetect's AdaptiveDetector decides on them.
-ADAPTIVE_WINDOW = 2  # frames on either side
-ADAPTIVE_ZERO, ADAPTIVE_MOST = 1e-5, 255.0  # a smaller mean counts as zero; the largest ratio
-#: A cut is one in luma as well: its change is so many times that of the frames around it, and so many grey levels where
-#: the content score is below WEAK_CONTENT. A score from SURE_CONTENT on is a cut in any case.
-LUMA_RATIO = 4.0
-WEAK_CONTENT, WEAK_LUMA = 15.0, 4.5
-SURE_CONTENT = 25.0
 GAP_S = 4.0  # seconds without a frame over which no shot goes on: as long as the shortest clip
 
 
@@ -44,46 +35,40 @@ class ShotMeter:
     """Leaves what shots are found from, and measures `shots_per_s` (B.1: false shots per second stand for jitter).
 
     content: PySceneDetect's ContentDetector score of each frame: mean absolute change of hue, saturation and value,
-    0-255. across: the same of the frame FLASH_FRAMES + 1 before. unexplained: of what may be a cut (Sudden).
+    0-255. spike: of what may be a cut (scenes_spikes.py).
     blend_first, blend_stop, blend_strength: a transition that was found once this frame was seen: its frames, counted
     from this one (below 0), and its strength 0-1. doubt_first, doubt: how much what ends here looks like a
     transition, 0-1, and its first frame in the same way.
     """
 
     tracks = (
-        *(pa.field(name, pa.float32()) for name in ("content", "across", "unexplained")),
+        *(pa.field(name, pa.float32()) for name in ("content", "spike")),
         *(pa.field(name, pa.float32()) for name in finder.NAMES),
     )
 
     def __init__(self, info: StreamInfo, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._hsv: list[np.ndarray] = []
-        self._sudden = Sudden()
+        self._hsv: np.ndarray | None = None  # of the last frame
+        self._spikes = Spikes()
         self._transitions = finder.Transitions(info.fps)
         self._doubts: tuple[Tracks, Doubts] | None = None  # of the file that is measured
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
-        changes = self._changes(batch.tiny_bgr)
-        changes["unexplained"] = self._sudden.observe(batch.tiny_luma, changes["content"])
-        return {**changes, **self._transitions.observe(batch)}
+        content = self._content(batch.tiny_bgr)
+        spikes = self._spikes.observe(batch.tiny_luma, content)
+        return {"content": content, "spike": spikes, **self._transitions.observe(batch)}
 
     def finish(self) -> dict[str, np.ndarray]:
-        return {"unexplained": self._sudden.finish()}
+        return {"spike": self._spikes.finish()}
 
-    def _changes(self, bgr: np.ndarray) -> dict[str, np.ndarray]:
+    def _content(self, bgr: np.ndarray) -> np.ndarray:
+        """float32 [n]; 0 for the first frame."""
         count = len(bgr)
         hsv = cv2.cvtColor(bgr.reshape(count, -1, 3), cv2.COLOR_BGR2HSV).reshape(bgr.shape)
-        pictures = [*self._hsv, *hsv]
-        size = np.float32(hsv[0].size)
-        found = {}
-        for name, back in (("content", 1), ("across", FLASH_FRAMES + 1)):
-            scores = np.zeros(count, np.float32)
-            for place in range(max(0, back - len(self._hsv)), count):
-                here = len(self._hsv) + place
-                scores[place] = cv2.norm(pictures[here], pictures[here - back], cv2.NORM_L1)
-            found[name] = scores / size
-        self._hsv = [picture.copy() for picture in pictures[-FLASH_FRAMES - 1 :]]
-        return found
+        pictures = [hsv[0] if self._hsv is None else self._hsv, *hsv]
+        self._hsv = hsv[-1].copy()
+        found = [cv2.norm(one, other, cv2.NORM_L1) for one, other in itertools.pairwise(pictures)]
+        return np.array(found, np.float32) / np.float32(hsv[0].size)
 
     def measure(self, tracks: Tracks, span: Span) -> dict[str, Any]:
         scores = tracks["content"][span.first + 1 : span.stop]  # the first score looks back across the edge
@@ -128,10 +113,8 @@ def _marked(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
     if recipe.detector == "transnetv2":
         return scenes_learned.shots(tracks["transnet"])
     apart = max(1, round(recipe.min_shot_s * tracks.info.fps))
-    candidates = adaptive_candidates(tracks["content"], recipe.adaptive_threshold, recipe.min_content_val)
-    candidates = candidates[jumps_in_luma(candidates, tracks["content"], tracks["vmaf"])]
-    candidates = candidates[~flash_edges(candidates, tracks["content"], tracks["across"])]
-    cuts = spaced(candidates, apart)
+    cuts = scenes_spikes.cuts(tracks["spike"], tracks["content"], recipe.cut_spike)
+    cuts = spaced(cuts[tracks["content"][cuts] >= recipe.min_content_val], apart)
     found = merged(blends(tracks), apart) if recipe.dissolves else []
     cuts = [cut for cut in cuts if not any(first <= cut <= stop for first, stop in found)]
     marks = Doubts.of(tracks).grown(found, cuts) + [(cut, cut) for cut in cuts]
@@ -148,38 +131,6 @@ def _marked(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
 def find_doubts(tracks: Tracks, shots: list[tuple[int, int]], recipe: Scenes) -> Doubts:
     """What may be a cut or a transition within these shots."""
     return Doubts.of(tracks, recipe.dissolves).within(shots)
-
-
-def adaptive_candidates(scores: np.ndarray, threshold: float, least: float) -> np.ndarray:
-    """Frames at which the content score [frames] rises as at a cut: that of PySceneDetect's AdaptiveDetector.
-
-    A score is at least `least` and `threshold` times the mean of ADAPTIVE_WINDOW frames on either side.
-    """
-    scores = scores.astype(np.float64)
-    window = ADAPTIVE_WINDOW
-    if len(scores) < 2 * window + 1:
-        return np.empty(0, int)
-    stop = len(scores) - window
-    around = sum(scores[window + shift : stop + shift] for shift in range(-window, window + 1) if shift)
-    mean = around / (2.0 * window)
-    target = scores[window:stop]
-    zero = mean < ADAPTIVE_ZERO
-    ratio = np.where(zero, ADAPTIVE_MOST, np.minimum(target / np.where(zero, 1.0, mean), ADAPTIVE_MOST))
-    return np.flatnonzero((ratio >= threshold) & (target >= least)) + window
-
-
-def jumps_in_luma(candidates: np.ndarray, content: np.ndarray, luma: np.ndarray) -> np.ndarray:
-    """Whether the luma jumps as a cut's does: bool [n]. luma: the track `vmaf`.
-
-    The end of a whip pan does not, nor a key frame of a poor encode, which changes the hue of dark and grey pixels.
-    """
-    around = np.zeros(len(candidates))
-    for shift in range(-ADAPTIVE_WINDOW, ADAPTIVE_WINDOW + 1):
-        if shift:
-            around += np.nan_to_num(luma[candidates + shift])
-    jumps = luma[candidates] * 2 * ADAPTIVE_WINDOW >= LUMA_RATIO * around
-    score = content[candidates]
-    return (score >= SURE_CONTENT) | (jumps & ((score >= WEAK_CONTENT) | (luma[candidates] >= WEAK_LUMA)))
 
 
 def spaced(candidates: np.ndarray, min_frames: int) -> list[int]:

@@ -44,10 +44,10 @@ class Scenes(_thresholds("scenes")):
     detector: Literal["measured", "transnetv2"] = knob(
         "measured", "observe", "who finds shots: measured on the decode, or TransNetV2 (rushes[scenes], docs/models.md)"
     )
-    adaptive_threshold: float = knob(3.0, "measure", "hard cuts: ratio of a frame's change to its neighbours'", gt=0)
-    min_content_val: float = knob(
-        8.0, "measure", "hard cuts: least HSV change (0-255); below 15 luma must jump too", gt=0
+    cut_spike: float = knob(
+        1.7, "measure", "hard cuts: how many times its largest change around the picture's parts change", gt=0
     )
+    min_content_val: float = knob(5.0, "measure", "hard cuts: least HSV change (0-255)", gt=0)
     min_shot_s: float = knob(0.4, "measure", "two hard cuts are at least this far apart, seconds", ge=0)
     dissolves: bool = knob(True, "measure", "also end shots at dissolves and fades")
     trim_frames: int = knob(3, "measure", "frames dropped at each edge of a shot (Step-Video: 3)", ge=0)

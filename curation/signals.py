@@ -231,6 +231,13 @@ SIGNALS: tuple[Signal, ...] = (
         ),
     ),
     Signal(
+        "repeated_frac", REAL, "share of frames that repeat the one before while the picture moves: 1/2 where each "
+        "frame is shown twice (slow motion by repeating), 2/3 where three times, 1/5 of 24 frames shown as 30", "0-1",
+        NO_MOTION + ", or too little moves", stage="motion", meter=STILLNESS, chart="range", rules=(
+            Rule("motion.repeated_max", "<=", None, "largest share of repeated frames within motion", SHARE),
+        ),
+    ),
+    Signal(
         "own_motion", REAL, "motion within about a second that no camera over a still explains, in times what a still "
         "leaves (a still that is held, panned or zoomed: about 1); at most 6", "",
         NO_MOTION + ", or fewer than two stills", stage="motion", meter=STILLNESS, chart="range", rules=(
@@ -244,9 +251,10 @@ SIGNALS: tuple[Signal, ...] = (
         rules=(Rule("motion.shots_per_s_max", "<", 0.85, "jitter: most false shots per second (B.1)", {"gt": 0}),),
     ),
     Signal(
-        "shake", REAL, "rms change of the scene's shift from one 25th of a second to the next, at 720 lines",
+        "shake", REAL, "rms change, from one 25th of a second to the next, of the motion that all parts of the picture "
+        "share, at 720 lines",
         "px/s", NO_MOTION, stage="motion", meter=MOTION, chart="range", rules=(
-            Rule("motion.shake_max", "<=", 100.0, "most shake of the camera, pixels per second at 720p", {"gt": 0}),
+            Rule("motion.shake_max", "<=", 48.0, "most shake of the camera, pixels per second at 720p", {"gt": 0}),
         ),
     ),
     Signal(

@@ -22,6 +22,7 @@ from rushes.curation.video.source import Source
 #: A file whose frames end so much before its stated duration is taken for cut off: seconds, and share.
 SHORT_BY_S, SHORT_BY = 1.0, 0.02
 STILLS_IN_MEMORY = 32 << 20  # bytes of a file's stills above which they wait in a temporary file
+SELDOM = 0.5  # share of the frames at most that have a value in a track of which only those are in memory
 TIME = "time_s"  # the one track that every file has
 
 OBSERVED = pa.schema(
@@ -77,14 +78,50 @@ def pack(tracks: Mapping[str, np.ndarray], fields: Iterable[pa.Field]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def unpack(data: Any) -> dict[str, np.ndarray]:
+class Seldom:
+    """A track [frames, k] of which few frames have a value, the others NaN: only those are in memory.
+
+    rows: int64 [n], frames that have one, in order. values: [n, k]. A slice of it is an array, NaN and all.
+    """
+
+    def __init__(self, rows: np.ndarray, values: np.ndarray, frames: int) -> None:
+        self.rows, self.values, self.shape = rows, values, (frames, *values.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        start, stop, step = span.indices(len(self))
+        first, last = np.searchsorted(self.rows, [start, max(start, stop)])
+        found = np.full((max(0, stop - start), *self.shape[1:]), np.nan, self.values.dtype)
+        found[self.rows[first:last] - start] = self.values[first:last]
+        return found[::step]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.values.dtype, copy=False)
+
+
+def _in_memory(values: np.ndarray) -> np.ndarray | Seldom:
+    (rows,) = np.nonzero(~np.isnan(values).all(axis=1)) if values.dtype.kind == "f" else (np.arange(len(values)),)
+    return Seldom(rows, values[rows], len(values)) if len(rows) <= SELDOM * len(values) else values
+
+
+def _in_a_row(parts: list[np.ndarray | Seldom]) -> np.ndarray | Seldom:
+    if not all(isinstance(part, Seldom) for part in parts):
+        return np.concatenate([np.asarray(part) for part in parts])
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    rows = np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=False)])
+    return Seldom(rows, np.concatenate([part.values for part in parts]), int(starts[-1]))
+
+
+def unpack(data: Any) -> dict[str, np.ndarray | Seldom]:
     """The arrays of `pack`: [frames], or [frames, k] of a fixed-size list."""
     with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
         batch = reader.read_next_batch()
-    found = {}
+    found: dict[str, np.ndarray | Seldom] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_fixed_size_list(column.type):
-            found[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+            found[name] = _in_memory(column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1))
         else:
             found[name] = column.to_numpy(zero_copy_only=False)
     return found
@@ -131,7 +168,7 @@ class Tracks(Mapping[str, np.ndarray]):
     source: Source
     info: StreamInfo | None
     end_s: float
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray | Seldom]
     stills: Stills = field(default_factory=Stills)
     shots: list[tuple[int, int]] = field(default_factory=list)
     transient: bool = False
@@ -162,7 +199,7 @@ def load(batches: pa.Table | Iterable[pa.RecordBatch], source_id: str | None = N
     missing or broken off.
     """
     stills = Stills()
-    parts: dict[int, list[dict[str, np.ndarray]]] = {}
+    parts: dict[int, list[dict[str, np.ndarray | Seldom]]] = {}
     pictures: dict[int, list[tuple[float, bytes]]] = {}
     ends: dict[int, Facts] = {}
     expected = 0
@@ -190,7 +227,7 @@ def load(batches: pa.Table | Iterable[pa.RecordBatch], source_id: str | None = N
             stills.add(*still)
     chunks = [chunk for part in sorted(parts) for chunk in parts[part]]
     names = list(chunks[0]) if chunks else []
-    values = {name: np.concatenate([chunk.pop(name) for chunk in chunks]) for name in names}  # in memory once
+    values = {name: _in_a_row([chunk.pop(name) for chunk in chunks]) for name in names}  # in memory once
     return _joined([ends[part] for part in sorted(ends)], values, stills)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes fill two cores; their threads would only wait
+
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """Doubts: how much a change looks like a transition, though no detector may be sure of it.
 
-A forest (doubts.npz) looks at what scalar products say of the pictures before, between and after, and at the fine
-detail of blocks, which two pictures that lie over one another hide. It was taught on made films of the fitting half of
-the footage: `python -m tests.accuracy.scenes_fit`. A doubt ends no shot: clips are planned around it.
+A forest (doubts.npz) looks at what scalar products say of the pictures before, between and after, at the fine detail of
+blocks, which two pictures that lie over one another hide, and at the pixels between (ghosts.py). It was taught on made
+films of the fitting half of the footage: `python -m tests.accuracy.scenes_fit`. A doubt ends no shot: clips are planned
+around it.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import cv2
 import numpy as np
 
 from rushes.curation import forest
+from rushes.curation.gradual import ghosts
 from rushes.curation.gradual.pictures import Ring, Triples, weight_and_residual
 
 MODEL = Path(__file__).with_name("doubts.npz")
 BLOCKS = (4, 6)  # rows, columns in which detail is told
-FIRST = 10  # trees that are asked first ...
-FIRST_MIN = 0.15  # ... and whether there is any doubt: the others are asked where there is
+FIRST = 10  # trees that are asked first, of what is told quickly ...
+FIRST_MIN = 0.1  # ... and whether there is any doubt: the others are asked where there is
 UNKNOWN = -1.0
-NAMES = (
+QUICK = (
     "change", "alike", "path", "weight early", "residual early", "sum early", "weight half", "residual half",
     "sum half", "weight late", "residual late", "sum late", "largest step", "second step", "median step", "calm",
     "steady", "mean", "spread before", "spread half", "spread after", "brighter", "detail lost", "detail lost, median",
     "detail lost to both", "steps", "steps before", "change before",
 )  # fmt: skip
+NAMES = (*QUICK, *ghosts.NAMES)
 
 
 def detail(luma: np.ndarray) -> np.ndarray:
@@ -48,8 +51,8 @@ def _edges(length: int, blocks: int) -> np.ndarray:
     return np.minimum(-(-np.arange(blocks) * length // blocks), length - 1)
 
 
-def features(triples: Triples) -> np.ndarray:
-    """What the forest looks at, NAMES: float32 [n, features]."""
+def quick(triples: Triples) -> np.ndarray:
+    """What the first trees look at, QUICK: float32 [n, features]."""
     ring, size = triples.ring, triples.ring.values.shape[1]
     middles = triples.ends - triples.halves
     columns = [triples.change, triples.alike, triples.path]
@@ -120,17 +123,21 @@ def _detail_lost(triples: Triples, middles: np.ndarray) -> list[np.ndarray]:
     return [(weights * lost).sum(axis=1), np.median(lost, axis=1), (weights * lost_to_both).sum(axis=1)]
 
 
+def features(triples: Triples, quickly: np.ndarray) -> np.ndarray:
+    """What the other trees look at, NAMES: float32 [n, features], with what is told quickly of them."""
+    return np.concatenate([quickly, np.stack(ghosts.ghosts(triples), axis=1)], axis=1)
+
+
 def doubts(triples: Triples) -> np.ndarray:
     """How much each looks like a transition, 0-1: float32 [n]."""
     if not len(triples):
         return np.empty(0, np.float32)
     first, rest = _model()
-    rows = features(triples)
+    rows = quick(triples)
     found = first(rows)[:, 0]
     unsure = np.flatnonzero(found >= FIRST_MIN)
     if len(unsure):
-        share = len(first.roots) / (len(first.roots) + len(rest.roots))
-        found[unsure] = share * found[unsure] + (1 - share) * rest(rows[unsure])[:, 0]
+        found[unsure] = rest(features(triples.those(unsure), rows[unsure]))[:, 0]
     return found
 
 
@@ -141,4 +148,4 @@ def _model() -> tuple[forest.Forest, forest.Forest]:
     return whole.part(0, FIRST), whole.part(FIRST, len(whole.roots))
 
 
-__all__ = ["NAMES", "Ring", "detail", "doubts", "features"]
+__all__ = ["NAMES", "QUICK", "Ring", "detail", "doubts", "features", "quick"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from rushes.curation.content.embed import MeasuredCopyEmbedder, MeasuredSemanticEmbedder
 from rushes.curation.looking.base import Clip
+from rushes.curation.memory import give_back
 from rushes.curation.meter import Unmeasured
 from rushes.curation.recipe import Recipe
 from rushes.curation.visual import splits
@@ -24,7 +25,10 @@ class TextLooker:
         self.name = self._meter.name
 
     def __call__(self, clips: Sequence[Clip]) -> list[dict[str, Any]]:
-        found = [self._meter.measure(clip.pictures, clip.times) for clip in clips]
+        found = []
+        for clip in clips:
+            found.append(self._meter.measure(clip.pictures, clip.times))
+            give_back()
         return [
             {
                 "text_score": one.score, "text": one.text or None, "overlays": list(sum(one.overlays, ())) or None,

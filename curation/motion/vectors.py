@@ -1,4 +1,4 @@
-"""Codec motion vectors, and the flow that stands in for them: their mean length, and the scene's shift.
+"""Codec motion vectors, and the flow that stands in for them: their mean length.
 
 Vectors come free with the decode of H.264 and the MPEG family. VP9, AV1 and HEVC export none: there a dense optical
 flow on small luma is measured on a few frames a second instead, and the clip's notes say so.
@@ -14,10 +14,8 @@ import numpy as np
 
 REFERENCE_SIDE = 720  # vectors are given in pixels of a picture whose shorter side is this
 FIELD_POINTS_MAX = 300  # points at which a flow is given
-SHIFT_VECTORS_MIN = 12  # fewer say nothing of the scene
-SHIFT_VECTORS = 128  # vectors of a frame whose median is the scene's shift
-#: Words of 32 bits of an AVMotionVector record, and where its fields stand in them.
-WORDS, SOURCE, SIZE, MOTION_X, MOTION_Y, SCALE = 10, 0, 1, 6, 7, 8
+#: Words of 32 bits of an AVMotionVector record, and where its fields stand in them (PLACE_X in the upper half).
+WORDS, SOURCE, SIZE, PLACE_X, PLACE_Y, MOTION_X, MOTION_Y, SCALE = 10, 0, 1, 2, 3, 6, 7, 8
 
 
 @dataclass(frozen=True)
@@ -34,20 +32,22 @@ class Field:
     dy: np.ndarray
 
 
-def mean_motion(vectors: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each frame's vectors that point to the past: their mean length, weighted by area, and the scene's shift.
+def joined(vectors: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(places [n] of the frames that have vectors, int32 [vectors, WORDS] of them all, counts [n] of each).
 
-    vectors: per frame an array of decode.VECTOR, or None. Returns float64 [frames] and [frames, 2] (right, down), in
-    pixels; NaN where a frame has none. The vectors of a frame reach as far back as its reference lies: divide by that
-    distance for pixels per frame. The shift is the median over some vectors: what moves in the scene does not count
-    unless it fills half of the picture.
+    vectors: per frame an array of decode.VECTOR, or None.
     """
-    lengths, shifts = np.full(len(vectors), np.nan), np.full((len(vectors), 2), np.nan)
-    places = [place for place, found in enumerate(vectors) if found is not None and len(found)]
-    if not places:
-        return lengths, shifts
-    words = np.concatenate([vectors[place].view(np.int32).reshape(-1, WORDS) for place in places])
-    counts = np.array([len(vectors[place]) for place in places])
+    places = np.array([place for place, found in enumerate(vectors) if found is not None and len(found)], int)
+    words = [vectors[place].view(np.int32).reshape(-1, WORDS) for place in places]
+    return places, np.concatenate(words) if words else np.empty((0, WORDS), np.int32), np.array([*map(len, words)], int)
+
+
+def mean_lengths(words: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean length, weighted by area, of each frame's vectors that point to the past: pixels, NaN where there is none.
+
+    words, counts: as `joined` gives them. The vectors of a frame reach as far back as its reference lies: divide by
+    that distance for pixels per frame.
+    """
     starts = np.cumsum(counts) - counts
     x, y = words[:, MOTION_X].astype(np.float32), words[:, MOTION_Y].astype(np.float32)
     area = ((words[:, SIZE] & 0xFF) * (words[:, SIZE] >> 8 & 0xFF)).astype(np.float32)
@@ -55,21 +55,7 @@ def mean_motion(vectors: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.nd
     length = np.sqrt(x * x + y * y) / np.maximum(words[:, SCALE] & 0xFFFF, 1) * area
     areas = np.add.reduceat(area, starts, dtype=np.float64)
     sums = np.add.reduceat(length, starts, dtype=np.float64)
-    lengths[places] = np.where(areas > 0, sums / np.maximum(areas, 1.0), np.nan)
-    shifts[places] = _median_shifts(words, starts, counts)
-    return lengths, shifts
-
-
-def _median_shifts(words: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Median displacement of the scene, pixels, float [frames, 2], over SHIFT_VECTORS vectors of each frame."""
-    some = words[starts[:, None] + np.arange(SHIFT_VECTORS) * counts[:, None] // SHIFT_VECTORS]
-    scale = np.maximum(some[:, :, SCALE] & 0xFFFF, 1).astype(np.float32)
-    past = some[:, :, SOURCE] < 0
-    moved = np.stack([some[:, :, MOTION_X], some[:, :, MOTION_Y]], axis=1) / -scale[:, None]
-    ordered = np.sort(np.where(past[:, None], moved, np.inf), axis=2)  # a vector points to where the block was
-    known = past.sum(axis=1)
-    medians = np.take_along_axis(ordered, np.repeat(known // 2, 2).reshape(-1, 2, 1).clip(0, SHIFT_VECTORS - 1), axis=2)
-    return np.where(known[:, None] >= SHIFT_VECTORS_MIN, medians[:, :, 0], np.nan)
+    return np.where(areas > 0, sums / np.maximum(areas, 1.0), np.nan)
 
 
 class Flow:

@@ -20,6 +20,7 @@ from rushes.curation.analyze import schema as analyzed_schema
 from rushes.curation.captioning import Servers, ServersDown
 from rushes.curation.look import Looker
 from rushes.curation.looking.base import ModelError
+from rushes.curation.memory import give_back
 from rushes.curation.meter import Span
 from rushes.curation.observe import Observation, Observer
 from rushes.curation.recipe import Recipe
@@ -155,6 +156,7 @@ class Worker:
             tracks = load(_observed(todo), todo.item.source.source_id)
         except ValueError as error:
             raise DamagedFile(todo.observed[-1], str(error)) from error
+        give_back()
         source = replace(tracks.source, uri=todo.item.source.uri)
         table = measure(source, tracks, self._recipe, *todo.item.span)
         return _Measured(todo, tracks, table, rules.judge(table, self._recipe, "analyze"))
@@ -198,6 +200,7 @@ class Worker:
             some = fresh[start : start + CLIPS_PER_LOOK]
             stills = pa.concat_tables([one.stills(place, self._recipe.visual.stills_max) for place in some])
             parts.append(self._looker([one.ids[place] for place in some], stills, one.pictures(some)))
+            give_back()
         return pa.concat_tables(parts)
 
     # ---- cut, caption ------------------------------------------------------------------------------------------------

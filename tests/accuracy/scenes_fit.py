@@ -1,6 +1,7 @@
-"""The forest of gradual/doubts.py, fitted on the made films of the fitting side:
+"""The forest of gradual/doubts.py, fitted on made films of the fitting side:
 
-    python -m tests.accuracy.scenes_fit [--footage FOLDER] [--folder FOLDER] [FILE]
+    python -m tests.accuracy.scenes_made FOLDER dissolve:4 wipe:4 ... [--footage FOLDER] [--seed N]
+    python -m tests.accuracy.scenes_fit FOLDER [FOLDER ...] [--file FILE]
 
 A row is a triple of pictures as the finder looks at; it is a transition where one lies in its middle and takes most of
 it, none where it touches no event, and is left out where it holds a part of one.
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +22,10 @@ from rushes.curation.gradual import doubts, finder
 from rushes.curation.gradual.pictures import Ring, Triples
 from rushes.curation.video import decode
 from rushes.curation.video.batch import batches
-from tests.accuracy.made import Bench
-from tests.accuracy.scenes_made import GRADUAL, MadeFilm, Truth, films
+from tests.accuracy.scenes_made import GRADUAL, MadeFilm, Truth, told
 
-EACH = 4  # films of every kind
-TREES, DEPTH, LEAF, FEATURES = 100, 14, 3, 0.3
+TREES, DEPTH, LEAF, FEATURES = 80, 14, 3, 0.3
+NONE_SHARE = 0.3  # of the triples that are none: there are a hundred for each transition
 #: All transitions together weigh a quarter of what is none; every kind weighs the same, but dissolves within a take.
 WEIGHT, HARDER = 0.25, {"dissolve_take": 2.0}
 SPEEDS = (1, 2, 3)  # of the films: footage for fitting is calm, and much else is not
@@ -43,7 +45,7 @@ def rows_of(luma: np.ndarray, fps: float, truth: Sequence[Truth]) -> Rows:
     triples = Triples(ring, *np.array(pairs).T)
     triples = triples.those(triples.change >= finder.CHANGE_MIN)
     places = np.stack([triples.ends, triples.halves], axis=1) * step
-    return doubts.features(triples), places, labels(places, truth)
+    return doubts.features(triples, doubts.quick(triples)), places, labels(places, truth)
 
 
 def labels(places: np.ndarray, truth: Sequence[Truth]) -> np.ndarray:
@@ -67,8 +69,11 @@ def faster(event: Truth, speed: int) -> Truth:
     return Truth(event.kind, -(-event.first // speed), -(-event.stop // speed))
 
 
-def fitted(rows: np.ndarray, told: np.ndarray, kinds: np.ndarray, seed: int = 0):
-    """A forest of scikit-learn. told: 0 or 1 [n]; kinds: of the film that a row is from."""
+def fitted(rows: np.ndarray, told: np.ndarray, kinds: np.ndarray, seed: int = 0) -> list[Any]:
+    """Trees of scikit-learn: the FIRST ones, of what is told quickly, and the others.
+
+    told: 0 or 1 [n]; kinds: of the film that a row is from.
+    """
     from sklearn.ensemble import ExtraTreesClassifier
 
     weights = np.ones(len(told))
@@ -76,15 +81,20 @@ def fitted(rows: np.ndarray, told: np.ndarray, kinds: np.ndarray, seed: int = 0)
         own = (told == 1) & (kinds == kind)
         share = WEIGHT * HARDER.get(kind, 1.0) / len(GRADUAL)
         weights[own] = share * (told == 0).sum() / max(1, own.sum())
-    model = ExtraTreesClassifier(
-        TREES, min_samples_leaf=LEAF, max_features=FEATURES, max_depth=DEPTH, random_state=seed, n_jobs=1
-    )
-    return model.fit(rows, told, sample_weight=weights)
+    trees: list[Any] = []
+    for count, columns in ((doubts.FIRST, len(doubts.QUICK)), (TREES, len(doubts.NAMES))):
+        model = ExtraTreesClassifier(
+            count, min_samples_leaf=LEAF, max_features=FEATURES, max_depth=DEPTH, random_state=seed, n_jobs=1
+        )
+        trees += model.fit(rows[:, :columns], told, sample_weight=weights).estimators_
+    return trees
 
 
-def arrays(model) -> dict[str, np.ndarray]:
+def arrays(trees: list[Any]) -> dict[str, np.ndarray]:
     """What doubts.npz holds: the share of transitions in each leaf."""
-    return forest.of(model, lambda value: value[:, 0, 1:] / value[:, 0].sum(axis=1, keepdims=True))
+    return forest.of(
+        SimpleNamespace(estimators_=trees), lambda value: value[:, 0, 1:] / value[:, 0].sum(axis=1, keepdims=True)
+    )
 
 
 def seen(made: Sequence[MadeFilm]) -> Iterator[tuple[np.ndarray, float]]:
@@ -97,21 +107,20 @@ def seen(made: Sequence[MadeFilm]) -> Iterator[tuple[np.ndarray, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.accuracy.scenes_fit", description=__doc__.splitlines()[0])
-    parser.add_argument("file", nargs="?", type=Path, default=doubts.MODEL, help="default: the one in the package")
-    parser.add_argument("--footage", type=Path, help="a folder of videos that labels.csv knows")
-    parser.add_argument("--folder", type=Path, default=Path("runs/accuracy"), help="where made films go and stay")
+    parser.add_argument("folders", nargs="+", type=Path, help="of films that scenes_made has made")
+    parser.add_argument("--file", type=Path, default=doubts.MODEL, help="default: the one in the package")
     words = parser.parse_args()
     decode.quiet()
-    made = films(Bench(words.folder, words.footage), False, EACH)
+    made = [told(path) for folder in words.folders for path in sorted(folder.glob("fit-*.mp4"))]
     tables, kinds = [], []
     for film, (luma, fps) in zip(made, seen(made), strict=True):
         for speed in SPEEDS:
             tables.append(rows_of(luma[::speed], fps, [faster(event, speed) for event in film.truth]))
             kinds += [film.kind] * len(tables[-1][2])
-    rows, _, told = (np.concatenate(parts) for parts in zip(*tables, strict=True))
-    known = told >= 0
-    np.savez_compressed(words.file, **arrays(fitted(rows[known], told[known], np.array(kinds)[known])))
-    print(f"{words.file}: {known.sum()} triples of {len(made)} films, {(told == 1).sum()} of them transitions")
+    rows, _, label = (np.concatenate(parts) for parts in zip(*tables, strict=True))
+    chosen = (label == 1) | ((label == 0) & (np.random.default_rng(0).random(len(label)) < NONE_SHARE))
+    np.savez_compressed(words.file, **arrays(fitted(rows[chosen], label[chosen], np.array(kinds)[chosen])))
+    print(f"{words.file}: {chosen.sum()} triples of {len(made)} films, {(label == 1).sum()} of them transitions")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ to and fro under a slowly drifting camera, and photographs that the camera moves
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ LARGER = 1.3  # takes are held so much larger than the film: room for the camera
 JUMP_LEVELS = 5.0  # mean grey levels by which the pictures at a jump cut differ at least
 DARK = 0.22  # brightness of dark films
 TEXTURES = frozenset(("brick", "grass", "gravel", "ihc", "cell", "hubble_deep_field"))
-SEEDS = {True: 307, False: 7}  # measured, fitted
+SEEDS = {True: 941, False: 7}  # measured, fitted
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,34 @@ class MadeFilm:
 
 def films(bench: Bench, measured: bool, each: int = 2) -> list[MadeFilm]:
     """`each` films of every kind, of one side of the split; made where they are not there."""
-    folder = bench.place("scenes")
-    moving, photos = takes(measured, bench.footage), photographs(measured)
+    folder, seed = bench.place("scenes"), SEEDS[measured]
+    return make(folder, bench.footage, measured, {kind: each for kind in KINDS}, seed)
+
+
+def make(folder: Path, footage: Path | None, measured: bool, each: Mapping[str, int], seed: int) -> list[MadeFilm]:
+    """So many films of each kind in the folder; made where they are not there."""
+    moving, photos = takes(measured, footage), photographs(measured)
     found = []
-    for number in range(each):
-        for place, kind in enumerate(KINDS):
+    for kind, count in each.items():
+        for number in range(count):
             path = folder / f"{'measure' if measured else 'fit'}-{kind}-{number}.mp4"
             truth = path.with_suffix(".parquet")
             if not (path.exists() and truth.exists()):
-                rng = np.random.default_rng([SEEDS[measured], place, number])
+                rng = np.random.default_rng([seed, KINDS.index(kind), number])
                 frames, events = compose(kind, moving, photos, rng)
                 encode(path, frames, SIZE, FPS)
                 write_truth(truth, [{"file": path.name, "kind": kind, "frames": len(frames), "first": -1, "stop": -1},
                                     *({"file": path.name, "kind": e.kind, "frames": len(frames), "first": e.first,
                                        "stop": e.stop} for e in events)])  # fmt: skip
-            rows = read_truth(truth)
-            events = tuple(Truth(row["kind"], row["first"], row["stop"]) for row in rows if row["first"] >= 0)
-            found.append(MadeFilm(path, kind, rows[0]["frames"], events))
+            found.append(told(path))
     return found
+
+
+def told(path: Path) -> MadeFilm:
+    """A film that was made, with what is known of it."""
+    rows = read_truth(path.with_suffix(".parquet"))
+    events = tuple(Truth(row["kind"], row["first"], row["stop"]) for row in rows if row["first"] >= 0)
+    return MadeFilm(path, rows[0]["kind"], rows[0]["frames"], events)
 
 
 def compose(
@@ -292,3 +303,20 @@ def _pass(frames: list[np.ndarray], other: np.ndarray, rng: np.random.Generator)
             low, high = max(0, left), min(width, left + wide)
             frames[at + number] = frames[at + number].copy()
             frames[at + number][:, low:high] = other[:, low - left : high - left]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.accuracy.scenes_made", description="Films for scenes_fit.")
+    parser.add_argument("folder", type=Path, help="where they go")
+    parser.add_argument("kinds", nargs="+", metavar="KIND:NUMBER", help=f"so many films of a kind: {', '.join(KINDS)}")
+    parser.add_argument("--footage", type=Path, help="a folder of videos that labels.csv knows")
+    parser.add_argument("--seed", type=int, default=SEEDS[False])
+    words = parser.parse_args()
+    words.folder.mkdir(parents=True, exist_ok=True)
+    each = {kind: int(number) for kind, _, number in (word.partition(":") for word in words.kinds)}
+    made = make(words.folder, words.footage, False, each, words.seed)
+    print(f"{words.folder}: {len(made)} films")
+
+
+if __name__ == "__main__":
+    main()

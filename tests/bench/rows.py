@@ -28,7 +28,7 @@ def synthetic_clips(count: int, seed: int = 0) -> pa.Table:
         "sharpness": draw.random(count), "effect_score": np.zeros(count), "vmaf_motion": draw.gamma(2, 2, count),
         "mv_mean": draw.gamma(2, 1.5, count), "static_frac": draw.random(count) * 0.9,
         "shots_per_s": draw.random(count), "doubt": draw.random(count) * 0.5,
-        "frozen_s": draw.random(count), "own_motion": 2 + 4 * draw.random(count), "shake": draw.random(count) * 99,
+        "frozen_s": draw.random(count), "own_motion": 2 + 4 * draw.random(count), "shake": draw.random(count) * 47,
         "slideshow_score": draw.random(count) * 0.8, "text_score": draw.random(count),
         "aesthetic": draw.normal(5, 1, count),
         "human_score": draw.random(count), "cluster_id": draw.zipf(1.5, count).clip(max=20_000),

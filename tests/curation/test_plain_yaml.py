@@ -13,7 +13,7 @@ from rushes.curation.recipe import RecipeError
 from rushes.model import train_recipe
 from rushes.model.train_recipe import TrainRecipeError
 
-AT_ONCE_S = 5.0  # on a machine that others use too
+AT_ONCE_S = 20.0  # of CPU time; what such files are made for would take hours
 SENTENCE_MAX = 1000  # characters
 
 
@@ -52,12 +52,12 @@ HOSTILE = {
 def test_a_hostile_recipe_is_one_sentence_at_once(tmp_path, name):
     path = tmp_path / "recipe.yaml"
     path.write_bytes(HOSTILE[name].encode("utf-8", "surrogateescape"))
-    began = time.monotonic()
+    began = time.process_time()
     for load, error in ((recipes.load, RecipeError), (train_recipe.load, TrainRecipeError)):
         with pytest.raises(error) as told:
             load(str(path))
         assert len(str(told.value)) < SENTENCE_MAX and "\n" not in str(told.value)
-    assert time.monotonic() - began < AT_ONCE_S
+    assert time.process_time() - began < AT_ONCE_S
 
 
 @pytest.mark.parametrize(

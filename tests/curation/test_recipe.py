@@ -21,7 +21,7 @@ def hashes(*overrides: str) -> dict[str, str]:
         ("motion.vmaf_min=3", {"all"}),
         ("rules={redness: {min: 2}}", {"all"}),
         ("scenes.head_s=1", {"measure", "all"}),
-        ("scenes.adaptive_threshold=4", {"measure", "all"}),
+        ("scenes.cut_spike=2", {"measure", "all"}),
         ("visual.stills_side=480", {"observe", "all"}),
         ("meters=[a:B]", {"observe", "all"}),
         ("visual.text=false", {"look", "all"}),

@@ -25,9 +25,9 @@ def tracks_of(content: np.ndarray, gradual: tuple[int, int, float] | None = None
         doubt[gradual[1]], first[gradual[1]] = gradual[2], gradual[0] - gradual[1]
     nothing = np.full(len(content), np.nan, np.float32)
     values = {
-        TIME: np.arange(len(content)) / FPS, "content": content, "vmaf": content, "across": 2 * content + 40,
+        TIME: np.arange(len(content)) / FPS, "content": content, "vmaf": content,
         "blend_first": nothing, "blend_stop": nothing, "blend_strength": nothing, "doubt": doubt, "doubt_first": first,
-        "unexplained": np.where(content > 5, 0.5, np.nan),
+        "spike": np.where(content > 5, content / 8, np.nan),
     }  # fmt: skip
     info = type("Info", (), {"fps": FPS})
     return Tracks(Source("a.mp4"), info, len(content) / FPS, values)

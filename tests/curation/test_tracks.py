@@ -10,6 +10,7 @@ import pytest
 
 from rushes.curation import tracks
 from rushes.curation.analyze import measure
+from rushes.curation.motion.camera import CameraMeter
 from rushes.curation.observe import Observer
 from rushes.curation.recipe import build
 from rushes.curation.tracks import OBSERVED, load, stills_of
@@ -103,3 +104,17 @@ def test_a_file_replaced_while_it_is_read_leaves_no_record(bunny_video, tmp_path
     found = load(list(rows))
     assert observation.transient and found.transient
     assert found.source.error == "the file changed while it was read"
+
+
+def test_a_track_that_few_frames_have_is_held_as_those_and_reads_as_all(whole):
+    _, table = whole
+    found = load(table)
+    dense = np.asarray(found["looks"])
+    assert isinstance(found["looks"], tracks.Seldom) and len(found["looks"]) == found.frames == len(dense)
+    known = np.isfinite(dense[:, 0])
+    assert 0 < known.sum() < found.frames / 2 and np.array_equal(known.nonzero()[0], found["looks"].rows)
+    for span in (slice(7, 90), slice(0, 0), slice(40, 10_000), slice(-30, None, 3)):
+        assert np.array_equal(found["looks"][span], dense[span], equal_nan=True)
+    whole_frames = tracks.unpack(tracks.pack({"time_s": found.time_s, "looks": found["looks"]},
+                                             [pa.field("time_s", pa.float64()), CameraMeter.tracks[0]]))  # fmt: skip
+    assert np.array_equal(np.asarray(whole_frames["looks"]), dense, equal_nan=True)

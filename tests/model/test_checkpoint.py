@@ -50,7 +50,7 @@ def meta(step: int, **more) -> dict:
     return {"step": step, "model": "tae", "config": {"width": 2}, **more}
 
 
-@pytest.mark.parametrize("sharing", ["parallel.shard=2", "parallel.tensor=2"])
+@pytest.mark.parametrize("sharing", ["parallel.shard=2", pytest.param("parallel.tensor=2", marks=pytest.mark.heavy)])
 def test_killed_on_two_ranks_and_resumed_on_one_a_run_has_the_losses_of_an_unbroken_one(
     sharing, whole, small_run, small_tae, tmp_path
 ):

@@ -77,6 +77,7 @@ def test_the_discriminator_takes_part_from_its_step_on(small_run, tmp_path):
     assert second["adversarial_scale"] == 0 and third["adversarial_scale"] > 0
 
 
+@pytest.mark.heavy
 def test_the_adversarial_term_does_not_depend_on_how_a_batch_is_dealt_out(small_run, tmp_path):
     assert train.train_tae(tae_recipe(*ADVERSARIAL, **BATTLE), [small_run], str(tmp_path / "one"), quiet)
     micro = tae_recipe(*ADVERSARIAL, **{**BATTLE, "micro_batch": 1})

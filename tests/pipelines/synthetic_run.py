@@ -115,7 +115,7 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
         "sharpness": rng.lognormal(3.5, 0.5, n) + 6, "effect_score": rng.beta(1, 9, n),
         "vmaf_motion": rng.gamma(2.0, 3.0, n).clip(0, 59), "mv_mean": rng.gamma(2.0, 1.3, n),
         "static_frac": rng.beta(1, 6, n) * 0.79, "shots_per_s": rng.choice([0.0, 0.0, 0.1, 0.25], n),
-        "frozen_s": rng.beta(1, 8, n), "own_motion": 2 + 4 * rng.random(n), "shake": rng.random(n) * 99,
+        "frozen_s": rng.beta(1, 8, n), "own_motion": 2 + 4 * rng.random(n), "shake": rng.random(n) * 47,
         "slideshow_score": rng.beta(1, 8, n) * 0.69, "camera_motion": [CAMERA[i] for i in rng.integers(0, 6, n)],
         "camera_motion_conf": rng.beta(5, 2, n), "text_score": rng.choice([0.0, 0.0, 0.3, 0.9], n),
         "aesthetic": rng.normal(5, 0.8, n).clip(0, 10), "quality": rng.normal(60, 10, n),

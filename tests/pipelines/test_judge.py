@@ -118,7 +118,7 @@ def test_every_clip_of_a_set_has_its_media_wherever_the_judgement_is_published(m
         assert media and all((Path(run.root) / m).is_file() for m in media)
 
 
-@pytest.mark.parametrize("key", ["scenes.adaptive_threshold=4", "visual.text=true", "cut.crf=30"])
+@pytest.mark.parametrize("key", ["scenes.cut_spike=2", "visual.text=true", "cut.crf=30"])
 def test_a_key_that_changes_what_is_measured_or_made_is_refused(mine, key):
     with pytest.raises(RecipeError, match="judging opens no video: use thresholds only, or run `rushes curate`"):
         judge(mine, key)

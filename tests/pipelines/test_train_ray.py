@@ -55,6 +55,7 @@ def train_on_two(small):
     ray.shutdown()
 
 
+@pytest.mark.heavy
 def test_stopped_by_a_signal_then_by_a_dead_worker_the_same_command_ends_with_the_log_of_one_process(
     train_on_two, small, tmp_path
 ):

@@ -209,10 +209,10 @@ def test_a_servers_words_are_one_short_line():
     assert len(said(b"x" * 10_000)) < 300 and said(b"") == "nothing"
 
 
-def test_ten_thousand_clips_against_a_bad_server_are_all_captioned_or_recorded_none_swapped_memory_flat():
+def test_thousands_of_clips_against_a_bad_server_are_all_captioned_or_recorded_none_swapped_memory_flat():
     import resource
 
-    peaks, found = [], {}
+    count, peaks, found = 4000, [], {}
 
     def record(captions):
         found.update({int(c.clip_id, 16): c for c in captions})
@@ -221,8 +221,8 @@ def test_ten_thousand_clips_against_a_bad_server_are_all_captioned_or_recorded_n
     how = Behaviour(errors=0.05, hangs=0.02, duplicates=0.01, strangers=0.002, delay_s=0.02)
     with process(how) as url:
         spec = captioning(url, concurrency=64, timeout_s=1.5)
-        VisionCaptioner(spec, servers(spec)).run(clips(10_000), frames, record)
-    assert sorted(found) == list(range(10_000)) and not swapped(found)
+        VisionCaptioner(spec, servers(spec)).run(clips(count), frames, record)
+    assert sorted(found) == list(range(count)) and not swapped(found)
     assert all(c.text or c.error for c in found.values())
     assert sum(c.text is None for c in found.values()) < 10
-    assert peaks[-1] - peaks[len(peaks) // 5] < 20_000  # KiB; the captions themselves are 5,000
+    assert peaks[-1] - peaks[len(peaks) // 5] < 8_000  # KiB; the captions themselves are 2,000

@@ -31,8 +31,10 @@ def learn(seed: int, active: bool, most: int, batch: int = 50) -> float:
     rng = np.random.default_rng(seed)
     asked = list(rng.permutation(POOL)[:50])
     while True:
-        score, _ = fit(NAMES, values[asked], None, said[asked], [sources[n] for n in asked])
-        if len(asked) >= most:
+        done = len(asked) >= most
+        if active or done:
+            score, _ = fit(NAMES, values[asked], None, said[asked], [sources[n] for n in asked])
+        if done:
             return float(roc_auc_score(truth[POOL:], score(values[POOL:], None)))
         rest = np.setdiff1d(np.arange(POOL), asked)
         order = np.argsort(uncertainty(score(values[rest], None))) if active else rng.permutation(len(rest))

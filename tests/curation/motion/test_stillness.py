@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rushes.curation.analyze import Analyzer
-from rushes.curation.motion.stillness import frozen_run, own_motion, stir
+from rushes.curation.motion.stillness import ALIVE, after_stop, calm, frozen_run, own_motion, repeated_frac, stir
 from rushes.curation.recipe import build
 from rushes.curation.signals import RULES
 from rushes.curation.video.decode import probe
@@ -77,6 +77,38 @@ def test_what_moves_by_itself_is_explained_by_no_camera(frames):
 def test_a_faded_still_is_a_still(frames):
     picture = small(frames[0])
     assert own_motion(picture, (picture * 0.6 + 10).astype(np.uint8)) < LIMIT["motion.own_motion_min"]
+
+
+def test_a_frozen_tail_begins_where_the_motion_stops_though_the_encoder_redraws_it():
+    stirs, times = np.array([20.0] * 30 + [0.6] * 12 + [0.1] * 20), np.arange(63) / FPS
+    assert after_stop(stirs, times, 42) == 30
+    assert after_stop(np.where(stirs > 1, 0.9, stirs), times, 42) == 42  # what was slow before has not stopped
+    assert after_stop(stirs, times, 42 - 12) == 30
+
+
+def test_slow_motion_that_stands_now_and_then_is_calm_and_what_stops_is_not():
+    assert calm(np.array([0.6] * 60 + [0.2] * 30), 60, 90)
+    assert not calm(np.array([12.0] * 60 + [0.2] * 30), 60, 90)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_frames_that_are_shown_several_times_are_counted_amid_motion(tmp_path, frames, times):
+    shown = [frame for frame in frames[: 72 // times] for _ in range(times)]
+    assert measured(tmp_path / "a.mp4", shown)["repeated_frac"] == pytest.approx(1 - 1 / times, abs=0.1)
+
+
+def test_repeats_are_unknown_where_nothing_moves():
+    assert repeated_frac(np.full(100, 0.1)) is None
+    assert repeated_frac(np.tile([9.0, 0.5], 50)) == pytest.approx(0.5)
+
+
+def test_followed_points_align_a_still_that_turns_too_fast_for_correlation(frames):
+    large = seen(frames[0])
+    turned = cv2.warpAffine(large, cv2.getRotationMatrix2D((159.5, 89.5), 30, 1.0), SIZE, borderMode=cv2.BORDER_REFLECT)
+    before, now = small(large), small(turned)
+    assert own_motion(before, now) == ALIVE
+    camera = cv2.getRotationMatrix2D((79.5, 44.5), 30, 1.0).astype(np.float32)
+    assert own_motion(before, now, camera) < LIMIT["motion.own_motion_min"]
 
 
 def test_a_frozen_tail_is_found_though_the_means_are_those_of_footage(tmp_path, frames):
