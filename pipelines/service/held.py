@@ -82,14 +82,14 @@ class Held:
         reading = self.reading(run, column)
         first = await asyncio.shield(asyncio.wrap_future(reading.first))
         if not reading.whole.done():
-            await asyncio.wait([asyncio.wrap_future(reading.whole)], timeout=PATIENCE_S)
+            await asyncio.wait([_here(reading.whole)], timeout=PATIENCE_S)
         return None if reading.whole.done() else first
 
     async def ready(self, run: Run) -> None:
         """Wait until the snapshot is read, in no thread. What went wrong is raised by `of`."""
         whole = self.reading(run).whole
         if not whole.done():
-            await asyncio.wait([asyncio.wrap_future(whole)])
+            await asyncio.wait([_here(whole)])
 
     def span(self, run: Run, clip: str) -> dict[str, Any] | None:
         """Where a clip lies that was told of lately, without asking a table."""
@@ -97,3 +97,10 @@ class Held:
         if known is None or not known.whole.done() or known.whole.exception():
             return None
         return known.whole.result().held.span(clip)
+
+
+def _here(future: Future[Any]) -> asyncio.Future[Any]:
+    """The future in this loop; what it raises is told by `of`."""
+    wrapped = asyncio.wrap_future(future)
+    wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return wrapped

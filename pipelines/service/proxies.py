@@ -25,6 +25,7 @@ from rushes.curation.video.times import TimesError, frame_times
 LARGE_BYTES = 20 << 20  # of a clip that has a small copy: at 20 Mbit/s it takes eight seconds to come
 SIDE = 720  # pixels of the shorter side
 CRF, GOP = 24, 12  # a seek decodes half a second at most
+PATIENCE_S = 15.0  # that somebody waits for a copy before the clip itself is shown
 LIMIT_S = 300.0  # that making one may take
 CACHE_BYTES = 4 << 30  # of all copies; those not asked for longest go first
 
@@ -34,22 +35,28 @@ class Proxies:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._making: dict[Path, asyncio.Future[str]] = {}
+        self._making: dict[Path, asyncio.Future[bool]] = {}
+        self._without: set[Path] = set()  # copies that could not be made
         self._thread = ThreadPoolExecutor(1, "proxies")
 
-    async def of(self, place: str) -> str:
-        """Address of what to show of the clip at `place`: itself where it is small or cannot be copied."""
+    async def of(self, place: str) -> str | None:
+        """Address of what to show of the clip at `place`: itself where it is small or cannot be copied.
+
+        None: its copy is still being made after PATIENCE_S.
+        """
         loop = asyncio.get_running_loop()
         path = await loop.run_in_executor(None, self._path, place)
-        if path is None or path.exists():
-            return str(path or place)
+        if path is None or path in self._without:
+            return place
+        if path.exists():
+            return str(path)
         if path not in self._making:
             self._making[path] = loop.run_in_executor(self._thread, self._make, place, path)
-        try:
-            return await asyncio.shield(self._making[path])
-        finally:
-            if path in self._making and self._making[path].done():
-                del self._making[path]
+            self._making[path].add_done_callback(lambda made: self._making.pop(path))
+        done, _ = await asyncio.wait([self._making[path]], timeout=PATIENCE_S)
+        if not done:
+            return None
+        return str(path) if done.pop().result() else place
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -66,9 +73,10 @@ class Proxies:
             os.utime(copy)
         return copy
 
-    def _make(self, place: str, path: Path) -> str:
+    def _make(self, place: str, path: Path) -> bool:
+        """Whether there is a copy now."""
         if path.exists():
-            return str(path)
+            return True
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{uuid.uuid4().hex}.part"
         try:
@@ -78,15 +86,16 @@ class Proxies:
                 same = frame_times(local.path).same(frame_times(str(temporary)))
             finally:
                 local.close()
-            if not same:
-                return place
-            os.replace(temporary, path)
-            self._sweep(path)
+            if same:
+                os.replace(temporary, path)
+                self._sweep(path)
         except (OSError, CutError, TimesError, subprocess.SubprocessError):
-            return place  # the player says what is wrong with the clip itself
+            same = False  # the player says what is wrong with the clip itself
         finally:
             temporary.unlink(missing_ok=True)
-        return str(path)
+        if not same:
+            self._without.add(path)
+        return same
 
     def _sweep(self, newest: Path) -> None:
         found = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.glob("*.mp4"))

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Path, Query, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from rushes.curation import manifest
 from rushes.curation.manifest import Run
@@ -34,7 +34,7 @@ Where = Annotated[
     ),
 ]  # fmt: skip
 Tag = Annotated[str | None, Header(alias="if-none-match", include_in_schema=False)]
-Shown = Callable[[str], Awaitable[str]]  # address of a clip -> of what is shown of it
+Shown = Callable[[str], Awaitable[str | None]]  # address of a clip -> of what is shown of it; None: not at hand yet
 Ranged = Annotated[str | None, Header(alias="range", examples=["bytes=0-1023"], max_length=200)]
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -202,7 +202,10 @@ async def media_head(request: Request, run: RunName, clip: ClipId, ranged: Range
 @router.api_route(
     "/{run}/clips/{clip}/proxy", methods=["GET"], response_class=Response,
     summary="The cut clip to look at: a small copy of the same frames where it is large, made when first asked for",
-    responses={200: {"content": {"video/mp4": {}}}, 206: {"content": {"video/mp4": {}}}, 416: {}},
+    responses={
+        200: {"content": {"video/mp4": {}}}, 206: {"content": {"video/mp4": {}}}, 416: {},
+        307: {"description": "to the clip itself: its copy is still being made"},
+    },
 )  # fmt: skip
 async def proxy(request: Request, run: RunName, clip: ClipId, ranged: Ranged = None) -> Response:
     return await _media(request, run, clip, ranged, False, request.app.state.proxies.of)
@@ -221,6 +224,8 @@ async def _media(
     place = await shelf.work(find)
     if place and shown:
         place = await shown(place)
+        if place is None:  # another address, so that a player never has pieces of both
+            return RedirectResponse(str(request.url.path).removesuffix("proxy") + "media", 307)
     response = await shelf.work(lambda: media_response(place, ranged, head)) if place else None
     if response is None:
         raise HTTPException(404, "The clip has no media: only kept clips are cut, and theirs may have been removed.")

@@ -141,7 +141,7 @@ class ClipColumns:
             self._ids[at] = table["clip_id"].combine_chunks()
 
         try:
-            self._read(["uri", "source_id", "start_s", "clip_id"], put)
+            self._read(["uri", "source_id", "start_s", "clip_id"], put, most=1)  # thresholds are moved meanwhile
         except BaseException as error:
             self._placed.set_exception(error)
             raise
@@ -158,8 +158,10 @@ class ClipColumns:
         self.texted = np.concatenate(found) if found else self.texted
         self.texted_score = score[self.texted].astype(np.float32)
 
-    def _read(self, columns: Sequence[str], put: Callable[[pa.Table, int, slice], None]) -> None:
-        """put(rows, number, place) for every row group, by some threads at once."""
+    def _read(
+        self, columns: Sequence[str], put: Callable[[pa.Table, int, slice], None], most: int = THREADS_REMOTE
+    ) -> None:
+        """put(rows, number, place) for every row group, by some threads at once, `most` at most."""
         fs, _ = manifest.resolve(self.run.root)
 
         def work(at: int) -> None:
@@ -169,7 +171,7 @@ class ClipColumns:
                 table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
             put(table, at, slice(begin, begin + table.num_rows))
 
-        with ThreadPoolExecutor(_threads(fs)) as threads:
+        with ThreadPoolExecutor(min(_threads(fs), most)) as threads:
             list(threads.map(work, range(len(self._groups))))
 
     def _kind(self, name: str) -> Any:

@@ -36,7 +36,7 @@ class FirstLook:
         recipe = held.recipe_with(overrides)
         part = {"clips": self._kept, "seconds": self._seconds(), "landscape": None, "people": None}
         late = {key: self._rejected[key] for key in (LOOK_FAILED.key, *LATE) if self._rejected.get(key)}
-        sentence = f"Reading the columns of {held.rows:,} clips: {held.progress:.0%}. Counts are as published."
+        sentence = f"Reading the columns of {held.rows:,} clips: {100 * held.progress:.0f} %. Counts are as published."
         return {
             "clips": held.rows,
             "rules": rules_of(held, recipe, self._rejected, None),

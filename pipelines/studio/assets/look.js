@@ -12,7 +12,7 @@ import { address, note, read, setsOf } from "./place.js";
 import { scatterTab } from "./scatter.js";
 import { chooseRun, twoRuns } from "./runs.js";
 
-const READ_MS = 250; // between two looks at a run that is being read
+const READ_MS = 250, READ_MOST_MS = 1500; // between two looks at a run that is being read: each waits longer
 const EDGE_MS = 120; // a handle rests so long before pictures are asked for
 const TABS = { thresholds: "Thresholds", clips: "Clips", concepts: "Concepts", signals: "Two signals", runs: "Two runs" };
 
@@ -86,8 +86,8 @@ class Board {
   /** Histograms of a large run as they are read; then where the thresholds were moved to meanwhile. */
   async readOn() {
     try {
-      while (this.answer.reading && !this.stopped) {
-        await new Promise((done) => setTimeout(done, READ_MS));
+      for (let wait = READ_MS; this.answer.reading && !this.stopped; wait = Math.min(1.5 * wait, READ_MOST_MS)) {
+        await new Promise((done) => setTimeout(done, wait));
         this.draw(await this.ask(true));
       }
       if (!this.stopped) this.refresh();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import av
 import numpy as np
@@ -53,6 +54,23 @@ def test_many_who_ask_get_one_copy_and_a_small_clip_is_shown_itself(tmp_path, sm
     assert len(found) == 1 and len(made) == 1
     monkeypatch.setattr(proxies, "LARGE_BYTES", 1 << 30)
     assert asyncio.run(Proxies(tmp_path / "proxies").of(str(film))) == str(film)
+
+
+def test_nobody_waits_long_for_a_copy(tmp_path, small_is_large, monkeypatch):
+    film, go = tmp_path / "film.mp4", threading.Event()
+    write_film(film, RATES["25"])
+    encode = proxies.encode
+    monkeypatch.setattr(proxies, "encode", lambda path, to: (go.wait(10), encode(path, to)))
+    monkeypatch.setattr(proxies, "PATIENCE_S", 0.05)
+
+    async def ask(kept: Proxies) -> tuple[str | None, str | None]:
+        early = await kept.of(str(film))
+        go.set()
+        monkeypatch.setattr(proxies, "PATIENCE_S", 10.0)
+        return early, await kept.of(str(film))
+
+    early, later = asyncio.run(ask(Proxies(tmp_path / "proxies")))
+    assert early is None and later.endswith(".mp4") and later != str(film)
 
 
 def test_what_cannot_be_copied_is_shown_as_it_is(tmp_path, small_is_large):

@@ -12,6 +12,7 @@ from rushes.pipelines.judge import judge, recipe_for_judging
 from rushes.pipelines.view import moved
 from rushes.pipelines.view.clip_columns import LATE
 from rushes.pipelines.view.clips import QueryError
+from rushes.pipelines.view.counting import Parts
 from rushes.pipelines.view.first_look import FirstLook
 from rushes.pipelines.view.tables import recipe_of
 from rushes.pipelines.view.what_if import WhatIf
@@ -179,3 +180,14 @@ def test_what_cannot_be_moved_is_said(held):
         moved.board(held, ["visual.luma_min=900"])
     with pytest.raises(QueryError, match="no threshold"):
         moved.edge(held, [], "nothing", 4)
+
+
+@pytest.mark.parametrize("sets", [2, 12])
+def test_parts_are_counted_by_kinds_as_clip_by_clip(sets):
+    rng = np.random.default_rng(sets)
+    landscape, people, *members = (rng.random(500) < 0.4 for _ in range(sets + 2))
+    ms, places = rng.integers(4_000, 16_000, 500), np.flatnonzero(rng.random(500) < 0.5)
+    found = Parts(landscape, people, members).of(places, ms)
+    for row, member in zip(found, [np.ones(500, bool), *members], strict=True):
+        mine = places[member[places]]
+        assert row.tolist() == [len(mine), ms[mine].sum(), landscape[mine].sum(), people[mine].sum()]
