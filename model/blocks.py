@@ -5,7 +5,8 @@ minutes of training are enough (LTX-Video patchifies for the same reason). A lin
 the network, whose answer is added to it at both ends; both are learned together. Synthesis reads the latents around a
 block too, so that it can take the edges between blocks away (a lapped transform).
 
-`fit` starts the transform as the principal components of the first training batches. No number in it is chosen.
+`fit` starts the transform as the principal components of the first training batches, of which every video counts alike
+and every shift of a block as much as another. No number in it is chosen.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ VALUES = 3 * BLOCK**3  # numbers of a block
 UNIT = math.sqrt(VALUES)  # brings an orthonormal basis to weights of about 1, which Adam moves by 1/1000 a step
 GAIN = 0.1  # of what the network adds: Adam moves all its last weights at once, and the transform is good already
 NEIGHBOURS = 3  # latents that synthesis reads along each side
+REWEIGHTED = 4  # times that `fit` weighs videos by their errors; further ones change little
+GREY_LEVEL = 2 / 255  # of errors in [-1, 1]: smaller ones do not count
 NARROW_LOGVAR = -10.0  # of the latents at the start: noise of 0.007 standard deviations of the strongest
 
 
@@ -71,19 +74,38 @@ class BlockEnds(nn.Module):
 
 @torch.no_grad()
 def fit(ends: BlockEnds, videos: Iterable[Tensor]) -> None:
-    """Start the transform as the strongest principal components of the blocks of all ranks' videos [B, 3, T, H, W].
+    """Start the transform as principal components of the blocks of all ranks' videos [B, 3, T, H, W].
 
-    The strongest component's latent has variance 1.
+    They are those of least mean logarithm of the error of a video, which is what PSNR is, by reweighting: an average of
+    squares would be that of the few that move most. The strongest component's latent has variance 1. The blocks of all
+    videos are held in memory meanwhile.
     """
-    device, count = ends.analysis.weight.device, 0
-    moment = torch.zeros(VALUES, VALUES, device=device)
-    for video in videos:
-        blocks = to_blocks(video).flatten(0, 3).float()
-        moment += blocks.T @ blocks / len(blocks)
-        count += 1
-    if not count:
+    device = ends.analysis.weight.device
+    blocks = [one.flatten(0, 2).float() for video in videos for one in to_blocks(video)]
+    if not blocks:
         raise ValueError("there is no video to fit the transform to")
-    power, basis = torch.linalg.eigh(mean_over_ranks(moment / count).double().cpu())
-    best = basis[:, -ends.analysis.out_features :].flip(1)
+    errors = [1.0] * len(blocks)
+    for _ in range(REWEIGHTED):
+        moment = sum(one.T @ (one / (len(one) * error)) for one, error in zip(blocks, errors)) / len(blocks)
+        basis = torch.linalg.eigh(stationary(mean_over_ranks(moment).double().cpu())).eigenvectors
+        best = basis[:, -ends.analysis.out_features :].flip(1).float().to(device)
+        errors = [float((one - one @ best @ best.T).square().mean()) + GREY_LEVEL**2 for one in blocks]
     best = best * best[0].sign()  # a solver may choose either sign
-    ends.set_basis(best.float().to(device), math.sqrt(float(power[-1])))
+    strongest = sum(float((one @ best[:, 0]).square().mean()) for one in blocks) / len(blocks)
+    ends.set_basis(best, math.sqrt(float(mean_over_ranks(torch.tensor(strongest, device=device)))))
+
+
+def stationary(moment: Tensor) -> Tensor:
+    """Second moments of a block [1536, 1536], averaged over pairs of pixels equally far apart in time, height, width.
+
+    These are what shifted and mirrored blocks would have, of which a few batches hold too few.
+    """
+    place = torch.arange(BLOCK)
+    apart = (place[:, None] - place).abs().flatten()
+    x = moment.view(*[BLOCK] * 3, 3, *[BLOCK] * 3, 3)
+    for axis in range(3):
+        pairs = x.movedim((axis, axis + 4), (0, 1)).flatten(0, 1)
+        sums = torch.zeros_like(pairs[:BLOCK]).index_add_(0, apart, pairs)
+        means = sums / apart.bincount().view(-1, *[1] * (sums.ndim - 1))
+        x = means[apart].unflatten(0, (BLOCK, BLOCK)).movedim((0, 1), (axis, axis + 4))
+    return x.reshape(VALUES, VALUES)
