@@ -6,10 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from rushes.curation.scenes_spikes import AROUND, Spikes, cuts, spike
+from rushes.curation.scenes_spikes import ALIKE_MIN, AROUND, Spikes, alike, cuts, spike
+from rushes.curation.video.batch import batches
+from rushes.curation.video.decode import Decoded, opened
 from rushes.pipelines.demo.film import clip_path
 from rushes.pipelines.demo.pool import BUNNY, TRAFFIC, WALL
 from tests.accuracy.sources import Take
+from tests.footage import ffmpeg
 
 CUT = 1.6  # the default of scenes.cut_spike
 
@@ -71,3 +74,14 @@ def test_a_small_change_needs_a_higher_spike():
     content, spikes = np.full(40, 3.0), np.full(40, np.nan)
     content[[10, 20, 30]], spikes[[10, 20, 30]] = [6, 6, 30], [1.7, 1.9, 1.7]
     assert cuts(spikes, content, CUT).tolist() == [20, 30]
+
+
+@pytest.mark.parametrize("clip", ["bunny", "bikes"])
+def test_a_key_frame_of_a_poor_encode_is_no_spike(clip, tmp_path):
+    path = tmp_path / "poor.mp4"
+    ffmpeg("-ss", 1, "-t", 4, "-i", clip_path(clip), "-an", "-vf", "scale=320:-2", "-c:v", "libx264", "-crf", 38,
+           "-preset", "veryfast", "-g", 30, "-sc_threshold", 0, path)  # fmt: skip
+    with opened(str(path)) as (container, stream):
+        luma = np.concatenate([batch.tiny_luma for batch in batches(container, stream, Decoded())])
+    assert len(luma) > 90 and not (looked_at(luma, 96)[30::30] >= CUT).any()
+    assert not alike(luma[29], luma[29][:, ::-1].copy()) > ALIKE_MIN
