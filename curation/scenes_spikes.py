@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from rushes.curation.gradual.doubts import BLOCKS, block_sums
-from rushes.curation.gradual.explained import active_box
+from rushes.curation.gradual.explained import active_box, unexplained
 
 #: Frames that are looked at: their content score is so many times the mean of NEAR frames on either side, and so large.
 STANDS_OUT, CHANGE_MIN, NEAR = 1.5, 4.0, 2
@@ -23,6 +23,10 @@ RATIO_MOST = 6.0
 WEAK_CONTENT, WEAK_SPIKE = 15.0, 1.8
 #: A flash is so many frames, brighter (or darker) by so many grey levels on the mean than those before and after.
 FLASH_FRAMES, FLASH_LEVELS = 3, 30.0
+#: A change that is none, as where a poor encode begins anew at a key frame: blocks stay alike, and what motion of a
+#: pixel or two does not explain are few grey levels.
+ALIKE_MIN, LEVEL_MAX = 0.75, 2.0
+GRAIN = 2.0  # grey levels that do not count in likeness
 FLASH_SHARE = 0.3  # of the change to the flash: with less from before it to after it there is no cut under it
 
 
@@ -71,7 +75,7 @@ def spike(pictures: np.ndarray, place: int) -> float:
     flat = shown.reshape(len(shown), -1)
     before, after, step = flat[:place], flat[place + length :], length + 1
     to_flash, across = (cv2.norm(flat[place - 1], flat[place + more], cv2.NORM_L1) for more in (0, length))
-    if length and across < FLASH_SHARE * to_flash:
+    if (length and across < FLASH_SHARE * to_flash) or _refreshed(shown[place - 1], shown[place + length]):
         return 0.0
     pairs = [(before[-1:], after[:1]), (before[:-step], before[step:]), (after[:-step], after[step:])]
     apart = np.concatenate([cv2.absdiff(one, other) for one, other in pairs if len(one)])
@@ -80,6 +84,20 @@ def spike(pictures: np.ndarray, place: int) -> float:
     ratios = np.minimum(here / others.max(axis=0, initial=LEVEL_FLOOR), RATIO_MOST)
     middle = np.sort(ratios)[[(len(ratios) - 1) // 2, len(ratios) // 2]].mean()
     return float(np.sqrt(middle * (ratios @ here) / max(here.sum(), 1e-6)))
+
+
+def _refreshed(a: np.ndarray, b: np.ndarray) -> bool:
+    return alike(a, b) > ALIKE_MIN and unexplained(a, b)[1] < LEVEL_MAX
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean correlation of the blocks of two pictures uint8 [h, w], -1 to 1, weighted by how much each changes."""
+    x, y = (picture.reshape(1, -1).astype(np.float32) for picture in (a, b))
+    sums = block_sums(np.concatenate([np.ones_like(x), x, y, x * x, y * y, x * y, np.abs(x - y)]), a.shape)
+    mean_x, mean_y, square_x, square_y, product, change = sums[1:] / np.maximum(sums[0], 1)
+    spread = (square_x - mean_x**2 + GRAIN**2) * (square_y - mean_y**2 + GRAIN**2)
+    likeness = (product - mean_x * mean_y) / np.sqrt(np.maximum(spread, GRAIN**4))
+    return float(likeness @ change / max(float(change.sum()), 1e-6))
 
 
 def _flash(pictures: np.ndarray, place: int) -> int:
