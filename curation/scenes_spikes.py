@@ -19,6 +19,7 @@ CHANGE_FLOOR = 0.5  # of the content score: a smaller mean counts as that
 AROUND = 6  # frames on either side whose changes are compared
 LEVEL_FLOOR = 1.0  # grey levels: a block's smaller change counts as that
 RATIO_MOST = 6.0
+PARTS_MIN = 0.42  # of the blocks, that change more than they do by themselves: words that come change fewer
 #: A cut whose content score is below WEAK_CONTENT has at least this spike.
 WEAK_CONTENT, WEAK_SPIKE = 15.0, 1.8
 #: A flash is so many frames, brighter (or darker) by so many grey levels on the mean than those before and after.
@@ -82,6 +83,8 @@ def spike(pictures: np.ndarray, place: int) -> float:
     changes = block_sums(apart, shown.shape[1:]) * (BLOCKS[0] * BLOCKS[1] / flat.shape[1])
     here, others = changes[0], changes[1:]
     ratios = np.minimum(here / others.max(axis=0, initial=LEVEL_FLOOR), RATIO_MOST)
+    if (ratios > 1).mean() < PARTS_MIN:
+        return 0.0
     middle = np.sort(ratios)[[(len(ratios) - 1) // 2, len(ratios) // 2]].mean()
     return float(np.sqrt(middle * (ratios @ here) / max(here.sum(), 1e-6)))
 

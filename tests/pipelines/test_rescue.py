@@ -21,7 +21,7 @@ RULES_OFF = ("motion.own_motion_min=null", "motion.shake_max=null", "motion.mv_m
 
 def looked_at(path, root, *overrides: str) -> list[dict]:
     """Rows of the file's clips as a worker leaves them, without a cluster."""
-    made = recipe.load("demo", [*RULES_OFF, *overrides])
+    made = recipe.load("demo", [*RULES_OFF, "scenes.doubt_split=null", "scenes.doubt_max=null", *overrides])
     worker = Worker(made, str(root))
     item = Item(decode.probe(str(path)))
     (seen,) = worker.observe([item])
