@@ -36,6 +36,11 @@ def check(
     return uris
 
 
+#: What a run writes at its top, and what says that a folder is one; work of a run that was stopped is there too.
+WRITTEN = ("README.md", "recipe.yaml", "report.html", "clips", "sources", "sets", "media", "embeddings")
+MARKS = ("run.json", ".lock")
+
+
 def check_output(root: str) -> None:
     """Raises ManifestError where a run cannot be written at `root`."""
     fs, path = manifest.resolve(root)
@@ -46,6 +51,11 @@ def check_output(root: str) -> None:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ManifestError(f"{root} is a file, not a folder; choose another output.")
+    foreign = [] if any((folder / mark).exists() for mark in MARKS) else [n for n in WRITTEN if (folder / n).exists()]
+    if foreign:
+        raise ManifestError(
+            f"{root} is no run and holds {', '.join(foreign)}, which a run would write over; choose a new folder."
+        )
     there = folder
     while not there.exists():
         there = there.parent

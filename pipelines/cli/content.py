@@ -9,6 +9,8 @@ import typer
 
 from rushes.pipelines.cli.terminal import console, fail
 
+CAPTIONS_FROM = 100  # columns of a terminal on which captions have room
+
 
 def concepts(
     run: Annotated[str, typer.Argument(help="A run's folder, or its s3:// or gs:// address.")],
@@ -76,13 +78,18 @@ def near(
     if json_:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("cosine", "clip", "span", "kept", "caption"):
-        table.add_column(name, overflow="fold", justify="right" if name == "cosine" else "left")
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    for name in ("cosine", "clip"):
+        table.add_column(name, no_wrap=True)
+    for name in ("span", "kept"):
+        table.add_column(name, overflow="fold", ratio=1)
+    if console.width >= CAPTIONS_FROM:
+        table.add_column("caption", overflow="ellipsis", no_wrap=True, ratio=2)
     for row in rows:
         kept = "yes" if row["kept"] else row["rejected_by"] or "no"
         span = f"{row['start_s']:.1f}-{row['end_s']:.1f} s of {row['uri'].rsplit('/', 1)[-1]}"
-        table.add_row(f"{row['cosine']:.3f}", row["clip_id"], span, kept, Text(row["caption"] or ""))
+        caption = [Text(row["caption"] or "")] * (console.width >= CAPTIONS_FROM)
+        table.add_row(f"{row['cosine']:.3f}", row["clip_id"], Text(span), kept, *caption)
     console.print(table)
     console.print(f"[dim]by {made_by(opened)}[/]", highlight=False)
 

@@ -20,7 +20,7 @@ from rushes.pipelines.cli import fit as fit_cli
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.ablate import ablation_sections
-from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, utf8_names
+from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, shown, utf8_names
 from rushes.pipelines.engine import signals
 
 if TYPE_CHECKING:
@@ -42,11 +42,14 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as error:
             raise Interrupted from error
         except BrokenPipeError as error:
-            raise ReaderGone from error
+            raise ReaderGone(ctx.invoked_subcommand) from error
 
 
 class ReaderGone(BaseException):
-    """Nobody reads what is printed any more."""
+    """Nobody reads what is printed any more. The argument: the command's name."""
+
+
+LASTING = ("curate", "demo", "encode", "images", "train", "ablate", "fit")  # commands that go on where they stopped
 
 
 def _print_version(wanted: bool) -> None:
@@ -116,9 +119,11 @@ def curate(
         named = f"recipe '{resolved.name}' ({resolved.full_hash()})"
         console.print(f"{len(uris)} input{'s' * (len(uris) != 1)} with {named} into {output}:")
         for uri in uris[:10]:
-            console.print(f"  {uri}", highlight=False, markup=False)
+            console.print(f"  {shown(uri, line=True)}", highlight=False, markup=False)
         if len(uris) > 10:
             console.print(f"  and {len(uris) - 10} more")
+        _print_there(output)
+        console.print("Dry run: nothing was written.")
         return
     from rushes.pipelines.cli.show import print_funnel
     from rushes.pipelines.curate import curate as run_curation
@@ -135,6 +140,21 @@ def curate(
         console.print(f"Report:    {report}", highlight=False, soft_wrap=True)
     if outcome.over_budget:
         fail(outcome.sentence or "", 3)
+
+
+def _print_there(output: str) -> None:
+    """What a folder holds already."""
+    from rushes.curation import manifest
+
+    if manifest.current(output) is not None:
+        inputs = manifest.open_run(output).record["funnel"]["sources"]["inputs"]
+        console.print(
+            f"{output} holds a published run of {inputs:,} input{'s' * (inputs != 1)}: work that was done for it "
+            "stands, and what is published takes its place.",
+            highlight=False,
+            markup=False,
+            soft_wrap=not console.is_terminal,
+        )
 
 
 def _print_warnings(run: Run) -> None:
@@ -390,8 +410,10 @@ def main() -> None:
         except (KeyboardInterrupt, Interrupted):
             signals.stopping()
             _exit(STOPPED, signals.exit_code())
-        except (BrokenPipeError, ReaderGone):
+        except (BrokenPipeError, ReaderGone) as gone:
             nowhere()
+            if not {*LASTING} & {*gone.args}:
+                raise SystemExit(PIPE_CLOSED) from None
             _exit("what was printed has no reader any more. " + STOPPED, PIPE_CLOSED)
 
 
@@ -421,10 +443,17 @@ def _run() -> None:
                 sys.stderr.flush()
                 os._exit(2)
     except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:
+        if error.filename is not None and error.strerror:
+            _exit(f"{os.fsdecode(error.filename)}: {error.strerror}.")
+        if error.errno != errno.ENOSPC:
             raise
         nowhere()
         _exit(f"what is printed cannot be written: {error.strerror}.")
+    except ValueError as error:
+        if not type(error).__module__.startswith("pyarrow"):
+            raise
+        first = str(error).splitlines()[0]
+        _exit(f"a table cannot be read ({first}); `rushes verify RUN` says which files of a run are damaged.")
 
 
 def _exit(sentence: str, code: int = 2) -> NoReturn:

@@ -51,6 +51,8 @@ class Terminal:
     def __call__(self, event: Event) -> None:
         if event.kind == "note":
             return
+        if event.kind == "begin" and self._live:
+            self._console.print("Starting the workers ...", style="dim", highlight=False)
         if event.kind in ("stage", "progress", "stage_end"):
             if self._live:
                 self._draw(event)

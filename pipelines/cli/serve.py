@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated
 
 import typer
@@ -70,11 +71,24 @@ def serve(
         app = create_app(chosen)
     except (ServiceError, AccessError, ReviewError) as error:
         fail(str(error))
+    _free(host, port)
     console.print(f"Serving {chosen.runs} at http://{host}:{port} (API: /api/v1)", highlight=False, soft_wrap=True)
     uvicorn.run(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=3, h11_max_incomplete_event_size=64 * 1024, backlog=2048,
     )  # fmt: skip
+
+
+def _free(host: str, port: int) -> None:
+    """A sentence where nobody can listen there."""
+    import socket
+
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        fail(f"--port {port} of {host} is taken; choose another." if taken else f"--host {host}: {error.strerror}.")
 
 
 def token(

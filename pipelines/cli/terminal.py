@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 WIDTH_WITHOUT_TERMINAL = 120  # columns of what is printed into a file or a pipe
 
+#: Characters that a terminal obeys; lines end as they are.
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 STOPPED = "Stopped; the same command goes on from here."
+
+
+def shown(text: str, line: bool = False) -> str:
+    """The text with what a terminal obeys escaped. line: it is one line, and stays one."""
+    escaped = OBEYED.sub(lambda found: repr(found[0])[1:-1], text)
+    return escaped.replace("\n", "\\n") if line else escaped
 
 
 class Screen(Console):
@@ -20,6 +32,12 @@ class Screen(Console):
 
     def on_broken_pipe(self) -> None:
         raise
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What a name or an error holds of a terminal's commands is shown, not obeyed."""
+        for segment in super().render(renderable, options):
+            plain = segment.control or not OBEYED.search(segment.text)
+            yield segment if plain else segment._replace(text=shown(segment.text))
 
 
 console = Screen(width=None if sys.stdout is not None and sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)

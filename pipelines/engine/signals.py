@@ -19,6 +19,7 @@ SHELL_CODE = 128  # a command that a signal ended has this exit code and the sig
 
 _asked: int | None = None  # the signal that came last
 _held = False
+_stopping = False
 _wakeup = -1  # where Python writes the number of every signal that it handles
 
 
@@ -46,8 +47,8 @@ def _ask(number: int, _: Any) -> None:
 @contextlib.contextmanager
 def heeded() -> Iterator[None]:
     """Within, the three signals raise KeyboardInterrupt in the main thread; those that were ignored stay ignored."""
-    global _asked, _wakeup
-    _asked = None
+    global _asked, _wakeup, _stopping
+    _asked, _stopping = None, False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,8 +61,9 @@ def heeded() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        if not _stopping:  # what others do at the interpreter's end is not interrupted either
+            for number, handler in old.items():
+                signal.signal(number, handler)
         signal.set_wakeup_fd(before)
         os.close(_wakeup)
         os.close(writing)
@@ -97,7 +99,9 @@ def stopping() -> None:
     def at_once(*_: Any) -> None:
         os._exit(exit_code())
 
+    global _stopping
     if threading.current_thread() is threading.main_thread():
+        _stopping = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, at_once)

@@ -32,7 +32,11 @@ class Reading:
             self._steps(run, column)
         except (OSError, pa.ArrowException) as error:
             first = str(error).splitlines()[0]
-            self._fail(ManifestError(f"A table of {run.root} cannot be read ({first}); was the run published anew?"))
+            self._fail(
+                ManifestError(
+                    f"A table of {run.root} cannot be read ({first}); published anew, or damaged (`rushes verify`)?"
+                )
+            )
         except BaseException as error:
             self._fail(error)
 

@@ -58,6 +58,10 @@ def settings(
     else:
         if not os.path.isdir(runs):
             raise ServiceError(f"{runs} is no folder; name the one that holds the runs (it may be empty).")
+        if os.path.exists(os.path.join(runs, "run.json")):
+            raise ServiceError(
+                f"{runs} is a run; name the folder that holds it: {os.path.dirname(os.path.abspath(runs))}"
+            )
         runs = os.path.realpath(runs)
     for root in roots:
         if "://" not in root and not os.path.isdir(root):

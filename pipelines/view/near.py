@@ -11,6 +11,7 @@ from rushes.curation.content.embed import MeasuredSemanticEmbedder
 from rushes.curation.content.near import neighbours, vector_of
 from rushes.curation.looking.base import ModelError
 from rushes.curation.manifest import ManifestError, Run
+from rushes.pipelines.view.story import clip_named
 from rushes.pipelines.view.tables import recipe_of, records
 
 SHOWN = "clip_id, uri, start_s, end_s, kept, rejected_by, caption, media"
@@ -29,6 +30,7 @@ def near(
     if among is not None:
         inside = set(run.table(f"sets/{among}", ["clip_id"])["clip_id"].to_pylist())
     if clip is not None:
+        clip = clip_named(run, clip)
         query = vector_of(run, clip)
     else:
         query = _picture(run, image, weights) if image is not None else text_vector(run, text or "", weights)

@@ -31,12 +31,7 @@ def story(run: Run, wanted: str) -> dict[str, Any]:
     Returns {clip, rules, pair, facts} for a clip (see `story_of`), or {sources: [{uri, status, error, clips}]}. Raises
     ManifestError where nothing or more than one thing matches; the sentence names the nearest.
     """
-    found = records(
-        run,
-        "SELECT clip_id FROM {clips} WHERE starts_with(clip_id, ?) ORDER BY clip_id <> ?, clip_id LIMIT ?",
-        [wanted, wanted, CLIPS_NAMED + 1],
-    ) if wanted else []  # fmt: skip
-    ids = [row["clip_id"] for row in found]
+    ids = _beginning(run, wanted)
     if ids and (len(ids) == 1 or ids[0] == wanted):
         return story_of(run, query(run, "SELECT * FROM {clips} WHERE clip_id = ? LIMIT 1", [ids[0]]))
     named = _sources(run, wanted)
@@ -47,6 +42,20 @@ def story(run: Run, wanted: str) -> dict[str, Any]:
         some = ", ".join(ids[:CLIPS_NAMED])
         raise ManifestError(f"'{wanted}' begins {count['n']:,} clips ({some} ...): give more of the id.")
     raise ManifestError(f"{run.root} has no clip or source '{wanted}'; {_nearest(run, wanted)}")
+
+
+def clip_named(run: Run, wanted: str) -> str:
+    """The id of the clip whose id it is, or begins alone; what is given where there is none, or more than one."""
+    ids = _beginning(run, wanted)
+    return ids[0] if len(ids) == 1 else wanted
+
+
+def _beginning(run: Run, wanted: str) -> list[str]:
+    """Ids that begin so, the very one first; at most one more than are named."""
+    if not wanted:
+        return []
+    asked = "SELECT clip_id FROM {clips} WHERE starts_with(clip_id, ?) ORDER BY clip_id <> ?, clip_id LIMIT ?"
+    return [row["clip_id"] for row in records(run, asked, [wanted, wanted, CLIPS_NAMED + 1])]
 
 
 def story_of(run: Run, clip: pa.Table) -> dict[str, Any]:

@@ -64,7 +64,9 @@ def query(run: Run, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         raise ManifestError(f"A table of {run.root} lacks what is asked of it ({first}); curate it again.") from error
     except (duckdb.IOException, duckdb.HTTPException, duckdb.InvalidInputException, FileNotFoundError) as error:
         first = str(error).splitlines()[0]
-        raise ManifestError(f"A table of {run.root} cannot be read ({first}); was the run published anew?") from error
+        raise ManifestError(
+            f"A table of {run.root} cannot be read ({first}); published anew, or damaged (`rushes verify`)?"
+        ) from error
     finally:
         cursor.close()
 

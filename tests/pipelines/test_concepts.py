@@ -141,6 +141,8 @@ def test_what_cannot_be_looked_for_is_a_sentence(run, tmp_path):
         near(run, 3, text="a beach")
     with pytest.raises(ManifestError, match="no semantic vector of clip nobody"):
         near(run, 3, clip="nobody")
+    with pytest.raises(ManifestError, match="clip-"):
+        near(run, 3, clip="clip-")
     with pytest.raises(ManifestError, match="no semantic vector of clip clip-05"):
         near(run, 3, clip="clip-05")
     with pytest.raises(ManifestError, match="no picture that can be read"):

@@ -18,7 +18,7 @@ from rushes.pipelines.cli.show import print_funnel, print_story
 from rushes.pipelines.view import words
 from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.pair import compared, sentence
-from rushes.pipelines.view.story import explain, story
+from rushes.pipelines.view.story import clip_named, explain, story
 from rushes.pipelines.view.tables import recipe_of, rows_at
 from tests.pipelines.synthetic_run import SYNTHETIC, make_run
 
@@ -174,6 +174,7 @@ def test_why_tells_which_sets_a_kept_clip_is_in_and_what_keeps_it_out_of_the_oth
 def test_a_unique_prefix_is_enough(run):
     clip = clip_with(run, None)
     assert printed(print_story, run, clip["clip_id"][:9]) == printed(print_story, run, clip["clip_id"])
+    assert clip_named(run, clip["clip_id"][:9]) == clip["clip_id"] and clip_named(run, "nobody") == "nobody"
 
 
 def test_a_prefix_of_several_clips_is_refused_with_their_names(run):

@@ -60,7 +60,41 @@ def test_outputs_that_are_closed_full_or_unread_and_a_folder_that_is_gone(tmp_pa
         tmp_path,
     )
     assert [code for code, _ in said] == [0, 141, 2, 2, 141]
-    assert "no reader" in said[1][1] and "No space left" in said[2][1] and "does not exist any more" in said[3][1]
+    assert said[1][1] == "" and "No space left" in said[2][1] and "does not exist any more" in said[3][1]
+
+
+def test_what_is_no_run_is_not_written_over(bunny_video, tmp_path):
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "own" / "README.md").write_text("mine")
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    said = say(
+        f"""
+        $RUSHES curate -r demo -i '{bunny_video}' -o own
+        $RUSHES curate -r demo -i '{bunny_video}' -o other --dry-run
+        """,
+        tmp_path,
+    )
+    assert [code for code, _ in said] == [2, 0] and "own is no run and holds README.md" in said[0][1]
+    assert (tmp_path / "own" / "README.md").read_text() == "mine"
+
+
+def test_names_do_not_command_the_terminal(bunny_video, tmp_path):
+    shutil.copy(bunny_video, tmp_path / "red\033[31m\nrushes: good.mp4")
+    done = subprocess.run(
+        [*RUSHES, "curate", "-r", "demo", "-i", ".", "-o", "run", "--dry-run"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "\033" not in done.stdout and "red\\x1b[31m\\nrushes: good.mp4" in done.stdout
+
+
+def test_a_service_is_refused_where_a_port_is_taken_and_where_a_run_is_named(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = say(f"$RUSHES serve . --port {taken.getsockname()[1]}\n$RUSHES serve run", tmp_path)
+    assert [code for code, _ in said] == [2, 2]
+    assert "is taken; choose another" in said[0][1] and "run is a run; name the folder that holds it" in said[1][1]
 
 
 def test_names_that_the_locale_cannot_write_are_names_all_the_same(bunny_video, tmp_path):
