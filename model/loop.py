@@ -97,11 +97,15 @@ def _collected_by_hand() -> Iterator[None]:
         gc.unfreeze()
 
 
+TELL_EVERY_S = 15.0  # a step is told of that often, beside every validation
+
+
 class Session:
     """One `rushes train`, from start or resume to its end: output folder, log, checkpoints, stop signal."""
 
     def __init__(self, recipe: TrainRecipe, output: str, place: Place, say: Say) -> None:
         self.recipe, self.place, self.say = recipe, place, say if place.leads else lambda _: None
+        self._told = time.perf_counter()  # when a step was told of last
         self.output = output.rstrip("/") if "://" in output else os.path.abspath(os.path.expanduser(output))
         self.stopping = False
         self.facts: dict[str, Any] = {}  # what checkpoints say beside progress: model, config, data, tae
@@ -195,7 +199,7 @@ class Session:
                     step.entry["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
                 if validates:
                     step.entry["validation"] = self._validate(stage, trained, validate)
-                    self.say(_line(step.entry))
+                    self._tell(step)
                     gc.collect()
                 if held is None:
                     self._log_step(step, flops)
@@ -261,7 +265,13 @@ class Session:
             raise
         self.saver.finish()
 
+    def _tell(self, step: _Step) -> None:
+        self.say(_line(step.entry))
+        self._told = time.perf_counter()
+
     def _log_step(self, step: _Step, flops: Flops | None) -> None:
+        if "validation" not in step.entry and time.perf_counter() - self._told > TELL_EVERY_S:
+            self._tell(step)
         share = flops(step.batch, step.entry) if flops else None
         self.log({**step.entry, "mfu": None if share is None else round(share / step.entry["step_s"], 4)})
 
@@ -319,8 +329,9 @@ def _tensorboard(output: str, step: int) -> Any | None:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    validation, loss = ("none" if entry[k] is None else f"{entry[k]:.5f}" for k in ("validation", "loss"))
+    numbers = {name: entry[name] for name in ("loss", "validation") if name in entry}
+    told = "  ".join(f"{name} {'none' if value is None else f'{value:.5f}'}" for name, value in numbers.items())
     return (
-        f"{entry['stage']:>16} step {entry['step']:>7}  loss {loss}  validation {validation}  "
+        f"{entry['stage']:>16} step {entry['step']:>7}  {told}  "
         f"lr {entry['lr']:.2e}  {entry['step_s']:.2f} s/step, {entry['data_wait_s']:.2f} s of it waiting for data"
     )

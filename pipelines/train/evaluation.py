@@ -26,6 +26,7 @@ from rushes.model.frozen import load_tae, text_encoders
 from rushes.model.sample import load_dit
 from rushes.model.train_recipe import Text
 
+TABLE_FROM = 120  # columns of a terminal on which a table of all numbers has room
 PROCESS_NAMES = {"flow": "flow matching", "diffusion": "diffusion"}
 COLUMNS = {  # key of a row -> heading, how it is written
     "variant": ("variant", str), "model": ("model", str), "parameters": ("parameters", "{:,}".format),
@@ -153,18 +154,30 @@ def _yardsticks(report: dict[str, Any]) -> list[tuple[str, float]]:
     ]
 
 
+def _lines(heads: Sequence[str], values: Sequence[str]) -> list[str]:
+    """A row of the table, a number on each line."""
+    return [values[0], *(f"  {head:<24} {value}" for head, value in zip(heads[1:], values[1:]) if value)]
+
+
 def show(report: dict[str, Any], console: Console) -> None:
     """The report as a table and what one must know to read it."""
     keys = [key for key in COLUMNS if key in report["rows"][0]]
-    table = Table(title=f"{report['clips']} clips of sets/{report['set']}, {report['frames']:,} frames")
-    for key in keys:
-        written = key in ("variant", "model")
-        table.add_column(COLUMNS[key][0], justify="left" if written else "right", overflow="fold")
-    for name, value in _yardsticks(report):
-        table.add_row(*(name if key == "variant" else f"{value:.2f}" if key == "psnr" else "" for key in keys))
-    for row in report["rows"]:
-        table.add_row(*(COLUMNS[key][1](row[key]) for key in keys))
-    console.print(table, markup=False)
+    title = f"{report['clips']} clips of sets/{report['set']}, {report['frames']:,} frames"
+    rows = [[name if key == "variant" else f"{value:.2f}" if key == "psnr" else "" for key in keys]
+            for name, value in _yardsticks(report)]  # fmt: skip
+    rows += [[COLUMNS[key][1](row[key]) for key in keys] for row in report["rows"]]
+    if console.width < TABLE_FROM:
+        console.print(title, markup=False, highlight=False)
+        for row in rows:
+            console.print(*_lines([COLUMNS[key][0] for key in keys], row), sep="\n", markup=False, highlight=False)
+    else:
+        table = Table(title=title)
+        for key in keys:
+            written = key in ("variant", "model")
+            table.add_column(COLUMNS[key][0], justify="left" if written else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table, markup=False)
     lines = [f"FID: {report['features']}; {report['dimensions']} dimensions.", report["note"],
              f"FVD: {report['video_features']}; {report['pieces']} pieces of {PIECE} frames."]  # fmt: skip
     if "baselines" in report:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 torch = pytest.importorskip("torch")
 
@@ -19,6 +21,7 @@ from rushes.model.data import DataOptions  # noqa: E402
 from rushes.model.evaluate import Clips, Extractors, evaluate_tae, psnr, ssim, survey  # noqa: E402
 from rushes.model.features import FeaturesError, Moments, frechet_distance, load_extractor, load_video_extractor  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
+from rushes.pipelines.train.evaluation import show  # noqa: E402
 from tests.model.small_run import dit_recipe, film_run, make_run, row, tae_recipe  # noqa: E402
 
 torch.set_num_threads(1)
@@ -235,3 +238,15 @@ def test_what_cannot_be_compared_is_a_sentence(small_run, small_tae, tmp_path):
     assert train.train_tae(tae_recipe("seed=1", steps=1), [small_run], other, quiet)
     assert train.train_dit(dit_recipe(steps=1), [small_run], str(tmp_path / "dit"), other, quiet)
     assert "another TAE" in sentence(small_run, "--tae", small_tae, "--dit", str(tmp_path / "dit"))
+
+
+def test_a_narrow_terminal_has_a_number_on_each_line():
+    row = {"variant": "tae-tiny", "model": "runs/tae", "parameters": 123_456, "steps": 30, "psnr": 21.5, "ssim": 0.7}
+    report = {"clips": 4, "set": "validation", "frames": 128, "rows": [row], "features": "x", "dimensions": 3,
+              "note": None, "video_features": "y", "pieces": 4, "measured": "here"}  # fmt: skip
+    told = {}
+    for width in (60, 160):
+        show(report, Console(file=(told_to := io.StringIO()), width=width))
+        told[width] = told_to.getvalue().splitlines()
+    assert "  PSNR dB                  21.50" in told[60] and not any("│" in line for line in told[60])
+    assert any("│" in line and "21.50" in line and "123,456" in line for line in told[160])

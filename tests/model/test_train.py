@@ -90,6 +90,14 @@ def test_the_adversarial_term_does_not_depend_on_how_a_batch_is_dealt_out(small_
             assert parts[name] == pytest.approx(whole[name], rel=2e-3), (whole["step"], name)
 
 
+def test_steps_are_told_of_between_validations(small_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("rushes.model.loop.TELL_EVERY_S", 0.0)
+    said: list[str] = []
+    assert train.train_tae(tae_recipe(steps=3), [small_run], str(tmp_path), said.append)
+    told = [line.split()[2] for line in said if " step " in line and "loss" in line]
+    assert told == ["1", "2", "3"] and sum("validation" in line for line in said if " step " in line) == 1
+
+
 def test_a_smaller_micro_batch_changes_no_loss(small_run, small_tae, tmp_path):
     for micro in (4, 1):
         assert train.train_dit(dit_recipe(micro_batch=micro), [small_run], str(tmp_path / str(micro)), small_tae, quiet)
