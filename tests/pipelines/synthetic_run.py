@@ -120,7 +120,7 @@ def _clips(recipe: Recipe, n: int, sources: int, rng: np.random.Generator) -> pa
         "camera_motion_conf": rng.beta(5, 2, n), "text_score": rng.choice([0.0, 0.0, 0.3, 0.9], n),
         "aesthetic": rng.normal(5, 0.8, n).clip(0, 10), "quality": rng.normal(60, 10, n),
         "human_score": rng.beta(1, 1, n), "split_score": rng.beta(1, 8, n) * 0.39,
-        "flicker": rng.beta(1, 8, n) * 0.49, "doubt": np.linspace(0, 0.49, n),
+        "flicker": rng.beta(1, 8, n) * 0.49, "doubt": np.linspace(0, 0.49, n), "repeated_frac": np.linspace(0.2, 0, n),
     }  # fmt: skip
     notes: list[list[str]] = [[] for _ in range(n)]
     _break_one_clip_per_rule(data, recipe)
