@@ -36,9 +36,9 @@ def check(
     return uris
 
 
-#: What a run writes at its top, and what says that a folder is one; work of a run that was stopped is there too.
-WRITTEN = ("README.md", "recipe.yaml", "report.html", "clips", "sources", "sets", "media", "embeddings")
-MARKS = ("run.json", ".lock")
+#: What a run writes over at its top, and what says that a folder is one; that of a run that was stopped is there too.
+WRITTEN = ("README.md", "recipe.yaml", "report.html")
+MARKS = ("run.json", ".lock", "work")
 
 
 def check_output(root: str) -> None:

@@ -38,7 +38,7 @@ def test_curate_at_a_terminal_stopped_by_ctrl_c_goes_on_and_is_readable_at_40_co
         assert terminal.wait(60) == 130
         seen = lines(terminal.output, 200)
         assert [line for line in seen if "the same command goes on" in line] and "Traceback" not in terminal.text
-        assert BAR.match(seen[0]) and seen[0].startswith("probe ")
+        assert seen[0].startswith("Starting ") and BAR.match(seen[1]) and seen[1].startswith("probe ")
     assert wait_until(lambda: not [p for p in alive(below) if b"rushes" in command_of(p[0])], 30)
 
     with Terminal(command, columns=40) as terminal:
