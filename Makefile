@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: env        ## curate a small pool of real footage and print what was kept and why
 	$(BIN)/rushes demo runs/demo
 
-test: env        ## the tests (under 10 minutes on 2 cores), a file at a time on each of two processes
+test: env        ## the tests (under 8 minutes on 2 cores), a file at a time on each of two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-heavy: env  ## the tests marked heavy: long ones, and those of optional packages
