@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from rushes.curation.manifest import Run, exists, join, open_run, read_table, resolve, write_batches
-from rushes.model.data import Clip, DataError, DataOptions, Loader, Sample, Shape, frames_of
+from rushes.model.data import Clip, DataError, DataOptions, EncodedSample, Loader, Shape, frames_of
 from rushes.model.frames import ClipError
 from rushes.model.steps import latent_of, prompts_of
 from rushes.model.tae import TAE
@@ -257,14 +257,6 @@ def _bytes(value: Tensor) -> bytes:
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EncodedSample(Sample):
-    """A clip's part in a batch, without frames. latent: [C, T, H, W], not normalised; text: name -> [L, width]."""
-
-    latent: Tensor | None = None
-    text: dict[str, Tensor] | None = None
 
 
 def encodings(roots: Sequence[str]) -> list[tuple[Run, dict[str, Any]]]:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from rushes.model.data import Batch, Clip, Sample, Shape, mix, unit
+from rushes.model.data import Batch, Clip, EncodedSample, Sample, Shape, mix, unit
 from rushes.model.dit import DiT
 from rushes.model.flow import Process, training_loss
 from rushes.model.losses import Discriminator, TAELossConfig, hinge_discriminator_loss, tae_loss
@@ -27,9 +27,6 @@ from rushes.model.tae_config import SPACE_FACTOR, latent_frames
 from rushes.model.text import TextEncoders, prompt
 from rushes.model.tiling import encode_tiled
 from rushes.model.train_recipe import Stage, TrainRecipe
-
-if TYPE_CHECKING:
-    from rushes.model.latents import EncodedSample
 
 GREY = 127.5  # uint8 to [-1, 1]
 LATENT_MOMENTUM = 0.01  # of the running statistics of the latents, per step

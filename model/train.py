@@ -7,9 +7,8 @@ disk, so that a run which was killed between them and one which was not do the s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -17,27 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rushes.curation.manifest import ManifestError, lock
 from rushes.model import checkpoint as checkpoints
 from rushes.model.blocks import fit
-from rushes.model.data import Batch, DataError, DataOptions, Loader, Shape, mix
+from rushes.model.data import Batch, Loader, Shape
 from rushes.model.device import attention_order, peak_flops
 from rushes.model.dit import DIT_SIZES, DiT, DiTConfig, parameter_count, stretch, token_count, train_flops
 from rushes.model.flow import PROCESSES
-from rushes.model.frozen import load_tae, text_encoders
+from rushes.model.frozen import load_tae
 from rushes.model.inflate import inflate
-from rushes.model.latents import encodings, loader_class, require_encoded, videos_only
-from rushes.model.loop import Flops, Say, Session, TrainingError, stop_on_signal
+from rushes.model.latents import videos_only
+from rushes.model.loop import Flops, Say, Session, stop_on_signal
 from rushes.model.losses import Discriminator, TAELossConfig, l1_loss, load_perceptual
-from rushes.model.parallel import Place, fill, joined, mean_over_ranks, parallelize, prepare_blocks, ranks_of
+from rushes.model.parallel import Place, fill, joined, parallelize, prepare_blocks, ranks_of
 from rushes.model.stages import take_over
+from rushes.model.staging import Cost, Validation, begin, configured, held, inputs_of, introduce, loader_of, pixels
 from rushes.model.steps import (
-    VALIDATION_SEED,
-    MakeInputs,
     dit_backward,
     dit_validation,
-    inputs_from_latents,
-    inputs_from_videos,
     precision,
     preparation,
     tae_backward,
@@ -48,109 +43,7 @@ from rushes.model.tae_config import TAE_SIZES, TAEConfig
 from rushes.model.train_recipe import Parallel, Stage, TrainRecipe, TrainRecipeError
 from rushes.model.trained import Trained
 
-Cost = Callable[[Shape], float]
 FIT_BATCHES = 16  # of the first stage, that the transform of a TAE of blocks is fitted to
-STAGE_SEED = 103  # keeps the stages' batches apart
-
-
-# ---- shared --------------------------------------------------------------------------------------------------------
-
-
-def configured(sizes: dict[str, Any], recipe: TrainRecipe, **fixed: Any) -> Any:
-    """The recipe's size with its options. Raises TrainRecipeError that names what there is."""
-    if recipe.size not in sizes:
-        raise TrainRecipeError(f"There is no size '{recipe.size}' of the {recipe.model}; sizes: {', '.join(sizes)}.")
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.options.items()}
-    try:
-        return replace(sizes[recipe.size], **{**fixed, **options})
-    except (TypeError, ValueError) as error:
-        raise TrainRecipeError(f"The recipe's options do not fit the {recipe.model}: {error}.") from error
-
-
-def loader_of(
-    roots: Sequence[str], recipe: TrainRecipe, index: int, rank: int, world: int, cost: Cost | None = None
-) -> Loader:
-    """The batches of stage number `index`; cost: of a clip, for Stage.balance. Raises DataError, ManifestError."""
-    stage, data = recipe.stages[index], recipe.data
-    if stage.batch % (world * min(stage.micro_batch, stage.batch // world or 1)):
-        raise DataError(
-            f"Stage '{stage.name}': a batch of {stage.batch} clips does not divide into {world} ranks with "
-            f"micro-batches of {stage.micro_batch}."
-        )
-    options = DataOptions(
-        stage.set, stage.batch, mix(recipe.seed, STAGE_SEED, index), frames_max(stage), stage.resolution,
-        stage.image_every, stage.buckets, stage.small_buckets, data.errors_max, data.workers, data.prefetch,
-        stage.images, stage.crop, stage.balance, cost or pixels,
-    )  # fmt: skip
-    return loader_class(roots)(roots, options, rank, world)
-
-
-def pixels(shape: Shape) -> float:
-    """What a clip costs the autoencoder: its convolutions do as much for each pixel."""
-    return float(shape.frames * shape.height * shape.width)
-
-
-def frames_max(stage: Stage) -> int | None:
-    """A stage of images alone needs no buckets by duration."""
-    return 1 if stage.image_every == 1 else stage.frames_max
-
-
-class Validation:
-    """The first clips of the validation set, the same ones and the same draws every time, shared among the ranks."""
-
-    def __init__(self, roots: Sequence[str], recipe: TrainRecipe, stage: Stage, session: Session) -> None:
-        data, self.place, self.loader, self.clips = recipe.data, session.place, None, 0
-        options = DataOptions(
-            data.validation_set, 1, mix(recipe.seed, VALIDATION_SEED), frames_max(stage), stage.resolution,
-            None, None, "stop", data.errors_max, data.workers, data.prefetch,
-        )  # fmt: skip
-        try:
-            self.loader = loader_class(roots)(roots, options)
-        except (DataError, ManifestError) as error:
-            session.say(f"There is no validation loss, so no plateau is seen: {str(error).splitlines()[-1]}")
-            return
-        self.clips = min(sum(self.loader.plan.sizes), data.validation_clips)
-
-    def mean(self, loss: Callable[[Batch], Tensor]) -> float | None:
-        """Mean over the clips of `loss(batch of one clip)`; None where there is nothing to validate on."""
-        if self.loader is None:
-            return None
-        rank, world = self.place.data_rank, self.place.data_world
-        rounds = math.ceil(self.clips / world)  # equal on all ranks: a sharded model works in step
-        mine = [turn * world + rank for turn in range(rounds)]
-        told = torch.zeros(2, device=self.place.device)
-        for number, batch in zip(mine, self.loader.batches([n % self.clips for n in mine])):
-            value = loss(batch).float()
-            told += torch.stack([value, torch.ones_like(value)]) * (number < self.clips)
-        total, count = mean_over_ranks(told).tolist()
-        return total / count
-
-
-def _held(output: str, place: Place) -> AbstractContextManager[None]:
-    """The output's lock, held by rank 0: two trainings never write to one folder."""
-    return lock(output) if place.leads else nullcontext()
-
-
-def _begin(session: Session, roots: Sequence[str], facts: dict[str, Any], config: dict[str, Any]) -> None:
-    """Check what is resumed against what is asked for, and note it for the checkpoints to come."""
-    session.facts = {**facts, "config": config, "recipe": session.recipe.name, "runs": list(roots)}
-    if session.resumed is None:
-        return
-    checkpoints.require(session.resumed, facts["model"], {k: v for k, v in config.items() if k != "grid"})
-    if session.progress.stage >= len(session.recipe.stages):
-        raise TrainingError(f"{session.resumed.path} is of a recipe with more stages; use that one, or another output.")
-    session.say(f"Going on from {session.resumed.path}.")
-
-
-def _note_data(session: Session, loader: Loader) -> None:
-    """Write down which data the stage reads; say so where a resumed stage read another snapshot before."""
-    index, identity = session.progress.stage, loader.identity
-    before = session.resumed.meta.get("data") if session.resumed else None
-    if before and session.resumed.meta["stage"] == index and session.progress.stage_step and before != identity:
-        session.say(
-            "The data changed since the last checkpoint: batches from here on are not those of an unbroken run."
-        )
-    session.facts["data"] = identity
 
 
 def describe(recipe: TrainRecipe, roots: Sequence[str], tae: str | None = None, ranks: int = 1) -> str:
@@ -165,7 +58,7 @@ def describe(recipe: TrainRecipe, roots: Sequence[str], tae: str | None = None, 
         sharing, data_ranks, cost = "each with the whole model", ranks, pixels
     else:
         frozen, mark = load_tae(tae)
-        config = _dit_config(recipe, frozen, _inputs(recipe, roots, frozen, mark, "cpu")[1])
+        config = _dit_config(recipe, frozen, inputs_of(recipe, roots, frozen, mark, "cpu")[1])
         parameters, cost = parameter_count(config), _cost_of(config)
         sides = dict(zip(("replicate", "shard", "context", "tensor"), ranks_of(recipe.parallel, ranks)))
         sharing = " x ".join(f"{name} {count}" for name, count in sides.items())
@@ -191,15 +84,15 @@ def train_tae(recipe: TrainRecipe, roots: Sequence[str], output: str, say: Say =
     weights = TAELossConfig(**recipe.loss.model_dump(exclude={"vgg", "lpips"}))
     if recipe.parallel != Parallel():
         raise TrainRecipeError("Every rank holds a whole TAE: leave the section 'parallel' out of its recipe.")
-    with joined() as place, _held(output, place):
+    with joined() as place, held(output, place):
         videos_only(roots)
         session = Session(recipe, output, place, say)
-        _begin(session, roots, {"model": "tae"}, asdict(config))
+        begin(session, roots, {"model": "tae"}, asdict(config))
         perceptual = _perceptual(recipe, place)
         while (index := session.progress.next_stage(recipe)) is not None:
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
-            _introduce(session, stage, loader)
+            introduce(session, stage, loader)
             trained = _tae_models(session, config, weights, loader)
             model, rival = trained["tae"].model, trained["rival"].model if "rival" in trained else None
             backward = tae_backward(recipe, stage, model, weights, perceptual, rival)
@@ -228,12 +121,6 @@ def _perceptual(recipe: TrainRecipe, place: Place) -> nn.Module | None:
         return load_perceptual(recipe.loss.vgg, recipe.loss.lpips).to(place.device)
     except (FileNotFoundError, ValueError) as error:
         raise TrainRecipeError(f"{error}.") from error
-
-
-def _introduce(session: Session, stage: Stage, loader: Loader) -> None:
-    _note_data(session, loader)
-    session.say(f"Stage {stage.name}: {stage.steps} steps of {stage.batch} clips from sets/{loader.table.name}")
-    session.say(loader.description)
 
 
 def _tae_models(session: Session, config: TAEConfig, weights: TAELossConfig, loader: Loader) -> dict[str, Trained]:
@@ -278,14 +165,14 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
         from rushes.model.train_open import train_lora
 
         return train_lora(recipe, roots, output, tae, say)
-    with joined(recipe.parallel) as place, _held(output, place):
+    with joined(recipe.parallel) as place, held(output, place):
         frozen, mark = load_tae(tae)
-        inputs, text_widths = _inputs(recipe, roots, frozen, mark, place.device)
+        inputs, text_widths = inputs_of(recipe, roots, frozen, mark, place.device)
         config = _dit_config(recipe, frozen, text_widths)
         process = PROCESSES[recipe.process]()
         session = Session(recipe, output, place, say)
         facts = {"model": "dit", "tae": mark, "text": recipe.text.model_dump(mode="json"), "process": recipe.process}
-        _begin(session, roots, facts, asdict(config))
+        begin(session, roots, facts, asdict(config))
         if session.resumed is not None and session.resumed.meta.get("tae") != mark:
             raise checkpoints.CheckpointError(
                 f"{session.resumed.path} was trained on latents of another TAE ({session.resumed.meta.get('tae')}, "
@@ -294,7 +181,7 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
         while (index := session.progress.next_stage(recipe)) is not None:
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world, _cost_of(config))
-            _introduce(session, stage, loader)
+            introduce(session, stage, loader)
             trained = {"dit": _dit_model(session, config, stage)}
             model = trained["dit"].model
             session.facts["config"] = asdict(model.config)
@@ -309,21 +196,6 @@ def train_dit(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, 
                     return False
             session.resumed = checkpoints.open_checkpoint(session.output)
     return True
-
-
-def _inputs(
-    recipe: TrainRecipe, roots: Sequence[str], frozen: TAE, mark: str, device: torch.device | str
-) -> tuple[MakeInputs, dict[str, int]]:
-    """What makes the transformer's inputs, and the widths of the text features."""
-    if encodings(roots):
-        widths = require_encoded(roots, recipe, mark)
-        if recipe.options.get("first_frame"):
-            raise DataError("Encoded runs hold no first frames by themselves: train from the runs of videos instead.")
-        frozen.forget_network()  # the latents' statistics are all that is needed
-        return inputs_from_latents(frozen.to(device)), widths
-    encoders = text_encoders(recipe.text, device)
-    first_frame = bool(recipe.options.get("first_frame"))
-    return inputs_from_videos(frozen.to(device), encoders, first_frame), encoders.widths
 
 
 def _dit_config(recipe: TrainRecipe, frozen: TAE, text_widths: dict[str, int]) -> DiTConfig:

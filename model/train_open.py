@@ -19,8 +19,8 @@ from rushes.model.loop import Say, Session, stop_on_signal
 from rushes.model.open_transformers import OpenDiT, load_open_dit
 from rushes.model.parallel import Place, average_gradients, joined
 from rushes.model.stages import take_over
+from rushes.model.staging import Validation, begin, held, inputs_of, introduce, loader_of
 from rushes.model.steps import Backward, dit_backward, dit_validation, preparation
-from rushes.model.train import Validation, _begin, _held, _inputs, _introduce, loader_of
 from rushes.model.train_recipe import Parallel, TrainRecipe, TrainRecipeError
 from rushes.model.trained import Trained
 
@@ -28,21 +28,21 @@ from rushes.model.trained import Trained
 def train_lora(recipe: TrainRecipe, roots: Sequence[str], output: str, tae: str, say: Say = print) -> bool:
     """As `train_dit`, whose errors it raises. True when it is finished."""
     _check(recipe)
-    with joined() as place, _held(output, place):
+    with joined() as place, held(output, place):
         frozen, mark = load_tae(tae)
-        inputs, widths = _inputs(recipe, roots, frozen, mark, place.device)
+        inputs, widths = inputs_of(recipe, roots, frozen, mark, place.device)
         session = Session(recipe, output, place, say)
         facts = {
             "model": "dit", "tae": mark, "text": recipe.text.model_dump(mode="json"), "process": recipe.process,
             "open_transformer": recipe.open_transformer, "lora": recipe.lora.model_dump(mode="json"),
         }  # fmt: skip
-        _begin(session, roots, facts, {"open_transformer": recipe.open_transformer, **facts["lora"]})
+        begin(session, roots, facts, {"open_transformer": recipe.open_transformer, **facts["lora"]})
         model = _model(recipe, place, widths, frozen.config.latent_channels)
         process = model.process
         while (index := session.progress.next_stage(recipe)) is not None:
             stage = recipe.stages[index]
             loader = loader_of(roots, recipe, index, place.data_rank, place.data_world)
-            _introduce(session, stage, loader)
+            introduce(session, stage, loader)
             trained = {"dit": Trained(model, recipe.optimizer)}
             if session.resumed is not None:
                 take_over(session.resumed, session.progress, trained)

@@ -13,7 +13,6 @@ from rushes.curation import storage
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """As the builtin map: a picklable function on items, results in the order of the items."""
 
-RANDOM = np.uint64(0x9E3779B97F4A7C15)
 
 
 def save(uri: str, array: np.ndarray) -> None:

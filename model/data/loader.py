@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from rushes.model.data.draws import mix, unit
 from rushes.model.data.plan import Bucket, DataOptions, buckets_of, plan_of, rounds_of
 from rushes.model.data.table import Clip, ClipTable, DataError, Shape
 from rushes.model.frames import ClipError, read_clip, read_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE_SEED = 4  # keeps the order of the images apart from the clips'
 CROP_SEEDS = (5, 6)  # keep the places of crops apart from other draws: top, left
@@ -47,6 +50,14 @@ class Sample:
     rate: float
     clip_id: str
     failed: tuple[Failed, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedSample(Sample):
+    """A clip's part in a batch, without frames. latent: [C, T, H, W], not normalised; text: name -> [L, width]."""
+
+    latent: Tensor | None = None
+    text: dict[str, Tensor] | None = None
 
 
 class Group(NamedTuple):

@@ -17,9 +17,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from rushes.model.data import pack
-from rushes.model.data import table as tables
+import rushes.model.data.table as tables
 from rushes.model.data.draws import mix, permute
+from rushes.model.data.pack import GOAL, UNITS_MOST, packed
 from rushes.model.data.table import ClipTable, DataError, Shape
 
 
@@ -117,9 +117,9 @@ def plan_of(buckets: Sequence[Bucket], options: DataOptions, rounds: int = 1) ->
         return plan
     costs = np.array([options.cost(bucket.shape) for bucket in buckets])
     units = np.array(sizes) // options.balance
-    if imbalance(plan, costs) <= pack.GOAL or units.sum() > pack.UNITS_MOST:
+    if imbalance(plan, costs) <= GOAL or units.sum() > UNITS_MOST:
         return plan
-    steps = pack.packed(units, costs * options.balance, options.batch * costs.max()) * options.balance
+    steps = packed(units, costs * options.balance, options.batch * costs.max()) * options.balance
     ends = np.cumsum(np.vstack([np.zeros_like(units), steps]), axis=0)
     return replace(plan, mixed=tuple(map(tuple, ends.tolist())))
 

@@ -12,7 +12,6 @@ from rushes.pipelines.fit.render import Pose, Surface, render
 SIZES = ((320, 180), (320, 180), (320, 180), (320, 240), (180, 320), (320, 136))
 SPEEDS = 0.015, 0.35  # shares of the longer side per second by which the picture's content moves
 SHAKE = 0.15  # share of a move's speed by which its camera trembles, at most
-EYE_M = 1.6
 
 
 @dataclass

@@ -19,9 +19,9 @@ from rushes.curation.storage import write_bytes
 from rushes.model.data import Loader, Sample
 from rushes.model.frozen import text_encoders
 from rushes.model.latents import videos_only
+from rushes.model.staging import loader_of
 from rushes.model.steps import prompts_of
 from rushes.model.text import TextEncoders
-from rushes.model.train import loader_of
 from rushes.model.train_recipe import Stage, TrainRecipe
 
 STEPS_LOOKED_AT = 500  # a bucket that comes later than this is rare, and its page says so

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rushes.model import checkpoint as checkpoints  # noqa: E402
-from rushes.model import loop, steps, train  # noqa: E402
+from rushes.model import loop, staging, steps, train  # noqa: E402
 from rushes.model.dit import forward_flops, token_count  # noqa: E402
 from rushes.model.stages import warmup_of  # noqa: E402
 from rushes.model.train_recipe import load, shipped  # noqa: E402
@@ -111,7 +111,7 @@ def test_the_loader_s_thread_draws_all_chance(small_run, small_tae, tmp_path, mo
     threads, make = set(), steps.generator
     monkeypatch.setattr(steps, "generator", lambda *n: (threads.add(threading.current_thread().name), make(*n))[1])
     recipe = dit_recipe("data.workers=1", steps=2, validate_every=100).model_copy()
-    monkeypatch.setattr(train.Validation, "mean", lambda *_: None)
+    monkeypatch.setattr(staging.Validation, "mean", lambda *_: None)
     assert train.train_dit(recipe, [small_run], str(tmp_path), small_tae, quiet)
     assert threads and all(name.startswith("batch") for name in threads)
 

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from typer.testing import CliRunner  # noqa: E402
 
-from rushes.model.train import loader_of  # noqa: E402
+from rushes.model.staging import loader_of  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
 from rushes.pipelines.train.preview import lines, preview, write_page  # noqa: E402
 from tests.model.conftest import *  # noqa: E402, F403 - the small run
