@@ -14,7 +14,6 @@ Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """As the builtin map: a picklable function on items, results in the order of the items."""
 
 
-
 def save(uri: str, array: np.ndarray) -> None:
     with storage.writing(uri) as stream:
         np.save(stream, np.ascontiguousarray(array), allow_pickle=False)

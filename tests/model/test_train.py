@@ -20,6 +20,7 @@ from rushes.curation.manifest import ManifestError, lock  # noqa: E402
 from rushes.model import checkpoint as checkpoints  # noqa: E402
 from rushes.model import train  # noqa: E402
 from rushes.model.data import DataError  # noqa: E402
+from rushes.model.frozen import text_encoders  # noqa: E402
 from rushes.model.loop import Session, TrainingError  # noqa: E402
 from rushes.model.sample import load_dit, sample_video, write_mp4  # noqa: E402
 from rushes.model.stages import Progress, learning_rate, note_validation  # noqa: E402
@@ -187,7 +188,7 @@ def test_a_sample_is_a_video_of_the_size_asked_for(small_run, small_tae, tmp_pat
     train.train_dit(recipe, [small_run], str(tmp_path / "dit"), small_tae, quiet)
     tae, mark = train.load_tae(small_tae)
     dit, meta = load_dit(str(tmp_path / "dit"), mark)
-    encoders = train.text_encoders(type(recipe.text)(**meta["text"]))
+    encoders = text_encoders(type(recipe.text)(**meta["text"]))
     videos = [sample_video(dit, tae, encoders, "A clip.", 9, 32, 48, steps=2, seed=seed) for seed in (0, 0, 1)]
     assert np.array_equal(videos[0], videos[1]) and not np.array_equal(videos[0], videos[2])
     with av.open(str(write_mp4(tmp_path / "out" / "a.mp4", videos[0], fps=16))) as container:
