@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -62,6 +63,7 @@ VECTOR = np.dtype(
 BLOCK_DELTA = slice(16, 20)  # bytes of FFmpeg's AVVideoBlockParams that hold a block's delta_qp
 MPEG_QUANTISER = 4.0  # of H.264 that has a step of 1, as FFmpeg gives those of MPEG
 GAP_MAX_S = 300.0  # a longer gap between two frames is taken for damaged timestamps, seconds
+BACK_STEPS = 2.0  # frames by which a timestamp may go back without being another clock's
 SEEK_EPS = 1e-3  # seconds
 LONGER_THAN_FRAMES = 20.0  # a stated duration this many times that of the frames is not believed ...
 BYTES_PER_S_MIN = 16.0  # ... nor one that leaves fewer bytes than this for a second
@@ -419,28 +421,51 @@ class Decoded:
 def frames(container: Any, stream: Any, end: Decoded, from_s: float = 0.0) -> Iterator[Frame]:
     """Frames with times that never go back; `end` is filled as they come.
 
-    A frame without a timestamp, or with one that goes back, is put one frame's time after the one before it; so is
-    one after a jump of the timestamps that no footage has. from_s: begin at a key frame at or before this time.
+    A frame without a timestamp, or with one that goes far back, is put one frame's time after the one before it, and
+    half of that where it goes back a little; so is one after a jump of the timestamps that no footage has. from_s: begin at a key frame at or before this time.
     """
     shown, info = _from(container, stream, end, from_s)
     if info is None:
         return
     end.info, step = info, 1.0 / info.fps
-    last, offset = 0.0, -info.start_s
+    last, offset, clock = 0.0, -info.start_s, _Clock()
     for index, picture in enumerate(shown):
         if (picture.width, picture.height) != (info.width, info.height):
             end.errors.append(f"the picture's size changes at {last:.1f} s; what follows is left out")
             return
-        time_s = picture.time + offset if picture.time is not None else None
+        shown_s = clock.time_s(picture)
+        time_s = shown_s + offset if shown_s is not None else None
         if index and time_s is not None and time_s - last > GAP_MAX_S:
             end.errors.append(f"timestamps jump by {time_s - last:.0f} s at {last:.1f} s")
             offset -= time_s - last - step
             time_s = last + step
         if index and (time_s is None or time_s <= last):
-            time_s = last + step
+            time_s = last + (step if time_s is None or time_s < last - BACK_STEPS * step else step / 2)
         last = time_s or 0.0
         end.frames, end.end_s = index + 1, last + step
         yield Frame(picture, index, last, info)
+
+
+class _Clock:
+    """When pictures are shown: libavcodec's own choice (its guess_correct_pts) between two timestamps of each.
+
+    AVI and other old containers know only when a frame is decoded: what stands there for showing goes back and forth
+    where there are B-frames. Of the two the one that went back less often is believed.
+    """
+
+    def __init__(self) -> None:
+        self._last_pts: float = -math.inf
+        self._last_dts: float = -math.inf
+        self._faults = 0  # how much more often the time of showing went back
+
+    def time_s(self, picture: av.VideoFrame) -> float | None:
+        """Seconds in the file's own time; None where the picture has none that is believed."""
+        pts, dts = picture.pts, picture.dts
+        self._faults += (pts is not None and pts <= self._last_pts) - (dts is not None and dts <= self._last_dts)
+        self._last_pts = self._last_pts if pts is None else pts
+        self._last_dts = self._last_dts if dts is None else dts
+        chosen = dts if self._faults > 0 or pts is None else pts
+        return None if chosen is None else float(chosen * picture.time_base)
 
 
 def _from(
