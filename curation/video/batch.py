@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 
 from rushes.curation.video.decode import Decoded, Frame, StreamInfo, frames, shrink_stack
+from rushes.curation.visual.moments import FRESH, Strokes
+from rushes.curation.visual.moments import PER_S as MOMENTS_PER_S
 from rushes.curation.visual.patches import Look, look
 
 FRAMES = 96  # of a batch: fewer cost more calls, more leave the processor's cache
@@ -115,6 +117,11 @@ class _Stack:
         self._vectors.append(frame.vectors)
         self._facts.append((frame.time_s, frame.key, frame.corrupt, frame.bidirectional))
 
+    @property
+    def luma(self) -> np.ndarray:
+        """Of the frame that was added last."""
+        return self._luma[len(self._facts) - 1]
+
     def add_look(self, frame: Frame) -> None:
         """Of the frame that was added last."""
         found = look(frame.full_luma, *frame.quantiser)
@@ -141,6 +148,7 @@ def batches(
     A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` more frames are
     given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
     """
+    choice = _Choice(stills_per_s, stills_side)
     stack: _Stack | None = None
     before_batch: float | None = None
     before: float | None = None
@@ -152,20 +160,58 @@ def batches(
             if tail == 0:
                 break
             tail -= 1
+        inside = bool(stills_per_s) and not beyond and frame.time_s >= begin_s - TIME_EPS
+        begins = inside and (begin_s <= 0 if before is None else tick(frame.time_s, before, stills_per_s))
+        if stack is not None and (len(stack) == FRAMES or (begins and len(stack) + choice.frames > FRAMES)):
+            choice.end(stack)  # a batch holds a still's second whole, where that is no longer than a batch
+            yield stack.batch(before_batch, begin_s, end_s)
+            stack = None
         if stack is None:
             stack, before_batch = _Stack(frame.info, frame), before
         stack.add(frame)
-        if stills_per_s and not beyond and frame.time_s >= begin_s - TIME_EPS:
-            first = before is None and begin_s <= 0
-            if first or (before is not None and tick(frame.time_s, before, stills_per_s)):
-                stack.stills.append((len(stack) - 1, frame.still(stills_side)))
+        choice.add(stack, frame, before, begins, inside)
         if looks_per_s and tick(frame.time_s, before, looks_per_s):
             stack.add_look(frame)
         before = frame.time_s
         if before >= begin_s - TIME_EPS and not beyond:
             end.kept, end.kept_end_s = end.kept + 1, end.end_s
-        if len(stack) == FRAMES:
-            yield stack.batch(before_batch, begin_s, end_s)
-            stack = None
     if stack is not None and len(stack):
+        choice.end(stack)
         yield stack.batch(before_batch, begin_s, end_s)
+
+
+class _Choice:
+    """Chooses the frame of each still: the first one of its second, or a moment at which text is new (moments.py)."""
+
+    def __init__(self, per_s: float, side: int) -> None:
+        self._per_s, self._side = per_s, side
+        self._strokes: Strokes | None = None
+        self._chosen: tuple[int, Frame] | None = None  # place in the stack
+        self._first = self._most = np.nan  # new strokes of the second's first frame, and of the one that is chosen
+        self.frames = 0  # since the second began
+
+    def add(self, stack: _Stack, frame: Frame, before_s: float | None, begins: bool, inside: bool) -> None:
+        """The stack's last frame. inside: it may be a still; begins: it is the first of a still's second."""
+        self.frames += 1
+        if begins:
+            self.end(stack)
+            self._chosen, self.frames = (len(stack) - 1, frame), 1
+        if (
+            self._per_s <= 0
+            or self._per_s >= MOMENTS_PER_S
+            or not (begins or tick(frame.time_s, before_s, MOMENTS_PER_S))
+        ):
+            return
+        self._strokes = self._strokes or Strokes(turned=frame.info.rotation in (90, 270))
+        fresh = self._strokes.fresh(stack.luma)
+        if begins:
+            self._first = self._most = fresh
+        elif inside and self._chosen is not None and fresh - self._first >= FRESH and fresh > self._most:
+            self._chosen, self._most = (len(stack) - 1, frame), fresh
+
+    def end(self, stack: _Stack) -> None:
+        """The second is over, or the batch."""
+        if self._chosen is not None:
+            place, frame = self._chosen
+            stack.stills.append((place, frame.still(self._side)))
+        self._chosen = None
