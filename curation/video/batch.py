@@ -6,7 +6,7 @@ A batch holds some tens of frames, so that one call of NumPy or OpenCV serves al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -97,7 +97,7 @@ class _Stack:
     """Collects frames into arrays of one batch."""
 
     def __init__(self, info: StreamInfo, first: Frame) -> None:
-        self._info = info
+        self.info = info
         self._luma = np.empty((FRAMES, *first.luma.shape), np.uint8)
         tiny = first.luma.shape[0] // 2 or 1, first.luma.shape[1] // 2 or 1
         self._chroma = np.empty((FRAMES, 2, *tiny), np.uint8) if first.has_chroma else None
@@ -117,10 +117,9 @@ class _Stack:
         self._vectors.append(frame.vectors)
         self._facts.append((frame.time_s, frame.key, frame.corrupt, frame.bidirectional))
 
-    @property
-    def luma(self) -> np.ndarray:
-        """Of the frame that was added last."""
-        return self._luma[len(self._facts) - 1]
+    def lumas(self, places: Sequence[int]) -> np.ndarray:
+        """uint8 [n, h, w] of the frames at these places."""
+        return self._luma[places]
 
     def add_look(self, frame: Frame) -> None:
         """Of the frame that was added last."""
@@ -132,7 +131,7 @@ class _Stack:
         count = len(self._facts)
         time_s, *flags = (np.array(column) for column in zip(*self._facts, strict=True))
         return Batch(
-            self._info, time_s, *flags, self._luma[:count],
+            self.info, time_s, *flags, self._luma[:count],
             None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, self.looks, before_s,
             int(np.searchsorted(time_s, begin_s - TIME_EPS)),
             0 if end_s is None else count - int(np.searchsorted(time_s, end_s - TIME_EPS)),
@@ -161,7 +160,7 @@ def batches(
                 break
             tail -= 1
         inside = bool(stills_per_s) and not beyond and frame.time_s >= begin_s - TIME_EPS
-        begins = inside and (begin_s <= 0 if before is None else tick(frame.time_s, before, stills_per_s))
+        begins = bool(stills_per_s) and (begin_s <= 0 if before is None else tick(frame.time_s, before, stills_per_s))
         if stack is not None and (len(stack) == FRAMES or (begins and len(stack) + choice.frames > FRAMES)):
             choice.end(stack)  # a batch holds a still's second whole, where that is no longer than a batch
             yield stack.batch(before_batch, begin_s, end_s)
@@ -186,32 +185,34 @@ class _Choice:
     def __init__(self, per_s: float, side: int) -> None:
         self._per_s, self._side = per_s, side
         self._strokes: Strokes | None = None
-        self._chosen: tuple[int, Frame] | None = None  # place in the stack
-        self._first = self._most = np.nan  # new strokes of the second's first frame, and of the one that is chosen
+        self._moments: list[tuple[int, Frame | None]] = []  # of the second: place in the stack, and what may be a still
         self.frames = 0  # since the second began
 
     def add(self, stack: _Stack, frame: Frame, before_s: float | None, begins: bool, inside: bool) -> None:
         """The stack's last frame. inside: it may be a still; begins: it is the first of a still's second."""
+        if self._per_s <= 0:
+            return
         self.frames += 1
         if begins:
             self.end(stack)
-            self._chosen, self.frames = (len(stack) - 1, frame), 1
-        if (
-            self._per_s <= 0
-            or self._per_s >= MOMENTS_PER_S
-            or not (begins or tick(frame.time_s, before_s, MOMENTS_PER_S))
-        ):
-            return
-        self._strokes = self._strokes or Strokes(turned=frame.info.rotation in (90, 270))
-        fresh = self._strokes.fresh(stack.luma)
-        if begins:
-            self._first = self._most = fresh
-        elif inside and self._chosen is not None and fresh - self._first >= FRESH and fresh > self._most:
-            self._chosen, self._most = (len(stack) - 1, frame), fresh
+            self.frames = 1
+        if begins or (self._per_s < MOMENTS_PER_S and tick(frame.time_s, before_s, MOMENTS_PER_S)):
+            may_be = begins or (self._moments and self._moments[0][1] is not None)
+            self._moments.append((len(stack) - 1, frame if inside and may_be else None))
 
     def end(self, stack: _Stack) -> None:
         """The second is over, or the batch."""
-        if self._chosen is not None:
-            place, frame = self._chosen
+        if not self._moments:
+            return
+        chosen = 0
+        if self._per_s < MOMENTS_PER_S:
+            self._strokes = self._strokes or Strokes(turned=stack.info.rotation in (90, 270))
+            fresh = self._strokes.fresh(stack.lumas([place for place, _ in self._moments]))
+            may_be = [frame is not None for _, frame in self._moments]
+            if np.isfinite(fresh[0]) and np.isfinite(fresh[may_be]).any():
+                most = int(np.nanargmax(np.where(may_be, fresh, np.nan)))
+                chosen = most if fresh[most] - fresh[0] >= FRESH else 0
+        place, frame = self._moments[chosen]
+        if frame is not None:
             stack.stills.append((place, frame.still(self._side)))
-        self._chosen = None
+        self._moments = []

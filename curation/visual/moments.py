@@ -23,37 +23,39 @@ NEW_CELL, NEW_PICTURE = 0.12, 0.3  # share of a cell, and of all cells, from whi
 
 
 class Strokes:
-    """Tells of moments in order of time how many strokes are new in the line that has most of them."""
+    """Tells of moments, a still's second of them at a time, how many strokes are new in the line that has most."""
 
     def __init__(self, turned: bool = False) -> None:
         """turned: pictures lie on their side."""
         self._turned = turned
-        self._past = np.empty((PAST, 0, 0), np.uint8)  # maps, the oldest is overwritten
-        self._seen = 0
+        self._past = np.empty((0, 0, 0), np.uint8)  # maps, the latest last
 
-    def fresh(self, luma: np.ndarray) -> float:
-        """Share of a cell, 0 to 1; NaN after a cut or the begin. luma: uint8 [h, w], longer side about 160."""
-        now = _map(luma.T if self._turned else luma)
-        if self._past.shape[1:] != now.shape:
-            self._past, self._seen = np.empty((PAST, *now.shape), np.uint8), 0
-        new = np.nan
-        if self._seen >= PAST_MIN:
-            known = min(self._seen, PAST)
-            usual = np.partition(self._past[:known], known // 2, axis=0)[known // 2]
-            more = cv2.subtract(now, usual)
-            if np.count_nonzero(more > NEW_CELL * 255) > NEW_PICTURE * more.size:
-                self._seen = 0
-            else:
-                new = float(strongest_line(more[None].astype(np.float32))[0]) / 255
-        self._past[self._seen % PAST] = now
-        self._seen += 1
+    def fresh(self, lumas: np.ndarray) -> np.ndarray:
+        """Share of a cell, 0 to 1, of each moment; NaN at the file's begin and after a cut.
+
+        lumas: uint8 [n, h, w] in order of time, longer side about 160.
+        """
+        maps = _maps(lumas.transpose(0, 2, 1) if self._turned else lumas)
+        if self._past.shape[1:] != maps.shape[1:]:
+            self._past = maps[:0]
+        new, known = np.full(len(maps), np.nan, np.float32), len(self._past)
+        if known >= PAST_MIN:
+            usual = np.partition(self._past, known // 2, axis=0)[known // 2]
+            more = np.maximum(maps, usual) - usual
+            other = (more > NEW_CELL * 255).mean(axis=(1, 2)) > NEW_PICTURE
+            new[~other] = strongest_line(more[~other].astype(np.float32)) / 255
+            if other.any():
+                self._past, maps = maps[:0], maps[int(np.argmax(other)) :]
+        self._past = np.concatenate([self._past, maps])[-PAST:]
         return new
 
 
-def _map(luma: np.ndarray) -> np.ndarray:
-    """Share of each cell covered by thin strokes, uint8 [rows, columns]: 255 is all of it."""
-    bright, dark = (cv2.morphologyEx(luma, how, SQUARE) for how in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT))
-    strokes = cv2.threshold(cv2.max(bright, dark), CONTRAST, 255, cv2.THRESH_BINARY)[1]
-    rows, columns = (max(1, side // cell) for side, cell in zip(luma.shape, CELL_PX, strict=True))
-    whole = strokes[: rows * CELL_PX[0], : columns * CELL_PX[1]]  # cells of whole pixels are averaged fast
-    return cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+def _maps(lumas: np.ndarray) -> np.ndarray:
+    """Share of each cell covered by thin strokes, uint8 [n, rows, columns]: 255 is all of it."""
+    rows, columns = (max(1, side // cell) for side, cell in zip(lumas.shape[1:], CELL_PX, strict=True))
+    # Cells of whole pixels do not reach into the next picture of the stack; only strokes at its rim do.
+    stack = np.ascontiguousarray(lumas[:, : rows * CELL_PX[0]]).reshape(-1, lumas.shape[2])
+    bright, dark = (cv2.morphologyEx(stack, how, SQUARE) for how in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT))
+    strokes = cv2.threshold(cv2.max(bright, dark), CONTRAST, 255, cv2.THRESH_BINARY)[1][:, : columns * CELL_PX[1]]
+    small = cv2.resize(strokes, (columns, len(lumas) * rows), interpolation=cv2.INTER_AREA)
+    return small.reshape(len(lumas), rows, columns)

@@ -55,8 +55,11 @@ def test_strokes_of_a_title_are_new_and_those_of_another_picture_are_not(frames,
         return np.ascontiguousarray(gray.T) if turned else gray
 
     strokes = Strokes(turned)
-    usual = [strokes.fresh(small(frame)) for frame in frames[:48:6]]
-    assert np.isnan(usual[:2]).all()
-    assert strokes.fresh(small(titled(frames[48]))) > max(usual[2:]) + FRESH
-    noise = np.random.default_rng(1).integers(0, 255, small(frames[0]).shape, dtype=np.uint8)
-    assert np.isnan(strokes.fresh(noise))
+    shown = np.stack([small(frame) for frame in frames[:72:6]])
+    assert np.isnan(strokes.fresh(shown[:4])).all()
+    usual = strokes.fresh(shown[4:8])
+    shown[10] = small(titled(frames[60]))
+    first, _, title, _ = strokes.fresh(shown[8:])
+    assert title - first > FRESH > np.ptp(usual)
+    noise = np.random.default_rng(1).integers(0, 255, shown[:2].shape, dtype=np.uint8)
+    assert np.isnan(strokes.fresh(noise)).all()
