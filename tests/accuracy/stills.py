@@ -55,7 +55,9 @@ def measure(bench: Bench, measured: bool = True) -> list[Row]:
     photographed = still & (kinds != "slowed drawing")
     table.append(Row("stills", "the same, slowed drawings counted as footage", roc_auc_score(~photographed, alive), "",
                      len(rows)))  # fmt: skip
-    table += [Row("stills", f"{kind}: share that passes", of(kind)[0], "", of(kind)[1]) for kind in STILL]
+    table += [
+        Row("stills", f"{kind}: share that passes", of(kind)[0], "", of(kind)[1]) for kind in STILL if kind in kinds
+    ]
     good = [kind for kind in dict.fromkeys(kinds.tolist()) if kind not in STILL]
     return table + [Row("stills", f"{kind}: share rejected", 1 - of(kind)[0], "", of(kind)[1]) for kind in good]
 
