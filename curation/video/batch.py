@@ -6,7 +6,7 @@ A batch holds some tens of frames, so that one call of NumPy or OpenCV serves al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -134,24 +134,26 @@ class _Stack:
 
 def batches(
     container: object, stream: object, end: Decoded, begin_s: float = 0.0, end_s: float | None = None,
-    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, tail: int = 0, looks_per_s: float = 0.0,
+    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, looks_per_s: float = 0.0,
+    tail: Callable[[StreamInfo], int] | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches of the frames that are shown from begin_s to end_s (None: to the file's end), seconds.
 
-    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` more frames are
-    given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
+    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` says how
+    many more are given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
     """
     stack: _Stack | None = None
     before_batch: float | None = None
     before: float | None = None
+    beyond_count = 0
     from_s = max(0.0, begin_s - lead_s)
     for frame in frames(container, stream, end, from_s):
         beyond = end_s is not None and frame.time_s >= end_s - TIME_EPS
         if beyond:
             end.stopped = True
-            if tail == 0:
+            if tail is None or beyond_count == tail(frame.info):
                 break
-            tail -= 1
+            beyond_count += 1
         if stack is None:
             stack, before_batch = _Stack(frame.info, frame), before
         stack.add(frame)
