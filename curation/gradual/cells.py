@@ -20,7 +20,7 @@ CHANNELS = 9 * len(APART) + 2
 
 
 def cells(luma: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """float32 [CHANNELS, n, rows, columns] of the pictures at these places; luma: uint8 [pictures, h, w].
+    """float32 [n, CHANNELS, rows, columns] of the pictures at these places; luma: uint8 [pictures, h, w].
 
     Of each distance: the change from A to B; what M is off their mean; what it lies outside of both; its distance to
     the nearer; what of M lies outside of what is around it in A and in B; what of A and B does in each other; what
@@ -54,9 +54,9 @@ def cells(luma: np.ndarray, places: np.ndarray) -> np.ndarray:
         found += [_pooled(one, shape) for one in maps]
         found += [level[after] - level[before], (detail[before] + detail[after]) / 2]
     found += [detail[places], level[places] - 128]
-    told = np.stack(found)
-    told[:-1] *= 2 / (_contrast(whole, places) + CONTRAST_FLOOR)[:, None, None]
-    told[-1] /= 128
+    told = np.stack(found, axis=1)
+    told[:, :-1] *= 2 / (_contrast(whole, places) + CONTRAST_FLOOR)[:, None, None, None]
+    told[:, -1] /= 128
     return told
 
 
@@ -68,8 +68,9 @@ def _detail(luma: np.ndarray) -> np.ndarray:
 
 def _contrast(whole: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Mean spread of the pictures within REACH of each place, grey levels: float [n]."""
-    sums = np.append(0, np.cumsum([cv2.meanStdDev(picture)[1][0, 0] for picture in whole]))
-    return ((sums[places + REACH + 1] - sums[places - REACH]) / (2 * REACH + 1)).astype(np.float32)
+    spreads = np.array([cv2.meanStdDev(picture)[1][0, 0] for picture in whole])
+    around = np.lib.stride_tricks.sliding_window_view(spreads, 2 * REACH + 1)[places - REACH]
+    return around.mean(axis=1).astype(np.float32)
 
 
 def _pooled(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -25,14 +25,17 @@ ARRAYS = ("cell", "around", "cell_out", "time", "time_out", "answer")  # each ha
 
 @dataclass(frozen=True)
 class Layer:
-    """weights: float32 [out, in]; bias: float32 [out, 1]."""
+    """weights: float32 [out, in]; bias: float32 [out, 1].
+
+    Each picture has a product of its own, so that its answer does not depend on how many are looked at together.
+    """
 
     weights: np.ndarray
     bias: np.ndarray
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """float32 [out, n] of [in, n]."""
-        out = self.weights @ values
+        """float32 [n, out, k] of [n, in, k]."""
+        out = np.matmul(self.weights, values)
         out += self.bias
         return out
 
@@ -42,25 +45,26 @@ class Layer:
 
 
 def looks(luma: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """What the cells of each picture come to: float32 [features, n]. luma: uint8 [pictures, h, w]."""
+    """What the cells of each picture come to: float32 [n, features]. luma: uint8 [pictures, h, w]."""
     cell, around, cell_out, *_ = _layers()
     told = cells(luma, places)
-    count, rows, columns = told.shape[1:]
-    inner = cell.lit(told.reshape(len(told), -1)).reshape(-1, count, rows, columns)
+    count, _, rows, columns = told.shape
+    inner = cell.lit(told.reshape(count, -1, rows * columns)).reshape(count, -1, rows, columns)
     padded = np.pad(inner, ((0, 0), (0, 0), (1, 1), (1, 1)))
     shifted = [padded[:, :, y : y + rows, x : x + columns] for y in range(3) for x in range(3)]
-    mixed = around.lit(np.stack(shifted, axis=1).reshape(9 * len(inner), -1))
-    of = cell_out.lit(mixed).reshape(-1, count, rows * columns)
-    return np.concatenate([of.mean(axis=2), of.max(axis=2)])
+    mixed = around.lit(np.stack(shifted, axis=2).reshape(count, -1, rows * columns))
+    of = cell_out.lit(mixed)
+    return np.concatenate([of.mean(axis=2), of.max(axis=2)], axis=1)
 
 
 def judged(seen: np.ndarray) -> np.ndarray:
-    """Probabilities float32 [n - 2 HEAD] of looks [features, n] in a row: of all but HEAD at either end."""
+    """Probabilities float32 [n - 2 HEAD] of looks [n, features] in a row: of all but HEAD at either end."""
     *_, first, second, answer = _layers()
     for layer in (first, second):
-        count = seen.shape[1] - TAPS + 1
-        seen = layer.lit(np.concatenate([seen[:, tap : tap + count] for tap in range(TAPS)]))
-    return (1 / (1 + np.exp(-answer(seen)[0]))).astype(np.float32)
+        count = len(seen) - TAPS + 1
+        taps = np.concatenate([seen[tap : tap + count] for tap in range(TAPS)], axis=1)
+        seen = layer.lit(taps[:, :, None])[:, :, 0]
+    return (1 / (1 + np.exp(-answer(seen[:, :, None])[:, 0, 0]))).astype(np.float32)
 
 
 @cache
@@ -81,7 +85,7 @@ class Mixed:
     def __init__(self) -> None:
         self._luma: np.ndarray | None = None  # pictures uint8 [n, h, w] that are needed still
         self._looked = np.empty(0, int)  # places among them of those that are to be looked at
-        self._seen: np.ndarray | None = None  # looks [features, n], the last 2 HEAD
+        self._seen: np.ndarray | None = None  # looks [n, features], the last 2 HEAD
         self._frames = np.empty(0, int)  # of the looked at that wait for an answer
         self._told = self._shown = 0  # frames that were answered, and that came
 
@@ -119,12 +123,12 @@ class Mixed:
             return np.empty(0, np.float32)
         self._looked = self._looked[len(ready) :]
         fresh = looks(self._luma[ready[0] - REACH : ready[-1] + REACH + 1], ready - ready[0] + REACH)
-        seen = fresh if self._seen is None else np.concatenate([self._seen, fresh], axis=1)
-        self._seen = seen[:, -2 * HEAD :]
+        seen = fresh if self._seen is None else np.concatenate([self._seen, fresh])
+        self._seen = seen[-2 * HEAD :]
         kept = (self._looked[0] if len(self._looked) else len(self._luma)) - REACH
         kept = max(0, min(kept, len(self._luma) - REACH))
         self._luma, self._looked = self._luma[kept:], self._looked - kept
-        return judged(seen) if seen.shape[1] > 2 * HEAD else np.empty(0, np.float32)
+        return judged(seen) if len(seen) > 2 * HEAD else np.empty(0, np.float32)
 
     def _answered(self, found: np.ndarray) -> np.ndarray:
         """The track up to the next frame that waits for an answer."""

@@ -132,28 +132,43 @@ class _Stack:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """So many frames, and so many pictures on the grid of every step-th frame, are shown after the end of a part."""
+
+    frames: int
+    pictures: int
+    step: int = 1
+
+    def counts(self, before_s: float | None, frame: Frame) -> bool:
+        """Whether a frame is on the grid; before_s: time of the frame before it."""
+        times = np.array([-1e9 if before_s is None else before_s, frame.time_s])
+        return bool(_steps(np.rint(times * frame.info.fps), self.step)[0])
+
+
 def batches(
     container: object, stream: object, end: Decoded, begin_s: float = 0.0, end_s: float | None = None,
     lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, looks_per_s: float = 0.0,
-    tail: Callable[[StreamInfo], int] | None = None,
+    ahead: Callable[[StreamInfo], Ahead] | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches of the frames that are shown from begin_s to end_s (None: to the file's end), seconds.
 
-    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` says how
+    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `ahead` says how
     many more are given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
     """
     stack: _Stack | None = None
     before_batch: float | None = None
     before: float | None = None
-    beyond_count = 0
+    shown = on_grid = 0  # frames after the end
     from_s = max(0.0, begin_s - lead_s)
     for frame in frames(container, stream, end, from_s):
         beyond = end_s is not None and frame.time_s >= end_s - TIME_EPS
         if beyond:
             end.stopped = True
-            if tail is None or beyond_count == tail(frame.info):
+            wanted = ahead(frame.info) if ahead else Ahead(0, 0)
+            if shown >= wanted.frames and on_grid >= wanted.pictures:
                 break
-            beyond_count += 1
+            shown, on_grid = shown + 1, on_grid + wanted.counts(before, frame)
         if stack is None:
             stack, before_batch = _Stack(frame.info, frame), before
         stack.add(frame)

@@ -422,7 +422,8 @@ def frames(container: Any, stream: Any, end: Decoded, from_s: float = 0.0) -> It
     """Frames with times that never go back; `end` is filled as they come.
 
     A frame without a timestamp, or with one that goes far back, is put one frame's time after the one before it, and
-    half of that where it goes back a little; so is one after a jump of the timestamps that no footage has. from_s: begin at a key frame at or before this time.
+    half of that where it goes back a little; so is one after a jump of the timestamps that no footage has. from_s:
+    begin at a key frame at or before this time.
     """
     shown, info = _from(container, stream, end, from_s)
     if info is None:

@@ -99,7 +99,7 @@ class Kept:
     def _told(self, place: int) -> torch.Tensor:
         pictures, labels = self._windows.draw()
         self.labels[place] = torch.from_numpy(labels[PLACES].astype(np.float32))
-        return torch.from_numpy(cells(pictures, PLACES)).transpose(0, 1).half()
+        return torch.from_numpy(cells(pictures, PLACES)).half()
 
 
 def taught(kept: Kept, rounds: int, rng: np.random.Generator, net: Net) -> Net:
