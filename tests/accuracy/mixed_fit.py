@@ -1,6 +1,6 @@
 """The net of gradual/mixed.py, taught on windows of the fitting side (mixed_windows.py). Needs torch:
 
-    python -m tests.accuracy.mixed_fit [FOLDER ...] [--footage FOLDER ...] [--rounds 3000] [--seed 4] [--file FILE]
+    python -m tests.accuracy.mixed_fit [FOLDER ...] [--footage FOLDER ...] [--rounds 3500] [--seed 4] [--file FILE]
 
 FOLDER: films that scenes_made has made of the fitting side, of which an eighth of the windows is cut. It takes some
 half an hour of one core.
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.accuracy.mixed_fit", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="of films that scenes_made has made")
     parser.add_argument("--footage", type=Path, nargs="*", default=[], help="folders of videos that labels.csv knows")
-    parser.add_argument("--rounds", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3500)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--file", type=Path, default=mixed.MODEL, help="default: the one in the package")
     words = parser.parse_args()
