@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from rushes.curation import plain_yaml
+from rushes.curation.nearest import meant
 from rushes.curation.sections import (
     Bounds,
     Captioning,
@@ -159,8 +160,7 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
             f"The recipe '{name_or_path}' is a folder; name a YAML file or one of: {', '.join(shipped())}."
         )
     if not os.path.isfile(path):
-        near = difflib.get_close_matches(name_or_path, shipped(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
+        hint = meant(name_or_path, shipped(), "shipped recipes")
         raise RecipeError(f"There is no recipe '{name_or_path}': no shipped recipe and no such file; {hint}")
     try:
         data = plain_yaml.load_file(path) or {}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
-from rushes.curation import manifest, rules, scenes_learned
+from rushes.curation import rules, scenes_learned
 from rushes.curation.content.published import check as check_published
 from rushes.curation.manifest import ManifestError
 from rushes.curation.meters import custom_columns
+from rushes.curation.outputs import check_folder
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.video import containers
 from rushes.curation.video.inputs import list_inputs
@@ -43,25 +41,11 @@ MARKS = ("run.json", ".lock", "work")
 
 def check_output(root: str) -> None:
     """Raises ManifestError where a run cannot be written at `root`."""
-    fs, path = manifest.resolve(root)
-    if root.startswith(("http://", "https://")):
-        raise ManifestError(f"{root} can be read from, not written to; choose a folder or an object store.")
-    if not manifest.is_local(fs):
+    folder = check_folder(root)
+    if folder is None:
         return
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ManifestError(f"{root} is a file, not a folder; choose another output.")
     foreign = [] if any((folder / mark).exists() for mark in MARKS) else [n for n in WRITTEN if (folder / n).exists()]
     if foreign:
         raise ManifestError(
             f"{root} is no run and holds {', '.join(foreign)}, which a run would write over; choose a new folder."
         )
-    there = folder
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise ManifestError(f"{root} cannot be written: {there} is no folder.")
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise ManifestError(f"{root} cannot be written: {error.strerror} in {there}.") from error

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rushes.curation.nearest import path_meant
 from rushes.pipelines.cli.finetune import ReviewsUrl, sentences
 from rushes.pipelines.cli.terminal import console, fail
 
@@ -30,6 +31,9 @@ def compare(
 
     Example:  rushes compare runs sft --a base=samples/base --b tuned=samples/tuned
     """
+    if "://" not in runs and not os.path.isdir(runs):
+        near = path_meant(runs)
+        fail(f"{runs} is no folder; " + (f"did you mean '{near}'?" if near else "name the one that holds the runs."))
     with sentences():
         from pydantic import ValidationError
 

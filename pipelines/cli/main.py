@@ -17,6 +17,7 @@ from rushes.pipelines.cli import compare as compare_cli
 from rushes.pipelines.cli import content as content_cli
 from rushes.pipelines.cli import finetune as finetune_cli
 from rushes.pipelines.cli import fit as fit_cli
+from rushes.pipelines.cli import given
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.ablate import ablation_sections
@@ -250,16 +251,23 @@ def report(
     ablation: Annotated[str | None, typer.Option(help="Show what `rushes ablate` wrote there.")] = None,
 ) -> None:
     """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets, trainings."""
-    from rushes.pipelines.view.report import write_report
+    from rushes.curation.manifest import join, open_run
 
     if dit and not tae:
         fail("--dit needs the autoencoder it was trained with: name it with --tae.")
+    open_run(run)
+    given.file(str(html or join(run, "report.html")))
     sections = ablation_sections(ablation)
     if tae:
         with train_cli.sentences():
-            from rushes.pipelines.view.training import training_section
+            given.checkpoint(tae, "tae")
+            given.checkpoint(dit, "dit")
+            with given.loading():
+                from rushes.pipelines.view.training import training_section
 
             sections.append(training_section(run, tae, dit))
+    from rushes.pipelines.view.report import write_report
+
     console.print(f"Report: {write_report(run, html, sections)}", highlight=False)
 
 
@@ -301,7 +309,8 @@ def demo(
         console.print("\nWithout the extra `train` there is no training: pip install 'rushes[train]'", highlight=False)
     elif train:
         with train_cli.sentences():
-            from rushes.pipelines.demo.train import train as train_both
+            with given.loading():
+                from rushes.pipelines.demo.train import train as train_both
 
             tae, dit = train_both(output, console)
         report(output, None, tae, dit)
@@ -445,6 +454,8 @@ def _run() -> None:
     except OSError as error:
         if error.filename is not None and error.strerror:
             _exit(f"{os.fsdecode(error.filename)}: {error.strerror}.")
+        if error.errno == errno.ENOENT:  # pyarrow's, which has no name of its own
+            _exit(f"{_first_line(error)}; `rushes verify RUN` says which files of a run are missing.")
         if error.errno != errno.ENOSPC:
             raise
         nowhere()
@@ -452,8 +463,13 @@ def _run() -> None:
     except ValueError as error:
         if not type(error).__module__.startswith("pyarrow"):
             raise
-        first = str(error).splitlines()[0]
-        _exit(f"a table cannot be read ({first}); `rushes verify RUN` says which files of a run are damaged.")
+        _exit(
+            f"a table cannot be read ({_first_line(error)}); `rushes verify RUN` says which files of a run are damaged."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0].removeprefix(f"[Errno {errno.ENOENT}] ").split(". Detail")[0]
 
 
 def _exit(sentence: str, code: int = 2) -> NoReturn:
