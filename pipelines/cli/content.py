@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli.terminal import console, fail, tell
 
+COUNTS_FROM = 60  # columns of a terminal on which all counts of a concept have room
 CAPTIONS_FROM = 100  # columns of a terminal on which captions have room
 
 
@@ -42,7 +43,12 @@ def concepts(
         counts = (one.measured, one.clips, one.sampled, one.dropped)
         words = ([one.seen] if tower else []) + [one.words or "[dim]no captions[/]"]
         table.add_row(str(one.cluster_id), *words, *(f"{count:,}" for count in counts))
-    console.print(table)
+    if console.is_terminal and console.width < COUNTS_FROM:
+        for one in found[:most]:
+            tell(f"{one.cluster_id}  {one.clips:,} clips, {one.sampled:,} kept, {one.dropped:,} dropped")
+            tell("\n".join(f"   {words}" for words in (one.seen, one.words or "no captions") if words))
+    else:
+        console.print(table)
     if len(found) > most:
         console.print(f"[dim]... and {len(found) - most:,} more: --limit, or --json[/]")
 

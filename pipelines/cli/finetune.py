@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli.terminal import console, fail, tell
 
 app = typer.Typer(help="The set that people choose, trim and caption (Movie Gen 3.3).", no_args_is_help=True)
 
@@ -55,7 +55,7 @@ def opened(run: str, overrides: list[str] | None) -> tuple[Any, Any]:
 
 def say(notes: list[str]) -> None:
     for note in notes:
-        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"  {note}")
 
 
 @app.command()
@@ -101,11 +101,10 @@ def balance(
         filled = fill_queue(step.run, recipe, store, name, queue, drafter(step.run, recipe) if draft else None)
         console.print(f"{step.rows} clips in sets/balanced of {run}", highlight=False)
         say(step.notes)
-        console.print(
+        tell(
             f"The queue '{queue}' in {store.where}: {filled.added} clips added, {filled.stayed} were there, "
-            f"{filled.withdrawn} withdrawn.  Review:  rushes serve {os.path.dirname(os.path.abspath(run))}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            f"{filled.withdrawn} withdrawn.  Review:  rushes serve {os.path.dirname(os.path.abspath(run))}"
+        )
 
 
 @app.command()

@@ -21,7 +21,7 @@ from rushes.pipelines.cli import given
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.ablate import ablation_sections
-from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, shown, utf8_names
+from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, shown, tell, utf8_names
 from rushes.pipelines.engine import signals
 
 if TYPE_CHECKING:
@@ -135,10 +135,10 @@ def curate(
     _print_warnings(outcome.run)
     page = Path(output, "report.html")
     report = None if "://" in output else page if page.exists() and not outcome.published else write_report(output)
-    console.print(f"\nManifests: {output}/clips, {output}/sets/*", highlight=False, soft_wrap=True)
-    console.print(f"Clips:     {output}/media", highlight=False, soft_wrap=True)
+    tell(f"\nManifests: {output}/clips, {output}/sets/*")
+    tell(f"Clips:     {output}/media")
     if report:
-        console.print(f"Report:    {report}", highlight=False, soft_wrap=True)
+        tell(f"Report:    {report}")
     if outcome.over_budget:
         fail(outcome.sentence or "", 3)
 
@@ -149,20 +149,15 @@ def _print_there(output: str) -> None:
 
     if manifest.current(output) is not None:
         inputs = manifest.open_run(output).record["funnel"]["sources"]["inputs"]
-        console.print(
+        tell(
             f"{output} holds a published run of {inputs:,} input{'s' * (inputs != 1)}: work that was done for it "
-            "stands, and what is published takes its place.",
-            highlight=False,
-            markup=False,
-            soft_wrap=not console.is_terminal,
+            "stands, and what is published takes its place."
         )
 
 
 def _print_warnings(run: Run) -> None:
     for sentence in run.record["warnings"]:
-        console.print(
-            f"\nNote: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=not console.is_terminal
-        )
+        tell(f"\nNote: {sentence}", "yellow")
 
 
 @app.command()
@@ -374,9 +369,9 @@ def verify(
     checked = check_files(opened, quick)
     console.print(", ".join(f"{count} {kind}s" for kind, count in checked.counts.items()) + " checked", highlight=False)
     for damage in checked.damages:
-        console.print(f"  {damage.kind} {damage.path}: {damage.what}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"  {damage.kind} {damage.path}: {damage.what}")
     if checked.damages:
-        console.print(f"What makes it anew:  {cure(opened, checked.damages)}", highlight=False, soft_wrap=True)
+        tell(f"What makes it anew:  {cure(opened, checked.damages)}")
         fail(f"{len(checked.damages)} files of {run} are damaged or missing.", 3)
     console.print("Nothing is damaged.")
 

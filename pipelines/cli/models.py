@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rushes.pipelines.cli import given
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli.terminal import console, fail, tell
 from rushes.pipelines.cli.train_options import Overrides, Runs, Tae, of_model, say, sentences
 
 COMPUTED = ("float32", "bfloat16")  # what models compute in
@@ -69,13 +69,13 @@ def encode(
             frozen, mark = load_tae(tae)
             plans = job.plan_sets(resolved, runs, set_name or [])
             settings = job.settings_of(resolved, frozen, mark, options)
-            console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
+            console.print(job.plan_table(plans, settings, frozen.config.latent_channels, console.width))
             return
         run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
         for name, entry in run.record["encoding"]["sets"].items():
             console.print(f"sets/{name}: {entry['encoded']} of {entry['rows']} clips", highlight=False)
         for note in notes:
-            console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            tell(f"Note: {note}", "yellow")
 
 
 def sample(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rushes.pipelines.cli.terminal import fail
+from rushes.pipelines.cli.terminal import fail, tell
 
 if TYPE_CHECKING:
     from rushes.model.train_recipe import TrainRecipe
@@ -57,7 +57,7 @@ def sentences() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    tell(text)
 
 
 def of_model(recipe: TrainRecipe, model: str) -> TrainRecipe:

@@ -98,7 +98,10 @@ def test_a_run_that_is_not_there_is_a_sentence(served):
 
 def test_a_run_that_is_not_there_is_answered_with_the_nearest_and_no_place_of_the_server(served):
     answer = served.get("/runs/frist/funnel")
-    assert answer.status_code == 404 and answer.json()["detail"] == "There is no published run 'frist'; did you mean 'first'?"
+    assert (
+        answer.status_code == 404
+        and answer.json()["detail"] == "There is no published run 'frist'; did you mean 'first'?"
+    )
     (served.folder / "runs" / "begun" / "work").mkdir(parents=True)
     assert "has not finished" in served.get("/runs/begun").json()["detail"]
 
