@@ -180,9 +180,9 @@ def _rules_table(rules: list[dict[str, str]], rejected_by: str | None, console: 
 
 
 def _fits(table: Table, console: Console) -> bool:
-    """Whether no cell of the table would be broken."""
+    """Whether no word of the table would be broken."""
     wide = console.options.update(width=WIDEST)
-    return not console.is_terminal or Measurement.get(console, wide, table).maximum <= console.width
+    return not console.is_terminal or Measurement.get(console, wide, table).minimum <= console.width
 
 
 def _pair_table(clip_id: str, pair: dict[str, Any]) -> Table:

@@ -33,8 +33,8 @@ MeasureSpan = Callable[[str, int, int], float | None]
 def no_queue(session: Session, run: str, name: str) -> Missing:
     """That the run has no such queue, and which it has."""
     known = session.scalars(sa.select(Queue.name).where(Queue.run == run).order_by(Queue.name)).all()
-    hint = f"; {meant(name, known, 'queues')}" if known else ": `rushes finetune balance` makes one."
-    return Missing(f"The run '{run}' has no queue '{name}'{hint}")
+    hint = f"; {meant(name, known, 'queues')}" if known else "."
+    return Missing(f"The run '{run}' has no queue '{name}'{hint} `rushes finetune balance` makes one.")
 
 
 def check_decision(form: DecisionForm, item: Item, settings: dict[str, Any], seconds: MeasureSpan | None) -> None:
