@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rushes.curation import signals, storage
+from rushes.curation import signals, storage, stores
 from rushes.curation.card import card
 from rushes.curation.nearest import meant
 from rushes.curation.storage import (  # what the trainer needs of files, it takes from here
@@ -126,6 +126,8 @@ class Run:
 
 def open_run(root: str) -> Run:
     """The current snapshot of a run. Raises ManifestError where nothing is published."""
+    if (away := stores.unreachable(root)) is not None:
+        raise ManifestError(f"{root} cannot be read: {away}.")
     try:
         record = json.loads(storage.read_bytes(join(root, "run.json")))
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from rushes.curation import stores
 from rushes.curation.storage import StorageError, is_local, resolve
 
 
@@ -18,6 +19,9 @@ def check_folder(root: str) -> Path | None:
         raise StorageError(f"{root} can be read from, not written to; choose a folder or an object store.")
     fs, path = resolve(root)
     if not is_local(fs):
+        away = stores.unreachable(root) or stores.why_no_bucket(fs, root)
+        if away is not None:
+            raise StorageError(f"{root} cannot be written: {away}.")
         return None
     folder = Path(path)
     if folder.exists() and not folder.is_dir():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from rushes.curation import storage
+from rushes.curation import storage, stores
 from rushes.curation.nearest import path_meant
 from rushes.curation.storage import is_local, join, resolve
 
+LISTS = (".txt", ".csv", ".jsonl", ".parquet", ".lst")
 RUNS_NAMED = 4  # runs of a folder that are named
 ABOVE_MOST = 4  # folders above the named one in which a run is looked for
 
@@ -16,12 +17,15 @@ def why_no_run(root: str) -> str:
     """Why no run can be opened at `root`, and what to name instead: "it is a file; name the folder of a run"."""
     fs, path = resolve(root)
     if not is_local(fs):
+        if (away := stores.unreachable(root) or stores.why_no_bucket(fs, root)) is not None:
+            return away
         if storage.exists(join(root, "work")):
             return _UNFINISHED
         inside = _runs_in(root)
         return _choose(inside) if inside else "it has no run.json"
     if os.path.isfile(path):
-        return f"it is a file; name the folder of a run, which `rushes curate` wrote{_or_above(root, path)}"
+        listed = "; a list of footage goes to `rushes curate --input`" if path.endswith(LISTS) else ""
+        return f"it is a file; name the folder of a run, which `rushes curate` wrote{_or_above(root, path) or listed}"
     if not os.path.isdir(path):
         near = path_meant(root)
         hint = f"; did you mean '{near}'?" if near is not None and os.path.isfile(f"{near}/run.json") else ""

@@ -31,11 +31,16 @@ def loading(what: str = "the trainer") -> Iterator[None]:
         yield
 
 
-def runs(roots: Sequence[str]) -> list[Run]:
-    """The runs, opened. Raises ManifestError where one of them is none."""
+def runs(roots: Sequence[str], videos: bool = False) -> list[Run]:
+    """The runs, opened. videos: runs of latents are refused. Raises ManifestError where one of them is none."""
     from rushes.curation.manifest import open_run
 
-    return [open_run(root) for root in roots]
+    opened = [open_run(root) for root in roots]
+    for run in opened if videos else ():
+        if (latents := run.record.get("encoding")) is not None:
+            parents = ", ".join(root for root, _ in latents["runs"])
+            fail(f"{run.root} holds latents, not videos; name the runs it was made from: {parents}.")
+    return opened
 
 
 def sets(opened: Sequence[Run], names: Sequence[str], option: str) -> None:

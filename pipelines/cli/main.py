@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from rushes.pipelines.cli import cluster as cluster_cli
 from rushes.pipelines.cli import compare as compare_cli
@@ -21,36 +17,11 @@ from rushes.pipelines.cli import given
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.ablate import ablation_sections
-from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, shown, tell, utf8_names
-from rushes.pipelines.engine import signals
+from rushes.pipelines.cli.endings import Commands, run_to_its_end
+from rushes.pipelines.cli.terminal import console, fail, shown, tell
 
 if TYPE_CHECKING:
     from rushes.curation.manifest import Run
-
-PIPE_CLOSED = 141  # exit code where the reader of what is printed has gone: 128 and SIGPIPE's number
-
-
-class Interrupted(BaseException):
-    """A signal asked the command to stop. Typer takes KeyboardInterrupt for its own."""
-
-
-class Commands(TyperGroup):
-    """The commands, with the two endings that Typer would answer without a word: a signal, a reader that is gone."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted from error
-        except BrokenPipeError as error:
-            raise ReaderGone(ctx.invoked_subcommand) from error
-
-
-class ReaderGone(BaseException):
-    """Nobody reads what is printed any more. The argument: the command's name."""
-
-
-LASTING = ("curate", "demo", "encode", "images", "train", "ablate", "fit")  # commands that go on where they stopped
 
 
 def _print_version(wanted: bool) -> None:
@@ -406,69 +377,4 @@ _in_panels()
 
 def main() -> None:
     """Entry point: errors that a person can act on are sentences on stderr with exit code 2, never tracebacks."""
-    utf8_names()
-    own_streams()
-    with signals.heeded():
-        try:
-            _run()
-        except (KeyboardInterrupt, Interrupted):
-            signals.stopping()
-            _exit(STOPPED, signals.exit_code())
-        except (BrokenPipeError, ReaderGone) as gone:
-            nowhere()
-            if not {*LASTING} & {*gone.args}:
-                raise SystemExit(PIPE_CLOSED) from None
-            _exit("what was printed has no reader any more. " + STOPPED, PIPE_CLOSED)
-
-
-def _run() -> None:
-    from rushes.curation.manifest import ManifestError
-    from rushes.curation.recipe import RecipeError
-    from rushes.curation.video.inputs import InputError
-
-    try:
-        os.getcwd()
-    except OSError:
-        _exit("the folder that this was started in does not exist any more; change to one that does.")
-    try:
-        app(standalone_mode=True)
-        sys.stdout.flush()
-    except (RecipeError, ManifestError, InputError) as error:
-        _exit(str(error))
-    except RuntimeError as error:
-        kind = type(error).__name__
-        if kind not in ("StopRun", "ClusterLost"):
-            raise
-        try:
-            _exit(str(error))
-        finally:
-            if kind == "ClusterLost":  # what Ray does at exit would wait for the cluster
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(2)
-    except OSError as error:
-        if error.filename is not None and error.strerror:
-            _exit(f"{os.fsdecode(error.filename)}: {error.strerror}.")
-        if error.errno == errno.ENOENT:  # pyarrow's, which has no name of its own
-            _exit(f"{_first_line(error)}; `rushes verify RUN` says which files of a run are missing.")
-        if error.errno != errno.ENOSPC:
-            raise
-        nowhere()
-        _exit(f"what is printed cannot be written: {error.strerror}.")
-    except ValueError as error:
-        if not type(error).__module__.startswith("pyarrow"):
-            raise
-        _exit(
-            f"a table cannot be read ({_first_line(error)}); `rushes verify RUN` says which files of a run are damaged."
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0].removeprefix(f"[Errno {errno.ENOENT}] ").split(". Detail")[0]
-
-
-def _exit(sentence: str, code: int = 2) -> NoReturn:
-    try:
-        fail(sentence, code)
-    except typer.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
+    run_to_its_end(app)

@@ -56,7 +56,7 @@ def encode(
 
         resolved = of_model(load(recipe, set_ or []), "dit")
         given.stages_read(resolved, set_name or [])
-        given.runs(runs)
+        given.runs(runs, videos=True)
         given.checkpoint(tae, "tae")
         given.folder(output)
         with given.loading():
@@ -218,7 +218,7 @@ def evaluate(
     if dit and len(tae) > 1:
         fail(f"--dit is judged with the one TAE it was trained with; {len(tae)} were given with --tae.")
     with sentences():
-        given.sets(given.runs(runs), [set_name], "--set-name")
+        given.sets(given.runs(runs, videos=True), [set_name], "--set-name")
         for one in tae:
             given.checkpoint(one, "tae")
         for one in dit or ():
