@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
+from threadpoolctl import ThreadpoolController
 
 from rushes.curation import meter, tracks
 from rushes.curation.meters import build_meters, custom_columns, looks_ahead
 from rushes.curation.recipe import Recipe
 from rushes.curation.tracks import OBSERVED, Facts
 from rushes.curation.video.batch import Batch, batches
-from rushes.curation.video.decode import Decoded, DecodeError, opened
+from rushes.curation.video.decode import Decoded, DecodeError, opened, quiet
 from rushes.curation.video.source import Source, fingerprint, resolve
 from rushes.curation.visual.patches import PER_S as LOOKS_PER_S
 from rushes.curation.visual.stills import encode
@@ -36,6 +38,7 @@ class Observer:
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        quiet()
         self.recipe = recipe
         custom_columns(recipe.meters)
 
@@ -185,11 +188,18 @@ class _Late:
         return _Observed(rows, []) if len(rows[tracks.TIME]) else None
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def _through(meters: list[meter.Meter], batch: Batch, late: _Late) -> _Observed | None:
     """A batch through all meters; None where it left no row and no still."""
     values: dict[str, np.ndarray] = {tracks.TIME: batch.time_s}
-    for one in meters:
-        values.update(one.observe(batch))
+    # Products of small matrices: other threads of BLAS would wait for longer than they work, and burn CPU.
+    with _libraries().limit(limits=1, user_api="blas"):
+        for one in meters:
+            values.update(one.observe(batch))
     places = np.arange(len(batch))
     values = late.through(values, (places >= batch.lead) & (places < len(batch) - batch.tail))
     stills = [(float(batch.time_s[place]), encode(bgr)) for place, bgr in batch.stills]

@@ -116,7 +116,7 @@ def _marked(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:
     cuts = scenes_spikes.cuts(tracks["spike"], tracks["content"], recipe.cut_spike)
     cuts = spaced(cuts[tracks["content"][cuts] >= recipe.min_content_val], apart)
     doubts = Doubts.of(tracks)
-    found = merged(doubts.supported(blends(tracks)), apart) if recipe.dissolves else []
+    found = merged(doubts.supported(blends(tracks), cuts), apart) if recipe.dissolves else []
     cuts = [cut for cut in cuts if not any(first <= cut <= stop for first, stop in found)]
     marks = doubts.grown(found, cuts) + [(cut, cut) for cut in cuts]
     shots, begin = [], 0

@@ -55,6 +55,11 @@ class Doubts:
         shot = np.searchsorted(begins, self.first, side="right") - 1
         return self.those((shot >= 0) & (self.stop <= ends[shot]))
 
+    def between(self, cuts: list[int]) -> Doubts:
+        """Those that hold no cut."""
+        before = (np.searchsorted(cuts, edge, "right") for edge in (self.first, self.stop - 1))
+        return self.those(np.equal(*before))
+
     def worst(self, first: int, stop: int) -> float:
         """The largest of those whose middle lies in frames [first, stop); 0 where there is none."""
         middles = (self.first + self.stop) // 2
@@ -71,9 +76,10 @@ class Doubts:
                 found.append((first, stop))
         return found
 
-    def supported(self, found: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
-        """Those of the transitions (first, stop, strength) that are strong, or that something doubtful overlaps."""
-        sure = self.those(self.value >= SUPPORT_MIN)
+    def supported(self, found: list[tuple[int, int, float]], cuts: list[int]) -> list[tuple[int, int, float]]:
+        """Those of the transitions (first, stop, strength) that are strong, or that something doubtful overlaps: more
+        than a cut beside them."""
+        sure = self.those(self.value >= SUPPORT_MIN).between(cuts)
 
         def overlapped(first: int, stop: int) -> bool:
             return bool(((sure.first < stop) & (sure.stop > first)).any())
@@ -84,8 +90,7 @@ class Doubts:
 
     def grown(self, marks: list[tuple[int, int]], cuts: list[int]) -> list[tuple[int, int]]:
         """Gradual marks [first, stop), each with what is doubtful and overlaps it, unless it holds a cut."""
-        sure = self.those(self.value >= GROWN_MIN)
-        free = sure.those(np.searchsorted(cuts, sure.first, "right") == np.searchsorted(cuts, sure.stop - 1, "right"))
+        free = self.those(self.value >= GROWN_MIN).between(cuts)
         found = []
         for first, stop in marks:
             beside = (free.first < stop) & (free.stop > first)

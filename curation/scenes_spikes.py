@@ -76,7 +76,7 @@ def spike(pictures: np.ndarray, place: int) -> float:
     flat = shown.reshape(len(shown), -1)
     before, after, step = flat[:place], flat[place + length :], length + 1
     to_flash, across = (cv2.norm(flat[place - 1], flat[place + more], cv2.NORM_L1) for more in (0, length))
-    if (length and across < FLASH_SHARE * to_flash) or _refreshed(shown[place - 1], shown[place + length]):
+    if length and across < FLASH_SHARE * to_flash:
         return 0.0
     pairs = [(before[-1:], after[:1]), (before[:-step], before[step:]), (after[:-step], after[step:])]
     apart = np.concatenate([cv2.absdiff(one, other) for one, other in pairs if len(one)])
@@ -86,7 +86,8 @@ def spike(pictures: np.ndarray, place: int) -> float:
     if (ratios > 1).mean() < PARTS_MIN:
         return 0.0
     middle = np.sort(ratios)[[(len(ratios) - 1) // 2, len(ratios) // 2]].mean()
-    return float(np.sqrt(middle * (ratios @ here) / max(here.sum(), 1e-6)))
+    found = float(np.sqrt(middle * (ratios @ here) / max(here.sum(), 1e-6)))
+    return 0.0 if found >= 1 and _refreshed(shown[place - 1], shown[place + length]) else found
 
 
 def _refreshed(a: np.ndarray, b: np.ndarray) -> bool:
@@ -107,6 +108,8 @@ def _flash(pictures: np.ndarray, place: int) -> int:
     """Frames of the flash that begins at `place`; 0 where none does."""
     near = pictures[place - 1 : place + FLASH_FRAMES + 1]
     means = np.array([cv2.mean(picture)[0] for picture in near])
+    if means.max() - means.min() <= FLASH_LEVELS:
+        return 0
     for length in range(1, len(near) - 1):
         within, sides = means[1 : 1 + length], means[[0, 1 + length]]
         if within.min() > sides.max() + FLASH_LEVELS or within.max() < sides.min() - FLASH_LEVELS:

@@ -21,19 +21,22 @@ REACH = 4  # ... by so many pixels of the tiny picture, either way
 
 def active_box(a: np.ndarray, b: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of two tiny pictures without their bars: one grey at two opposite sides, in both pictures."""
-    sides = []
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    for axis in (1, 0):
-        lows, highs = low.min(axis), high.max(axis)
-        lively = np.flatnonzero(highs.astype(np.int16) - lows > BAR_RANGE)
-        whole = slice(0, len(lows))
-        if len(lively) and lively[0] > 0 and lively[-1] < len(lows) - 1 and np.ptp(lively) > BAR_LEAVES * len(lows):
-            first, stop = int(lively[0]), int(lively[-1]) + 1
-            bars = np.r_[0:first, stop : len(lows)]
-            if int(highs[bars].max()) - int(lows[bars].min()) <= BAR_RANGE:
-                whole = slice(first, stop)
-        sides.append(whole)
-    return sides[0], sides[1]
+    low, high = cv2.min(a, b), cv2.max(a, b)
+    return _without_bars(low, high), _without_bars(low.T, high.T)
+
+
+def _without_bars(low: np.ndarray, high: np.ndarray) -> slice:
+    """Rows without the bars above and below, of the least and the largest value of two tiny pictures."""
+    rows = len(low)
+    if any(int(high[row].max()) - int(low[row].min()) > BAR_RANGE for row in (0, -1)):  # as in most pictures
+        return slice(0, rows)
+    lively = np.flatnonzero(high.max(axis=1).astype(np.int16) - low.min(axis=1) > BAR_RANGE)
+    if len(lively) and np.ptp(lively) > BAR_LEAVES * rows:
+        first, stop = int(lively[0]), int(lively[-1]) + 1
+        bars = np.r_[0:first, stop:rows]
+        if int(high[bars].max()) - int(low[bars].min()) <= BAR_RANGE:
+            return slice(first, stop)
+    return slice(0, rows)
 
 
 def unexplained(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
@@ -56,11 +59,13 @@ def unexplained(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 def _relit(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a in the light of b: each of its greys becomes what b has there on the mean; a itself where that is no light."""
-    one, other = a.astype(np.float32) - a.mean(), b.astype(np.float32) - b.mean()
-    spread, spread_b = float(np.sqrt((one * one).mean())), float(np.sqrt((other * other).mean()))
+    (mean, spread), (mean_b, spread_b) = (
+        (float(m[0, 0]), float(d[0, 0])) for m, d in (cv2.meanStdDev(a), cv2.meanStdDev(b))
+    )
     if min(spread, spread_b) < BLACK_STD or not GAIN[0] <= spread_b / spread <= GAIN[1]:
         return a
-    if float((one * other).mean()) < LIT_ALIKE * spread * spread_b:
+    product = cv2.mean(cv2.multiply(a, b, dtype=cv2.CV_32F))[0]
+    if product - mean * mean_b < LIT_ALIKE * spread * spread_b:
         return a
     grey = (a.ravel() // LEVELS).astype(int)
     counts = np.bincount(grey, minlength=256 // LEVELS)

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -31,7 +32,6 @@ from rushes.curation.video.containers import ContainerError, open_media
 from rushes.curation.video.source import Source, open_bytes
 
 LUMA_SIDE = 160  # longer side of the small luma, pixels: VMAF motion there ranks as at full size (docs/benchmarks.md)
-AREA = {"interpolation": cv2.INTER_AREA}
 #: Shrinking factors made of 2s and one 3: halving is the one area average that OpenCV vectorises.
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 QUARTER_FROM = 8  # factor from which the first step looks at the middle four of sixteen pixels
@@ -63,6 +63,7 @@ VECTOR = np.dtype(
 BLOCK_DELTA = slice(16, 20)  # bytes of FFmpeg's AVVideoBlockParams that hold a block's delta_qp
 MPEG_QUANTISER = 4.0  # of H.264 that has a step of 1, as FFmpeg gives those of MPEG
 GAP_MAX_S = 300.0  # a longer gap between two frames is taken for damaged timestamps, seconds
+BACK_STEPS = 2.0  # frames by which a timestamp may go back without being another clock's
 SEEK_EPS = 1e-3  # seconds
 LONGER_THAN_FRAMES = 20.0  # a stated duration this many times that of the frames is not believed ...
 BYTES_PER_S_MIN = 16.0  # ... nor one that leaves fewer bytes than this for a second
@@ -120,18 +121,29 @@ def shrink(plane: np.ndarray, factor: int, into: np.ndarray | None = None) -> np
 
     into: an array for the result, of its shape.
     """
-    while factor > 1:
-        step = 2 if factor % 2 == 0 else 3
-        height, width = plane.shape[0] // step, plane.shape[1] // step
-        if not height or not width:
-            break
-        last = into if factor == step else None
-        cells = plane[: height * step, : width * step]
-        plane = _thirds(cells, last) if step == 3 else cv2.resize(cells, (width, height), last, **AREA)
-        factor //= step
+    steps = _shrinking(plane.shape, factor)
+    for place, (cells, size) in enumerate(steps):
+        last = into if place == len(steps) - 1 else None
+        whole = plane if plane.shape == cells else plane[: cells[0], : cells[1]]
+        halved = 2 * size[0] == cells[1]
+        plane = cv2.resize(whole, size, last, 0, 0, cv2.INTER_AREA) if halved else _thirds(whole, last)
     if into is not None and plane is not into:
         into[...] = plane
     return plane
+
+
+@functools.lru_cache(maxsize=256)
+def _shrinking(shape: tuple[int, int], factor: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Of each halving and thirding: rows and columns that fill cells, and the width and height of the result."""
+    steps = []
+    while factor > 1:
+        step = 2 if factor % 2 == 0 else 3
+        rows, columns = shape[0] // step, shape[1] // step
+        if not rows or not columns:
+            break
+        steps.append(((rows * step, columns * step), (columns, rows)))
+        shape, factor = (rows, columns), factor // step
+    return steps
 
 
 def _thirds(cells: np.ndarray, into: np.ndarray | None) -> np.ndarray:
@@ -155,8 +167,14 @@ def shrink_stack(stack: np.ndarray, factor: int) -> np.ndarray:
 
 
 @functools.cache
-def _factor_within(ratio: int) -> int:
-    return max(factor for factor in FACTORS if factor <= ratio)
+def _factor_within(length: int, wanted: int) -> int:
+    """The largest of FACTORS that does not make `length` pixels fewer than about those wanted."""
+    return max(factor for factor in FACTORS if factor <= max(1, round(length / wanted)))
+
+
+def _viewed(plane: Any) -> np.ndarray:
+    """uint8 [h, w], the decoder's own memory."""
+    return np.ndarray((plane.height, plane.width), np.uint8, plane, 0, (plane.line_size, 1))
 
 
 def _quarter(plane: np.ndarray, factor: int, interpolation: int = cv2.INTER_LINEAR) -> tuple[np.ndarray, int]:
@@ -182,11 +200,7 @@ class Frame:
         picture = self.picture
         if picture.format.name not in PLANAR_8BIT:
             picture = self.info.reformatter.reformat(picture, format="yuv420p", threads=1)
-        planes = []
-        for plane in picture.planes:
-            whole = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-            planes.append(whole[: plane.height, : plane.width])
-        return planes
+        return [_viewed(plane) for plane in picture.planes]
 
     @cached_property
     def _third(self) -> list[np.ndarray] | None:
@@ -195,7 +209,7 @@ class Frame:
         if self.info.factor != 3 or self.picture.format.name != "yuv420p" or min(width, height) < 2:
             return None
         small = self.info.reformatter.reformat(self.picture, width, height, interpolation=Interpolation.AREA, threads=1)
-        return [np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in small.planes]
+        return [_viewed(plane) for plane in small.planes]
 
     @property
     def full_luma(self) -> np.ndarray:
@@ -210,7 +224,7 @@ class Frame:
     def luma(self) -> np.ndarray:
         """uint8 [h, w], longer side about 160, a copy."""
         if self._third is not None:
-            return self._third[0][:, : self.info.width // 3].copy()
+            return self._third[0].copy()
         factor, plane = self.info.factor, self.full_luma
         if factor == 1:
             return plane.copy()
@@ -219,7 +233,7 @@ class Frame:
     def small_luma(self, into: np.ndarray) -> None:
         """Write `luma` into an array of its shape."""
         if self._third is not None:
-            into[...] = self._third[0][:, : into.shape[1]]
+            into[...] = self._third[0]
             return
         factor, plane = self.info.factor, self.full_luma
         if factor == 1:
@@ -233,15 +247,14 @@ class Frame:
             for place in (0, 1):
                 into[place] = self._third[1 + place][: into.shape[1], : into.shape[2]]
             return
-        size = (into.shape[2], into.shape[1])
         for place, plane in enumerate(self._planes[1:3]):
-            factor = _factor_within(max(1, round(plane.shape[1] / size[0])))
+            factor = _factor_within(plane.shape[1], into.shape[2])
             # Chroma is smooth, and a large picture's is worth no more than one pixel in sixteen.
-            plane = shrink(*_quarter(plane, factor, cv2.INTER_NEAREST))
-            if plane.shape == into.shape[1:]:
-                into[place] = plane
+            plane, factor = _quarter(plane, factor, cv2.INTER_NEAREST)
+            if plane.shape == (factor * into.shape[1], factor * into.shape[2]):
+                shrink(plane, factor, into[place])
             else:
-                cv2.resize(plane, size, into[place], interpolation=cv2.INTER_LINEAR)
+                cv2.resize(shrink(plane, factor), into.shape[:0:-1], into[place], interpolation=cv2.INTER_LINEAR)
 
     @property
     def vectors(self) -> np.ndarray | None:
@@ -408,28 +421,51 @@ class Decoded:
 def frames(container: Any, stream: Any, end: Decoded, from_s: float = 0.0) -> Iterator[Frame]:
     """Frames with times that never go back; `end` is filled as they come.
 
-    A frame without a timestamp, or with one that goes back, is put one frame's time after the one before it; so is
-    one after a jump of the timestamps that no footage has. from_s: begin at a key frame at or before this time.
+    A frame without a timestamp, or with one that goes far back, is put one frame's time after the one before it, and
+    half of that where it goes back a little; so is one after a jump of the timestamps that no footage has. from_s: begin at a key frame at or before this time.
     """
     shown, info = _from(container, stream, end, from_s)
     if info is None:
         return
     end.info, step = info, 1.0 / info.fps
-    last, offset = 0.0, -info.start_s
+    last, offset, clock = 0.0, -info.start_s, _Clock()
     for index, picture in enumerate(shown):
         if (picture.width, picture.height) != (info.width, info.height):
             end.errors.append(f"the picture's size changes at {last:.1f} s; what follows is left out")
             return
-        time_s = picture.time + offset if picture.time is not None else None
+        shown_s = clock.time_s(picture)
+        time_s = shown_s + offset if shown_s is not None else None
         if index and time_s is not None and time_s - last > GAP_MAX_S:
             end.errors.append(f"timestamps jump by {time_s - last:.0f} s at {last:.1f} s")
             offset -= time_s - last - step
             time_s = last + step
         if index and (time_s is None or time_s <= last):
-            time_s = last + step
+            time_s = last + (step if time_s is None or time_s < last - BACK_STEPS * step else step / 2)
         last = time_s or 0.0
         end.frames, end.end_s = index + 1, last + step
         yield Frame(picture, index, last, info)
+
+
+class _Clock:
+    """When pictures are shown: libavcodec's own choice (its guess_correct_pts) between two timestamps of each.
+
+    AVI and other old containers know only when a frame is decoded: what stands there for showing goes back and forth
+    where there are B-frames. Of the two the one that went back less often is believed.
+    """
+
+    def __init__(self) -> None:
+        self._last_pts: float = -math.inf
+        self._last_dts: float = -math.inf
+        self._faults = 0  # how much more often the time of showing went back
+
+    def time_s(self, picture: av.VideoFrame) -> float | None:
+        """Seconds in the file's own time; None where the picture has none that is believed."""
+        pts, dts = picture.pts, picture.dts
+        self._faults += (pts is not None and pts <= self._last_pts) - (dts is not None and dts <= self._last_dts)
+        self._last_pts = self._last_pts if pts is None else pts
+        self._last_dts = self._last_dts if dts is None else dts
+        chosen = dts if self._faults > 0 or pts is None else pts
+        return None if chosen is None else float(chosen * picture.time_base)
 
 
 def _from(

@@ -56,6 +56,7 @@ BLUR_SHARP_MIN = 4.0  # mean second difference, grey levels: in a softer picture
 BLUR_CANDIDATES = 6  # pairs of lines that are tried: the picture may have straight lines of its own
 BLUR_SYMMETRY = 0.01  # of the side, between the two strips' widths
 BLUR_ASYMMETRY = 0.05  # share of a line that each pixel of asymmetry must be outweighed by
+BEND = np.float32([[1], [0], [-2], [0], [1]])  # second difference of rows two apart
 BLUR_MAX_STRIP = 0.38  # of the side: a 9:16 picture inside 16:9 has 0.34
 
 
@@ -147,7 +148,7 @@ def _solid_pair(stills: list[np.ndarray]) -> tuple[int, int]:
         return first.depth, last.depth
     rows = stills[0].shape[0]
     alone = _alone(first, rows), _alone(last, rows)
-    if alone == (0, 0) and all(np.median(some[-1][COLOUR_ROWS, ::4]) <= DARK_COLOUR for some in (stills, turned)):
+    if alone == (0, 0) and all(_colour(some[-1]) <= DARK_COLOUR for some in (stills, turned)):
         first, last = (_strip(some, DARK_TOLERANCE, DARK_JUMP) for some in (stills, turned))
         if _pair(first, last, alike_only=True) and max(first.colour, last.colour) <= DARK_COLOUR:
             return first.depth, last.depth
@@ -182,8 +183,7 @@ def _strip(stills: list[np.ndarray], tolerance: int = COLOUR_TOLERANCE, jump_lea
     """The best supported flat strip at the first rows, or None when no line is deep enough."""
     rows, columns = stills[0].shape
     limit = int(MAX_STRIP * rows)
-    colours = [float(np.median(s[COLOUR_ROWS, ::4])) for s in stills]
-    colour = float(np.median(colours))
+    colour = _middle(np.array([_colour(still) for still in stills]))
     stops = _first_departures(stills, colour, limit, tolerance)
     stopped = np.flatnonzero(stops < limit)
     if stopped.size == 0:
@@ -210,6 +210,17 @@ def _strip(stills: list[np.ndarray], tolerance: int = COLOUR_TOLERANCE, jump_lea
     )
 
 
+def _colour(still: np.ndarray) -> float:
+    """Median of the first rows."""
+    return _middle(still[COLOUR_ROWS, ::4].ravel())
+
+
+def _middle(values: np.ndarray) -> float:
+    """Median of [n]: numpy's own spends more on checks than on so few values."""
+    ordered = np.sort(values)
+    return (float(ordered[(len(ordered) - 1) // 2]) + float(ordered[len(ordered) // 2])) / 2
+
+
 def _first_departures(stills: list[np.ndarray], colour: float, limit: int, tolerance: int) -> np.ndarray:
     """Per column the first row, over all stills, that is not of the strip's colour; `limit` for none."""
     stops: np.ndarray | None = None
@@ -229,9 +240,9 @@ def _edge(stills: list[np.ndarray], depth: int, begin: int, end: int, least: int
     jump = np.zeros(end - begin, bool)
     spread = 0.0
     for still in stills:
-        inner = still[behind, begin:end].astype(np.int16)
-        jump |= np.abs(inner - still[before, begin:end]) > least
-        spread = max(spread, float(inner.std()))
+        inner = still[behind, begin:end]
+        jump |= cv2.absdiff(inner, still[before, begin:end]).ravel() > least
+        spread = max(spread, float(cv2.meanStdDev(inner)[1][0, 0]))
     return jump, spread
 
 
@@ -272,14 +283,14 @@ def _blurred_pair(stills: list[np.ndarray]) -> tuple[int, int]:
     lines = np.convolve(lines, np.ones(SOFT_PX) / SOFT_PX, "same")  # a step shows in SOFT_PX rows: its middle counts
     sure = (share >= BLUR_LINE_SHARE) & (mean_share >= BLUR_LINE_SHARE_MEAN)
     pairs = _line_pairs(lines, limit, least, int(BLUR_SYMMETRY * rows) + 1)
-    detail = np.stack([_detail(still) for still in stills], axis=1) if pairs else None
+    detail = _detail(stills) if pairs else None
     for first, last in pairs:
         both_sure = sure[first] and sure[rows - SOFT_PX - 1 - last]
         flatter = BLUR_FLATTER if both_sure else BLUR_FLATTER_WEAK
         if not both_sure and max(share[first], share[rows - SOFT_PX - 1 - last]) < STOP_SHARE_STRONG:
             continue
         head, tail = first + SOFT_PX // 2 + 1, last + SOFT_PX // 2 + 1  # a step spans SOFT_PX rows
-        sharp = float(detail[1, :, head + 2 * SOFT_PX : rows - tail - 2 * SOFT_PX].mean()) >= BLUR_SHARP_MIN
+        sharp = float(_between(detail[1], head + 2 * SOFT_PX, rows - tail - 2 * SOFT_PX).mean()) >= BLUR_SHARP_MIN
         if _flatter_outside(detail[int(sharp)], head, rows - tail, flatter * (BLUR_FLATTER_SHARP if sharp else 1.0)):
             return head, tail
     return 0, 0
@@ -301,16 +312,24 @@ def _line_pairs(lines: np.ndarray, limit: int, least: int, slack: int) -> list[t
     return pairs
 
 
-def _detail(still: np.ndarray) -> np.ndarray:
-    """Mean first and second difference of each row to those around it, float [2, rows].
+def _detail(stills: list[np.ndarray]) -> np.ndarray:
+    """Mean first and second difference of each row to those around it, summed up from the first row on:
+    float64 [2, stills, rows + 1].
 
     The second passes over slow changes of light in a copy; the first sees what a soft picture has of detail.
     """
-    values = still.astype(np.int16)
-    found = np.zeros((2, len(values)), np.float32)
-    found[0, 1:] = np.abs(values[1:] - values[:-1]).mean(axis=1)
-    found[1, 2:-2] = np.abs(values[4:] - 2 * values[2:-2] + values[:-4]).mean(axis=1)
-    return found
+    rows = len(stills[0])
+    found = np.zeros((2, len(stills), rows + 1))
+    for place, still in enumerate(stills):
+        found[0, place, 2:] = _row_means(cv2.absdiff(still[1:], still[:-1]))
+        bend = cv2.filter2D(still, cv2.CV_16S, BEND)[2:-2]
+        found[1, place, 3:-2] = _row_means(cv2.convertScaleAbs(bend))
+    return np.cumsum(found, axis=2)
+
+
+def _between(detail: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Means [stills] of `_detail` over rows [first, stop)."""
+    return (detail[:, stop] - detail[:, first]) / max(1, stop - first)
 
 
 def _row_means(image: np.ndarray) -> np.ndarray:
@@ -320,11 +339,11 @@ def _row_means(image: np.ndarray) -> np.ndarray:
 def _flatter_outside(detail: np.ndarray, first: int, last: int, flatter: float) -> bool:
     """Whether rows outside [first, last) have far less fine detail than those inside, the lines left out.
 
-    detail: float [stills, rows]. flatter: largest ratio of the two.
+    detail: float [stills, rows + 1], as `_detail` sums it up. flatter: largest ratio of the two.
     """
-    gap = 2 * SOFT_PX
-    if first - gap < SOFT_PX or last + gap > detail.shape[1] - SOFT_PX:
+    rows, gap = detail.shape[1] - 1, 2 * SOFT_PX
+    if first - gap < SOFT_PX or last + gap > rows - SOFT_PX:
         return False
-    inside = float(detail[:, first + gap : last - gap].mean())
-    outside = np.stack([detail[:, 2 : first - gap].mean(axis=1), detail[:, last + gap : -2].mean(axis=1)])
+    inside = float(_between(detail, first + gap, last - gap).mean())
+    outside = np.stack([_between(detail, 2, first - gap), _between(detail, last + gap, rows - 2)])
     return bool(outside.mean(axis=1).max() < flatter * inside and outside.max() < 2 * flatter * inside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from rushes.curation import manifest
 from rushes.curation.analyze import Analyzer
@@ -79,6 +80,14 @@ def test_a_meter_of_ones_own_adds_its_columns(film):
     assert all(np.isfinite(row["redness"]) for row in rows)
     with pytest.raises(RecipeError, match="cannot be imported"):
         Analyzer(build({}, ["meters=[tests.pipelines.meters:Nothing]"]))
+
+
+def test_meters_leave_the_other_cores_alone(film):
+    """Outside of an engine, which sets OMP_NUM_THREADS: BLAS threads that wait burn as much as the whole analysis."""
+    with threadpool_limits(4, "blas"):
+        recipe = build({}, [*SHORT, "meters=[tests.pipelines.meters:BlasThreads]"])
+        rows = Analyzer(recipe)(probe(str(film[0]))).clips.to_pylist()
+    assert {row["blas_threads"] for row in rows} == {1.0}
 
 
 def test_a_damaged_middle_shows_in_the_source_and_its_clips(bad_inputs):

@@ -84,3 +84,14 @@ def test_without_dissolves_only_sudden_changes_are_doubted():
 
 def test_the_rule_rejects_what_is_doubtful():
     assert build({}).scenes.doubt_max == build({}).scenes.doubt_split
+
+
+@pytest.mark.parametrize(("doubtful", "marked"), [((203, 215), True), ((190, 215), False)])
+def test_a_weak_blend_is_supported_by_a_doubt_of_its_own_not_by_that_of_a_cut_beside_it(doubtful, marked):
+    """A pan over bricks that begins with a hard cut is one shot, from the cut on."""
+    tracks = tracks_of(spiked(60), (*doubtful, 0.7))
+    for name, value in (("blend_first", -9), ("blend_stop", 1), ("blend_strength", 0.4)):
+        tracks.values[name] = np.full(FRAMES, np.nan, np.float32)
+        tracks.values[name][215] = value
+    shots = find_shots(tracks, Scenes())
+    assert (shots == [(0, 200), (200, FRAMES)]) is not marked

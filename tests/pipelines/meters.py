@@ -1,4 +1,4 @@
-"""Meters of one's own, as the tests' recipes name them: one that measures, one that takes its process with it."""
+"""Meters of one's own, as the tests' recipes name them: of the picture, of BLAS, and one that ends its process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_info
 
 from rushes.curation.meter import Span
 
@@ -27,6 +28,23 @@ class Redness:
 
     def measure(self, tracks, span: Span) -> dict:
         return {"redness": float(tracks["red_over_green"][span.first : span.stop].mean())}
+
+
+class BlasThreads:
+    """The largest number of threads that BLAS would use while a meter works."""
+
+    tracks = (pa.field("blas", pa.float32()),)
+    columns = (pa.field("blas_threads", pa.float32()),)
+
+    def __init__(self, info) -> None:
+        pass
+
+    def observe(self, batch) -> dict:
+        threads = max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return {"blas": np.full(len(batch), threads, np.float32)}
+
+    def measure(self, tracks, span: Span) -> dict:
+        return {"blas_threads": float(tracks["blas"].max())}
 
 
 class DiesOnOneFile:
