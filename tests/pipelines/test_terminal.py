@@ -54,7 +54,7 @@ def test_curate_at_a_terminal_stopped_by_ctrl_c_goes_on_and_is_readable_at_40_co
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80])
-def test_why_and_judge_break_no_word_on_a_narrow_terminal(curated, columns, tmp_path):
+def test_why_and_judge_break_no_word_on_a_narrow_terminal(curated, columns):
     row = curated.run.table("clips").to_pylist()[0]
     for words in (
         ["why", row["clip_id"]],
