@@ -30,7 +30,7 @@ def why_no_run(root: str) -> str:
         near = path_meant(root)
         hint = f"; did you mean '{near}'?" if near is not None and os.path.isfile(f"{near}/run.json") else ""
         return f"there is no such folder{hint or _others(root)}"
-    if os.path.exists(f"{path}/work"):
+    if any(os.path.exists(f"{path}/{mark}") for mark in ("work", ".lock")):
         return _UNFINISHED
     if above := _or_above(root, path):
         return f"it has no run.json{above}"

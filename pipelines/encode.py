@@ -187,6 +187,11 @@ def encode(
     where = tae if tae.startswith(PREFIX) else _address(checkpoints.open_checkpoint(tae).path)
     settings = settings_of(recipe, frozen, mark, options)
     plans = plan_sets(recipe, roots, names)
+    if not any(plan.rows for plan in plans.values()):
+        raise DataError(
+            f"There is nothing to encode: the sets {', '.join(plans)} have no clips; judge with looser thresholds, or "
+            "name others with --set stages.all.set=NAME."
+        )
     with manifest.lock(root):
         _own_folder(root)
         cpus = ray_start.start(options.engine)

@@ -31,6 +31,9 @@ def concepts(
     if json_:
         typer.echo(json.dumps([concept.as_dict() for concept in found], ensure_ascii=False, indent=1))
         return
+    if not found:
+        console.print("No clip was looked at, so there are no concepts: `rushes funnel` says why they were rejected.")
+        return
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("concept", justify="right")
     tower = any(one.seen for one in found)

@@ -69,7 +69,7 @@ def candidates(run: RunArgument, set_: Set = None) -> None:
     found, recipe = opened(run, set_)
     step = find(found, recipe)
     console.print(f"{step.rows} candidates in sets/candidates of {run}", highlight=False)
-    say(step.notes)
+    say(step.notes or ([] if step.rows else ["No kept clip passes finetune.rules: loosen them with --set."]))
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import STATUSES
 from rushes.pipelines.cli.terminal import fitted, tell
+from rushes.pipelines.cli.terminal import shown as harmless
 from rushes.pipelines.view.advice import advise, sentences
 from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.story import story
@@ -45,7 +46,8 @@ def print_funnel(run: Run, console: Console) -> None:
     console.print(f"\n[bold]{sources['inputs']:,} sources[/], {hours(sources['footage_s'])}: {', '.join(parts)}")
     for row in sources["errors"]:
         colour = colours[row["status"]]
-        line = Text.assemble(f"  {row['status']:<10}", (os.path.basename(row["uri"]), colour), f"  {row['error']}")
+        name = harmless(os.path.basename(row["uri"]), line=True)
+        line = Text.assemble(f"  {row['status']:<10}", (name, colour), f"  {row['error']}")
         console.print(line, soft_wrap=not console.is_terminal)
     if sources["troubled"] > ERRORS_SHOWN:
         console.print(f"  [dim]... and {sources['troubled'] - ERRORS_SHOWN:,} more: rushes report, or --json[/]")
@@ -158,9 +160,9 @@ def _print_clip(found: dict[str, Any], console: Console) -> None:
         console.print(_pair_table(row["clip_id"], found["pair"]))
     for label, text in (fact.values() for fact in found["facts"]):
         lines = fitted(f"{label:<18}{text}", console.width) if console.is_terminal else f"{label:<18}{text}"
-        shown = Text(lines)
-        shown.stylize("dim", 0, len(label))
-        console.print(shown, soft_wrap=True)
+        fact = Text(lines)
+        fact.stylize("dim", 0, len(label))
+        console.print(fact, soft_wrap=True)
 
 
 def _rules_table(rules: list[dict[str, str]], rejected_by: str | None, console: Console) -> Table:
@@ -250,9 +252,9 @@ def print_recipe(recipe: Recipe, console: Console) -> None:
         stacked = Table(box=None, show_header=False, padding=(0, 1))
         for key, knob in type(section).model_fields.items():
             value = getattr(section, key)
-            shown = ", ".join(value) if isinstance(value, dict) else str(value)
-            table.add_row(f"{name}.{key}", shown, knob.description, knob.json_schema_extra["part"])
+            held = ", ".join(value) if isinstance(value, dict) else str(value)
+            table.add_row(f"{name}.{key}", held, knob.description, knob.json_schema_extra["part"])
             part = f"  ({knob.json_schema_extra['part']})"
-            stacked.add_row(Text.assemble((f"{name}.{key}", "bold"), f"  {shown}", (part, "dim")))
+            stacked.add_row(Text.assemble((f"{name}.{key}", "bold"), f"  {held}", (part, "dim")))
             stacked.add_row(Padding(Text(knob.description or ""), (0, 0, 0, 2)))
         console.print(stacked if console.is_terminal and console.width < RECIPE_FROM else table)

@@ -123,6 +123,12 @@ def test_a_table_that_is_gone_is_a_sentence_for_every_command_that_reads_it(refu
         assert "rushes verify" in said and "[Errno" not in said
 
 
+def test_a_run_that_has_just_begun_is_unfinished(refused, tmp_path):
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".lock").write_text("")
+    assert "its curation has not finished; run the same `rushes curate` again" in refused("judge", tmp_path / "begun")
+
+
 def test_the_nearest_path_mends_every_part(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert path_meant("rnus/frist") == os.path.join("runs", "first")
