@@ -394,6 +394,7 @@ SOURCES: tuple[Column, ...] = (
     Column("rotation", WHOLE, "turn that shows the picture upright, counter-clockwise", "degrees", UNREAD),
     Column("first_pts_s", EXACT, "timestamp of the first frame in the file; clip times count from it", "s", UNREAD),
     Column("interlaced", FLAG, "whether frames are woven from two fields", null=UNREAD),
+    Column("hdr", TEXT, "pq or hlg: high dynamic range, of which clips and stills are BT.709", null="it has none"),
     Column("clips", WHOLE, "clips of this source", "clips", "not decoded"),
 )
 

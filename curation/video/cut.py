@@ -22,7 +22,7 @@ from rushes.curation.manifest import DiskFull, ManifestError, is_local, join, na
 from rushes.curation.scratch import scratch_file
 from rushes.curation.sections import Cut
 from rushes.curation.video import containers, seal
-from rushes.curation.video.colour import missing_tag
+from rushes.curation.video.colour import UNNAMED, missing_tag, sdr_filters
 from rushes.curation.video.containers import open_media, refuse_special
 from rushes.curation.video.seal import Seal
 from rushes.curation.video.source import Source
@@ -156,7 +156,11 @@ class Cutter:
         seek lands behind the span's first frame, frames are missing, never replaced by later ones.
         """
         edge = min(EDGE_S, EDGE_FRAMES / clip["fps"])
-        first, matrix = (source.first_pts_s or 0.0) - edge, _missing_tag(path)
+        first, matrix, standard = (source.first_pts_s or 0.0) - edge, None, []
+        if source.hdr is None:
+            matrix = _missing_tag(path)
+        else:
+            standard = sdr_filters(source.hdr, *_named(path))
         start, end = first + clip["start_s"], first + clip["end_s"]
         for lead in SEEK_LEADS_S:
             seeks = lead is not None and clip["start_s"] > lead
@@ -168,6 +172,8 @@ class Cutter:
                 stream = stream.filter("bwdif", mode="send_frame")
             stream = stream.filter("trim", start=f"{start:.6f}", end=f"{end:.6f}").filter("setpts", "PTS-STARTPTS")
             stream = self._scaled(stream, source.rotation in (90, 270), crop_of(clip))
+            for name, of in standard:
+                stream = stream.filter(name, **of)
             self._run(stream, clip, temporary)
             if not seeks or _frames(temporary) >= clip["frames"]:
                 return
@@ -225,6 +231,16 @@ def _quality(recipe: Cut) -> dict[str, Any]:
         "libvpx-vp9": {"crf": recipe.crf, "b:v": 0, "deadline": "good", "cpu-used": 4},
         "libsvtav1": {"crf": recipe.crf, "preset": 8},
     }[recipe.encoder]
+
+
+def _named(path: str) -> tuple[bool, bool]:
+    """Whether a file names the matrix and the primaries of its colours."""
+    try:
+        with open_media(path) as container:
+            context = container.streams.video[0].codec_context
+            return int(context.colorspace) != UNNAMED, int(context.color_primaries) != UNNAMED
+    except (OSError, IndexError):
+        return True, True
 
 
 def _missing_tag(path: str) -> str | None:

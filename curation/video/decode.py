@@ -27,7 +27,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from rushes.curation.video.colour import to_bgr
+from rushes.curation.video.colour import hdr, to_bgr
 from rushes.curation.video.containers import ContainerError, open_media
 from rushes.curation.video.source import Source, open_bytes
 
@@ -90,6 +90,7 @@ class StreamInfo:
     interlaced: bool
     duration_s: float | None
     start_s: float = 0.0  # timestamp of the first frame in the file, seconds
+    hdr: str | None = None  # the transfer of high dynamic range, "pq" or "hlg"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` is the way back."""
@@ -287,7 +288,7 @@ class Frame:
         return MPEG_QUANTISER + 6 * float(np.log2(max(mean, 1.0))), True  # H.264's step doubles every 6
 
     def still(self, side: int) -> np.ndarray:
-        """uint8 BGR [h, w, 3], upright, square pixels, longer side at most `side`."""
+        """uint8 BGR [h, w, 3] in BT.709, upright, square pixels, longer side at most `side`."""
         width, height = round(self.info.width * self.info.sar), self.info.height
         scale = min(1.0, side / max(width, height))
         size = (max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2))
@@ -363,7 +364,7 @@ def stream_info(container: Any, stream: Any, first: av.VideoFrame) -> StreamInfo
         width=first.width, height=first.height, fps=float(rate), rotation=round(first.rotation / 90) * 90 % 360,
         sar=Fraction(sar) if sar and sar > 0 else Fraction(1), codec=_codec_name(stream),
         pix_fmt=first.format.name, interlaced=bool(first.interlaced_frame), duration_s=duration,
-        start_s=float(first.time or 0.0),
+        start_s=float(first.time or 0.0), hdr=hdr(first.color_trc),
     )  # fmt: skip
 
 
@@ -422,7 +423,8 @@ def frames(container: Any, stream: Any, end: Decoded, from_s: float = 0.0) -> It
     """Frames with times that never go back; `end` is filled as they come.
 
     A frame without a timestamp, or with one that goes far back, is put one frame's time after the one before it, and
-    half of that where it goes back a little; so is one after a jump of the timestamps that no footage has. from_s: begin at a key frame at or before this time.
+    half of that where it goes back a little; so is one after a jump of the timestamps that no footage has.
+    from_s: begin at a key frame at or before this time.
     """
     shown, info = _from(container, stream, end, from_s)
     if info is None:
@@ -510,7 +512,7 @@ def probe(uri: str, source_id: str | None = None) -> Source:
             return replace(
                 source, codec=info.codec, pix_fmt=info.pix_fmt, width=width, height=height, fps=info.fps,
                 duration_s=info.duration_s, rotation=info.rotation, interlaced=info.interlaced,
-                first_pts_s=info.start_s,
+                first_pts_s=info.start_s, hdr=info.hdr,
             )  # fmt: skip
     except (DecodeError, OSError, ValueError) as error:
         return source.failed(_reason(error) if isinstance(error, OSError) else str(error))

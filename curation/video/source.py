@@ -41,6 +41,7 @@ class Source:
     rotation: int | None = None
     first_pts_s: float | None = None
     interlaced: bool | None = None
+    hdr: str | None = None  # "pq" or "hlg"
     clips: int | None = None
 
     def failed(self, error: str) -> Source:

@@ -87,7 +87,7 @@ def _plan_cuts(task: tuple[str, str], each_s: float) -> list[CutLease]:
     decided, sources = task
     table = storage.read_table(decided, [*CLIP_COLUMNS, "kept"])
     table = table.filter(table["kept"]).select(CLIP_COLUMNS)
-    facts = storage.read_table(sources, ["uri", "interlaced", "rotation", "first_pts_s"])
+    facts = storage.read_table(sources, ["uri", "interlaced", "rotation", "first_pts_s", "hdr"])
     table = left_join(table, facts, "uri").sort_by([("uri", "ascending"), ("start_s", "ascending")])
     found: list[CutLease] = []
 
@@ -139,7 +139,7 @@ def cut_lease(recipe: Recipe, root: str, lease: CutLease) -> int:
 def _cut_source(cutter: Cutter, uri: str, clips: list[dict[str, Any]]) -> dict[str, CutClip | str]:
     first = clips[0]
     source = Source(uri, first["source_id"], interlaced=first["interlaced"], rotation=first["rotation"],
-                    first_pts_s=first["first_pts_s"])  # fmt: skip
+                    first_pts_s=first["first_pts_s"], hdr=first["hdr"])  # fmt: skip
     try:
         if fingerprint(uri) != source.source_id:
             return dict.fromkeys((c["clip_id"] for c in clips), "the file was replaced since it was observed")

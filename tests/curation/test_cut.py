@@ -105,6 +105,36 @@ def test_a_clip_names_the_colour_matrix_that_its_nameless_source_is_read_with(tm
     assert np.abs(before.astype(int) - after).max() <= 3, (before, after)  # levels of 255
 
 
+@pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "pq"), ("arib-std-b67", "hlg")])
+@pytest.mark.parametrize("tagged", [True, False])
+def test_high_dynamic_range_becomes_the_standard_one_in_clips_and_stills(tmp_path, transfer, name, tagged):
+    """Read as if it were BT.709 it would be pale and grey: 19 and 24 dB from what it was made of."""
+    plain = make_video(tmp_path / "plain.mp4", seconds=1)
+    path = make_video(
+        tmp_path / "hdr.mp4", codec="libx265", seconds=1, pix_fmt="yuv420p10le",
+        filters=["setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv",
+                 "zscale=t=linear:npl=203", "format=gbrpf32le", "zscale=p=bt2020",
+                 f"zscale=t={transfer}:m=bt2020nc:r=tv:npl=203", "format=yuv420p10le",
+                 *([] if tagged else ["setparams=color_primaries=unknown:colorspace=unknown"])],
+        options={"-x265-params": f"log-level=none:pools=1:transfer={transfer}"
+                                 + (":colorprim=bt2020:colormatrix=bt2020nc" if tagged else "")},
+    )  # fmt: skip
+    source = probe(str(path))
+    assert source.hdr == name and probe(str(plain)).hdr is None
+    pictures, times, end_s = source_pictures(path)
+    expected, *_ = source_pictures(plain)
+    row = clip_row(times, end_s, 2, 20, source.fps)
+    cut = Cutter(Cut(), "hash", str(tmp_path))(source, [row])[row["clip_id"]]
+    mine, _ = pictures_of(tmp_path / cut.media)
+    assert psnr(pictures[5], expected[5]) > GOOD_DB and psnr(mine[3], expected[5]) > GOOD_DB
+    assert psnr(mine[3], pictures[5]) > 34
+    with av.open(str(tmp_path / cut.media)) as container:
+        frame = next(container.decode(video=0))
+    assert frame.format.name == "yuv420p" and {frame.color_trc, frame.color_primaries, frame.colorspace} == {
+        1
+    }  # BT.709
+
+
 @pytest.mark.parametrize("name", ["rotated", "wide_pixels", "odd_size", "interlaced", "ten_bit", "grayscale"])
 def test_clips_are_upright_progressive_eight_bit_and_have_square_pixels_and_even_sides(bad_inputs, tmp_path, name):
     source = probe(str(bad_inputs[name]))
