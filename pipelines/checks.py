@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from rushes.curation import rules, scenes_learned
 from rushes.curation.content.published import check as check_published
 from rushes.curation.manifest import ManifestError
@@ -31,7 +33,25 @@ def check(
     check_captioning(recipe)
     check_published(recipe)
     check_output(root)
+    check_ffmpeg()
     return uris
+
+
+FFMPEG_STARTS_S = 20.0  # seconds in which the program says its version, on a machine that is busy
+FFMPEG_FIX = "unset IMAGEIO_FFMPEG_EXE, or pip install --force-reinstall imageio-ffmpeg"
+
+
+def check_ffmpeg() -> None:
+    """Raises ManifestError where FFmpeg cannot be run here: every clip would be rejected by `cut.failed`."""
+    import imageio_ffmpeg
+
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        done = subprocess.run([program, "-version"], capture_output=True, timeout=FFMPEG_STARTS_S, check=False)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise ManifestError(f"FFmpeg, which cuts the clips, cannot be run ({error}): {FFMPEG_FIX}.") from error
+    if done.returncode or not done.stdout.startswith(b"ffmpeg"):
+        raise ManifestError(f"{program} is no FFmpeg that runs here, and clips are cut by it: {FFMPEG_FIX}.")
 
 
 #: What a run writes over at its top, and what says that a folder is one; that of a run that was stopped is there too.
