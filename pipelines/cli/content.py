@@ -10,6 +10,7 @@ import typer
 from rushes.pipelines.cli.terminal import console, fail, tell
 
 COUNTS_FROM = 60  # columns of a terminal on which all counts of a concept have room
+SPANS_FROM = 80  # columns of a terminal on which a clip's place in its source stands beside its id
 CAPTIONS_FROM = 100  # columns of a terminal on which captions have room
 
 
@@ -90,16 +91,21 @@ def near(
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     for name in ("cosine", "clip"):
         table.add_column(name, no_wrap=True)
-    for name in ("span", "kept"):
-        table.add_column(name, overflow="fold", ratio=1)
+    table.add_column("span", overflow="fold", ratio=1)
+    table.add_column("kept", no_wrap=True)
     if console.width >= CAPTIONS_FROM:
         table.add_column("caption", overflow="ellipsis", no_wrap=True, ratio=2)
+    narrow = console.is_terminal and console.width < SPANS_FROM
     for row in rows:
         kept = "yes" if row["kept"] else row["rejected_by"] or "no"
         span = f"{row['start_s']:.1f}-{row['end_s']:.1f} s of {row['uri'].rsplit('/', 1)[-1]}"
         caption = [Text(row["caption"] or "")] * (console.width >= CAPTIONS_FROM)
         table.add_row(f"{row['cosine']:.3f}", row["clip_id"], Text(span), kept, *caption)
-    console.print(table)
+        if narrow:
+            tell(f"{row['cosine']:.3f}  {row['clip_id']}")
+            tell(f"   {span}: {'kept' if row['kept'] else kept}")
+    if not narrow:
+        console.print(table)
     console.print(f"[dim]by {made_by(opened)}[/]", highlight=False)
 
 

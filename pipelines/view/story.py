@@ -41,7 +41,7 @@ def story(run: Run, wanted: str) -> dict[str, Any]:
         (count,) = records(run, "SELECT count(*) AS n FROM {clips} WHERE starts_with(clip_id, ?)", [wanted])
         some = ", ".join(ids[:CLIPS_NAMED])
         raise ManifestError(f"'{wanted}' begins {count['n']:,} clips ({some} ...): give more of the id.")
-    raise ManifestError(f"{run.root} has no clip or source '{wanted}'; {_nearest(run, wanted)}")
+    raise ManifestError(f"{run.root} has no clip or source '{wanted}'; {nearest_name(run, wanted)}")
 
 
 def clip_named(run: Run, wanted: str) -> str:
@@ -92,7 +92,8 @@ def _sources(run: Run, wanted: str) -> list[dict[str, Any]]:
     return found
 
 
-def _nearest(run: Run, wanted: str) -> str:
+def nearest_name(run: Run, wanted: str) -> str:
+    """The end of a sentence that names the clip or source nearest to what was written, or where to look."""
     letters = wanted[:ID_LENGTH]
     begun = " + ".join(["starts_with(clip_id, ?)::INT"] * len(letters)) or "0"  # letters in common at the beginning
     prefixes = [letters[: length + 1] for length in range(len(letters))]
