@@ -177,14 +177,18 @@ def _rules_table(rules: list[dict[str, str]], rejected_by: str | None, console: 
         mark = f"{verdict}  <- rejected here" if decisive else verdict
         table.add_row(key, Text(value), Text(wants), Text(mark, style=style), style="bold" if decisive else "")
         value = f"{value}, " if value else ""
-        stacked.add_row(Text.assemble((key, "bold"), "  ", (mark, style), f"\n  {value}needs {wants}"))
+        stacked.add_row(Text.assemble((key, "bold"), "  ", (mark, style), f"\n  {value}needs: {wants}"))
     return table if _fits(table, console) else stacked
 
 
 def _fits(table: Table, console: Console) -> bool:
-    """Whether no word of the table would be broken."""
+    """Whether the table has room with no word of it broken; its columns become no narrower than their words."""
     wide = console.options.update(width=WIDEST)
-    return not console.is_terminal or Measurement.get(console, wide, table).minimum <= console.width
+    for column in table.columns:
+        cells = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
+        column.min_width = max(cell.maximum if column.no_wrap else cell.minimum for cell in cells)
+    least = sum((column.min_width or 0) + GAP for column in table.columns)
+    return not console.is_terminal or least <= console.width
 
 
 def _pair_table(clip_id: str, pair: dict[str, Any]) -> Table:
