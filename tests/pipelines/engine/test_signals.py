@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -30,3 +32,16 @@ def test_a_command_that_ends_by_itself_tells_of_nothing():
         pass
     assert not told.wait(0.2)
     assert "signals" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_signal_while_the_command_is_imported_is_no_traceback():
+    code = (
+        "import sys\n"
+        "class Signal:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'rushes.pipelines.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Signal())\n"
+        "from rushes.pipelines.cli.entry import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and done.stderr == "rushes: Stopped before it began.\n"
