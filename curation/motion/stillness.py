@@ -44,6 +44,10 @@ SEEN_MIN = 0.3  # share of the picture that both stills must show to be compared
 GRADIENT_FLOOR = 6.0  # grey levels a pixel: a change in a flat area is noise, not motion
 NOISE_HELD, NOISE_MOVED = 0.03, 0.2  # what a still leaves, pixels: the same grid, and another one
 MOVED, FADED = 0.5, 0.05  # pixels of camera motion, and change of contrast, from which the grid is another one
+#: Where a camera glides slowly over sharp edges, an encoder redraws them blurred, now and then: at half the size, where
+#: that hardly shows, a still leaves so much less. Between the largest of the fitting side's stills and the least of its
+#: slow motion (docs/accuracy.md).
+COARSE = 1.8
 ALIVE = 6.0  # own motion at which no further pair is compared
 AROUND = 8  # frames on each side whose second largest change says how much the picture moves
 REPEATED = 0.15  # share of that change below which a frame repeats the one before, as an encoder draws it again
@@ -213,13 +217,17 @@ def _aligned(before: np.ndarray, now: np.ndarray, halves: list[np.ndarray], came
     """`_left` after aligning, from `camera`, affine [2, 3] at half size; at most ALIVE."""
     try:
         camera = cv2.findTransformECC(*halves, camera, cv2.MOTION_AFFINE, ECC_HALF, None, 5)[1]
-        if _left(*halves, camera) >= 2 * ALIVE:  # footage that moves is dear to align, and seen at half size
+        coarse = _left(*halves, camera)
+        if coarse >= 2 * ALIVE:  # footage that moves is dear to align, and seen at half size
             return ALIVE
         camera[:, 2] *= 2
         camera = cv2.findTransformECC(before, now, camera, cv2.MOTION_AFFINE, ECC_FULL, None, 3)[1]
     except cv2.error:  # it finds no camera
         return ALIVE
-    return min(_left(before, now, camera), ALIVE)
+    left = _left(before, now, camera)
+    if _moved(camera, before.shape) >= MOVED:
+        left = min(left, COARSE * coarse)
+    return min(left, ALIVE)
 
 
 def _left(before: np.ndarray, now: np.ndarray, camera: np.ndarray) -> float:
@@ -239,6 +247,12 @@ def _left(before: np.ndarray, now: np.ndarray, camera: np.ndarray) -> float:
     size = max(1, width // CELL), max(1, height // CELL)
     change, slope, share = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (change, slope, seen))
     left = np.where(share > 0.5, change / (slope + GRADIENT_FLOOR * share + 1e-6), 0.0)
-    moved = float(np.abs(camera - np.eye(2, 3)).max(axis=0) @ np.array([width / 2, height / 2, 1.0]))
-    noise = NOISE_HELD + (NOISE_MOVED - NOISE_HELD) * min(1.0, max(moved / MOVED, abs(gain - 1) / FADED))
+    shifted = max(_moved(camera, before.shape) / MOVED, abs(gain - 1) / FADED)
+    noise = NOISE_HELD + (NOISE_MOVED - NOISE_HELD) * min(1.0, shifted)
     return float(left.max()) / noise
+
+
+def _moved(camera: np.ndarray, shape: tuple[int, int]) -> float:
+    """Pixels by which `camera`, affine [2, 3], moves what it moves most."""
+    height, width = shape
+    return float(np.abs(camera - np.eye(2, 3)).max(axis=0) @ np.array([width / 2, height / 2, 1.0]))

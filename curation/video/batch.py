@@ -6,7 +6,7 @@ A batch holds some tens of frames, so that one call of NumPy or OpenCV serves al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 
 from rushes.curation.video.decode import Decoded, Frame, StreamInfo, frames, shrink_stack
+from rushes.curation.visual.moments import FRESH, Strokes
+from rushes.curation.visual.moments import PER_S as MOMENTS_PER_S
 from rushes.curation.visual.patches import Look, look
 
 FRAMES = 96  # of a batch: fewer cost more calls, more leave the processor's cache
@@ -95,7 +97,7 @@ class _Stack:
     """Collects frames into arrays of one batch."""
 
     def __init__(self, info: StreamInfo, first: Frame) -> None:
-        self._info = info
+        self.info = info
         self._luma = np.empty((FRAMES, *first.luma.shape), np.uint8)
         tiny = first.luma.shape[0] // 2 or 1, first.luma.shape[1] // 2 or 1
         self._chroma = np.empty((FRAMES, 2, *tiny), np.uint8) if first.has_chroma else None
@@ -115,6 +117,10 @@ class _Stack:
         self._vectors.append(frame.vectors)
         self._facts.append((frame.time_s, frame.key, frame.corrupt, frame.bidirectional))
 
+    def lumas(self, places: Sequence[int]) -> np.ndarray:
+        """uint8 [n, h, w] of the frames at these places."""
+        return self._luma[places]
+
     def add_look(self, frame: Frame) -> None:
         """Of the frame that was added last."""
         found = look(frame.full_luma, *frame.quantiser)
@@ -125,7 +131,7 @@ class _Stack:
         count = len(self._facts)
         time_s, *flags = (np.array(column) for column in zip(*self._facts, strict=True))
         return Batch(
-            self._info, time_s, *flags, self._luma[:count],
+            self.info, time_s, *flags, self._luma[:count],
             None if self._chroma is None else self._chroma[:count], self._vectors, self.stills, self.looks, before_s,
             int(np.searchsorted(time_s, begin_s - TIME_EPS)),
             0 if end_s is None else count - int(np.searchsorted(time_s, end_s - TIME_EPS)),
@@ -141,6 +147,7 @@ def batches(
     A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` more frames are
     given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
     """
+    choice = _Choice(stills_per_s, stills_side)
     stack: _Stack | None = None
     before_batch: float | None = None
     before: float | None = None
@@ -152,20 +159,60 @@ def batches(
             if tail == 0:
                 break
             tail -= 1
+        inside = bool(stills_per_s) and not beyond and frame.time_s >= begin_s - TIME_EPS
+        begins = bool(stills_per_s) and (begin_s <= 0 if before is None else tick(frame.time_s, before, stills_per_s))
+        if stack is not None and (len(stack) == FRAMES or (begins and len(stack) + choice.frames > FRAMES)):
+            choice.end(stack)  # a batch holds a still's second whole, where that is no longer than a batch
+            yield stack.batch(before_batch, begin_s, end_s)
+            stack = None
         if stack is None:
             stack, before_batch = _Stack(frame.info, frame), before
         stack.add(frame)
-        if stills_per_s and not beyond and frame.time_s >= begin_s - TIME_EPS:
-            first = before is None and begin_s <= 0
-            if first or (before is not None and tick(frame.time_s, before, stills_per_s)):
-                stack.stills.append((len(stack) - 1, frame.still(stills_side)))
+        choice.add(stack, frame, before, begins, inside)
         if looks_per_s and tick(frame.time_s, before, looks_per_s):
             stack.add_look(frame)
         before = frame.time_s
         if before >= begin_s - TIME_EPS and not beyond:
             end.kept, end.kept_end_s = end.kept + 1, end.end_s
-        if len(stack) == FRAMES:
-            yield stack.batch(before_batch, begin_s, end_s)
-            stack = None
     if stack is not None and len(stack):
+        choice.end(stack)
         yield stack.batch(before_batch, begin_s, end_s)
+
+
+class _Choice:
+    """Chooses the frame of each still: the first one of its second, or a moment at which text is new (moments.py)."""
+
+    def __init__(self, per_s: float, side: int) -> None:
+        self._per_s, self._side = per_s, side
+        self._strokes: Strokes | None = None
+        self._moments: list[tuple[int, Frame | None]] = []  # of the second: place in the stack, and what may be a still
+        self.frames = 0  # since the second began
+
+    def add(self, stack: _Stack, frame: Frame, before_s: float | None, begins: bool, inside: bool) -> None:
+        """The stack's last frame. inside: it may be a still; begins: it is the first of a still's second."""
+        if self._per_s <= 0:
+            return
+        self.frames += 1
+        if begins:
+            self.end(stack)
+            self.frames = 1
+        if begins or (self._per_s < MOMENTS_PER_S and tick(frame.time_s, before_s, MOMENTS_PER_S)):
+            may_be = begins or (self._moments and self._moments[0][1] is not None)
+            self._moments.append((len(stack) - 1, frame if inside and may_be else None))
+
+    def end(self, stack: _Stack) -> None:
+        """The second is over, or the batch."""
+        if not self._moments:
+            return
+        chosen = 0
+        if self._per_s < MOMENTS_PER_S:
+            self._strokes = self._strokes or Strokes(turned=stack.info.rotation in (90, 270))
+            fresh = self._strokes.fresh(stack.lumas([place for place, _ in self._moments]))
+            may_be = [frame is not None for _, frame in self._moments]
+            if np.isfinite(fresh[0]) and np.isfinite(fresh[may_be]).any():
+                most = int(np.nanargmax(np.where(may_be, fresh, np.nan)))
+                chosen = most if fresh[most] - fresh[0] >= FRESH else 0
+        place, frame = self._moments[chosen]
+        if frame is not None:
+            stack.stills.append((place, frame.still(self._side)))
+        self._moments = []

@@ -251,12 +251,12 @@ def looking_order(stills: Sequence[np.ndarray], max_frames: int) -> list[int]:
     strokes = np.stack(maps)
     thumbs = np.stack([_thumb(still) for still in stills])
     usual = np.median(strokes, axis=0)
-    unusual = _strongest_line(strokes - usual)
+    unusual = strongest_line(strokes - usual)
     middle = len(stills) // 2
     order = [int(np.argmax(unusual)) if unusual.max() >= NEW_STROKES else middle]
     fixed = [middle, 0, len(stills) - 1]
     while len(order) < max_frames:
-        novelty = _strongest_line(strokes - strokes[order].max(axis=0))
+        novelty = strongest_line(strokes - strokes[order].max(axis=0))
         distance = np.abs(thumbs[:, None] - thumbs[order][None]).mean(axis=(2, 3)).min(axis=1)
         fresh = (novelty >= NEW_STROKES) | (distance >= NEW_PICTURE)
         fresh[order] = False
@@ -285,7 +285,7 @@ def stroke_map(still: np.ndarray) -> np.ndarray:
     return cv2.resize(strokes.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
 
 
-def _strongest_line(maps: np.ndarray) -> np.ndarray:
+def strongest_line(maps: np.ndarray) -> np.ndarray:
     """Per map [N, rows, columns] the largest mean of two neighbouring cells of a row: words run sideways."""
     if maps.shape[2] < 2:
         return maps.max(axis=(1, 2))

@@ -1,13 +1,13 @@
 """Stills that pass for footage (held, zoomed, panned, slideshows, frozen tails) against tripod shots, slow motion.
 
 Held and moved stills are photographs and single frames of takes; tripod shots are photographs with grain and a small
-part that moves; slow motion is interpolated between frames by their optical flow, 4 and 8 times.
+part that moves; slow motion is interpolated between frames by their optical flow, 4 and 8 times. Drawn animation that
+shows one drawing for a second or more once it is slowed is a still, as HELD has it; both ways are counted.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +27,10 @@ from tests.accuracy.table import Row
 SECONDS = 5
 COUNT = FPS * SECONDS
 GRAINS = (0.0, 1.5, 3.0)  # standard deviation of a tripod shot's grain, grey levels
-DRAWN = ("cartoon_titles",)  # sources whose drawings are held for some frames: slowed, they are stills for seconds
-STILL = ("held", "zoom", "pan", "frozen tail", "slideshow")
+#: Slowed takes (take, times) in which one drawing stands for a second or more, as seen by eye: for 2.8 s, and twice all
+#: but for the pupils.
+HELD = (("cartoon_titles-144", 8), ("cartoon_titles-237", 4), ("cartoon_titles-237", 8))
+STILL = ("held", "zoom", "pan", "frozen tail", "slideshow", "slowed drawing")
 DEFAULT = {rule.key: rule.default for rule in RULES}
 WHOLE = build({}, ["scenes.head_s=0", "scenes.trim_frames=0"])
 Frames = Iterator[np.ndarray]
@@ -37,7 +39,6 @@ Frames = Iterator[np.ndarray]
 def measure(bench: Bench, measured: bool = True) -> list[Row]:
     found = [(kind, path, row) for kind, path in files(bench, measured) for row in _rows(path)]
     rows = [(kind, row) for kind, _, row in found]
-    names = [re.sub(r"^slow\d-|-\d+$", "", path.stem) for _, path, _ in found]
     still = np.array([kind in STILL for kind, _ in rows])
     alive = np.array([aliveness(row) for _, row in rows])
     motion = np.array([row["vmaf_motion"] for _, row in rows])
@@ -51,12 +52,12 @@ def measure(bench: Bench, measured: bool = True) -> list[Row]:
         Row("stills", "AUC: stills of every kind against footage", roc_auc_score(~still, alive), ">= 0.98", len(rows),
             "VMAF motion", roc_auc_score(~still, motion)),
     ]  # fmt: skip
-    real = ~np.array([kind == "slow motion" and name in DRAWN for kind, name in zip(kinds, names, strict=True)])
-    table.append(
-        Row("stills", "the same without slow motion of drawn animation", roc_auc_score(~still[real], alive[real]), "",
-            int(real.sum()))
-    )  # fmt: skip
-    table += [Row("stills", f"{kind}: share that passes", of(kind)[0], "", of(kind)[1]) for kind in STILL]
+    photographed = still & (kinds != "slowed drawing")
+    table.append(Row("stills", "the same, slowed drawings counted as footage", roc_auc_score(~photographed, alive), "",
+                     len(rows)))  # fmt: skip
+    table += [
+        Row("stills", f"{kind}: share that passes", of(kind)[0], "", of(kind)[1]) for kind in STILL if kind in kinds
+    ]
     good = [kind for kind in dict.fromkeys(kinds.tolist()) if kind not in STILL]
     return table + [Row("stills", f"{kind}: share rejected", 1 - of(kind)[0], "", of(kind)[1]) for kind in good]
 
@@ -103,7 +104,8 @@ def files(bench: Bench, measured: bool) -> Iterator[tuple[str, Path]]:
         tail = iter(frames[: COUNT - held] + [frames[: COUNT - held][-1]] * held)
         yield "frozen tail", _made(place, "frozen tail", take.name, tail, 23)
         for times in (4, 8):
-            yield "slow motion", _made(place, f"slow{times}", take.name, slowed(frames, times), 23)
+            kind = "slowed drawing" if (take.name, times) in HELD else "slow motion"
+            yield kind, _made(place, f"slow{times}", take.name, slowed(frames, times), 23)
 
 
 def _made(place: Path, kind: str, name: str, frames: Frames, crf: int) -> Path:
