@@ -104,7 +104,7 @@ CUT_FAILED = LateRule("cut.failed", "can be encoded", "media")
 CAPTION_FAILED = LateRule("captioning.failed", "can be captioned", "caption")
 LATE_RULES = (LOOK_FAILED, CLIPS_PER_SOURCE, PUBLISHED, COPIES, ALIKE, DRAW, CUT_FAILED, CAPTION_FAILED)
 #: Cosine of two copy embeddings from which clips are copies, of content/copies.py (docs/accuracy.md; SSCD: 0.99).
-COPY_THRESHOLD = 0.72
+COPY_THRESHOLD = 0.78
 #: human_score from which a clip counts as one with people.
 PEOPLE_MIN = 0.6
 

@@ -8,7 +8,8 @@ what tells pictures apart and drops what crops and stamps change. A clip is then
 - moves: the covariance of the stills about that mean, which finds the moment. What stands still (a stamp, a crop,
   the room of a talk) drops out; stills that two clips share count, so a copy may begin a second later.
 
-Both blocks add the picture and its mirror image, so a mirrored copy has the same vector.
+Both blocks add up views of the picture: the whole, four crops, each with a corner kept, and the mirror images of all.
+So a mirrored copy has the same vector, and a cropped one shares views with the whole.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SIDE = 64  # px: luma is shrunk to a square of this side, so size and aspect of 
 GRID = 8  # cells a side
 DIRECTIONS = 8  # of 45 degrees, signed: dark-to-bright differs from bright-to-dark
 FEATURES = DIRECTIONS * GRID * GRID
+CROPPED = 71  # px: of a picture of this side each corner's SIDE x SIDE is a crop of a tenth
 BLUR_PX = 1.0  # of the 64 px copy, before the gradient: the blocks of a poor encode are gone
 CELL_BLUR = 1 / 2.5  # of a cell: an edge near a cell's border counts in both, so a small shift changes little
 NEIGHBOURHOOD = 1.5  # cells (sigma) over which edge strength is compared: contrast drops out
@@ -75,15 +77,16 @@ def copy_embedding(stills: Stills) -> np.ndarray:
     Raises ValueError where there is no still or a still is not uint8 [H, W, 3].
     """
     check_stills(stills)
-    lumas = [_square_luma(still) for still in without_borders(stills)]
+    bare = without_borders(stills)
+    lumas = [_square_luma(still) for still in bare]
     if max(luma.std() for luma in lumas) < FLAT_STD:
         return np.zeros(COPY_DIM, dtype=np.float32)
-    plain = np.stack([edge_directions(luma) for luma in lumas])
+    plain = np.stack([[edge_directions(luma), *_cropped(still)] for luma, still in zip(lumas, bare, strict=True)])
     looks, moves = np.zeros(LOOKS_DIM), np.zeros(MOVES_DIM)
-    for view in (plain, mirrored(plain)):
-        scene, moment = projection()(view.reshape(len(view), FEATURES))
-        looks += scene.mean(axis=0)
-        moves += _covariance(moment)
+    for views in (plain, mirrored(plain)):
+        scenes, moments = projection()(views.reshape(-1, FEATURES))
+        looks += scenes.reshape(*views.shape[:2], -1).mean(axis=0).sum(axis=0)
+        moves += sum(_covariance(moment) for moment in moments.reshape(*views.shape[:2], -1).swapaxes(0, 1))
     looks *= np.sqrt(LOOKS_WEIGHT) / max(np.linalg.norm(looks), np.finfo(float).tiny)
     moves *= np.sqrt(1.0 - LOOKS_WEIGHT) / (np.linalg.norm(moves) + MOVES_HALF)
     return _unit_rows(np.concatenate([looks, moves])[None])[0].astype(np.float32)
@@ -91,6 +94,17 @@ def copy_embedding(stills: Stills) -> np.ndarray:
 
 def edge_directions(luma: np.ndarray) -> np.ndarray:
     """Luma float32 [SIDE, SIDE] -> root strength of edges, float64 [DIRECTIONS, GRID, GRID], contrast taken out."""
+    return _cells(_edges_by_direction(luma))
+
+
+def _cropped(still: np.ndarray) -> list[np.ndarray]:
+    """`edge_directions` of the four crops."""
+    edges, places = _edges_by_direction(_square_luma(still, CROPPED)), (slice(0, SIDE), slice(CROPPED - SIDE, CROPPED))
+    return [_cells(edges[:, rows, columns]) for rows in places for columns in places]
+
+
+def _edges_by_direction(luma: np.ndarray) -> np.ndarray:
+    """Strength of edges, float32 [DIRECTIONS, side, side], blurred as cells want it."""
     smooth = cv2.GaussianBlur(luma, (0, 0), BLUR_PX)
     dx, dy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
     strength = np.hypot(dx, dy)
@@ -98,8 +112,11 @@ def edge_directions(luma: np.ndarray) -> np.ndarray:
     away = np.abs(turn[None] - np.arange(DIRECTIONS)[:, None, None])
     share = np.maximum(0.0, 1.0 - np.minimum(away, DIRECTIONS - away)).astype(np.float32) * strength
     blur = SIDE / GRID * CELL_BLUR
-    size = (GRID, GRID)
-    cells = np.stack([cv2.resize(cv2.GaussianBlur(s, (0, 0), blur), size, interpolation=cv2.INTER_AREA) for s in share])
+    return np.stack([cv2.GaussianBlur(one, (0, 0), blur) for one in share])
+
+
+def _cells(edges: np.ndarray) -> np.ndarray:
+    cells = edges.reshape(DIRECTIONS, GRID, SIDE // GRID, GRID, SIDE // GRID).mean(axis=(2, 4))
     energy = np.sqrt((cells**2).sum(axis=0))
     around = cv2.GaussianBlur(energy, (0, 0), NEIGHBOURHOOD)
     return np.sqrt(cells / (around + MEAN_SHARE * energy.mean() + STRENGTH_FLOOR)).astype(np.float64)
@@ -143,9 +160,9 @@ def _edges(flat: np.ndarray) -> tuple[int, int]:
     return before + (before > 0), after + (after > 0)
 
 
-def _square_luma(still: np.ndarray) -> np.ndarray:
+def _square_luma(still: np.ndarray, side: int = SIDE) -> np.ndarray:
     gray = cv2.cvtColor(still, cv2.COLOR_BGR2GRAY)
-    return cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def _covariance(rows: np.ndarray) -> np.ndarray:

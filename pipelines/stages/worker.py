@@ -83,12 +83,15 @@ class Worker:
 
     def _probed(self, record: str) -> dict[str, dict[str, Any]]:
         try:
-            return {row["uri"]: row for row in storage.read_table(record).to_pylist()}
+            table = storage.read_table(record)
         except FileNotFoundError:
             return {}
         except DamagedFile:
             storage.delete(record)
             return {}
+        if table.schema.names != PROBED.names:  # of another version of this program
+            return {}
+        return {row["uri"]: row for row in table.to_pylist()}
 
     # ---- observe -----------------------------------------------------------------------------------------------------
 
