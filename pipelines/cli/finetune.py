@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rushes.pipelines.cli import given
 from rushes.pipelines.cli.terminal import console, fail, tell
 
 app = typer.Typer(help="The set that people choose, trim and caption (Movie Gen 3.3).", no_args_is_help=True)
@@ -158,6 +159,7 @@ def publish(
         from rushes.pipelines.finetune_set import publish as publish_set
         from rushes.pipelines.review.said import reviewed
 
+        given.folder(output)
         found, recipe = opened(run, set_)
         store, name = reviews_of(run, reviews)
         made, notes = publish_set(found, recipe, reviewed(store, name, queue), output, workers or os.cpu_count() or 1)

@@ -153,6 +153,8 @@ def judge(
     from rushes.pipelines.judge import recipe_for_judging
 
     opened = open_run(run)
+    if not dry_run:
+        given.folder(output or run)
     resolved = recipe_for_judging(opened, recipe, set_ or [])
     judged = run_judge(opened, resolved, None if dry_run else (output or run))
     print_comparison(opened.record, judged.record, console)
@@ -307,6 +309,8 @@ def images(
     """
     from rushes.pipelines.images import Request, collect, list_items, print_outcome
 
+    given.folder(output)
+    given.runs(clips or [])
     request = Request(input or [], clips or [], per_clip, captions, name, resolution)
     if dry_run:
         items = list_items(request)

@@ -80,6 +80,18 @@ def refused_early(refused, folder, monkeypatch):
         ("funnel runs/tae", "it is the output of a training; name the run that it was trained on"),
         ("funnel runs/first/clips", "it lies in the run runs/first"),
         ("funnel runs/first/snapshots/{snapshot}", "is a snapshot of the run runs/first: name the run"),
+        (
+            "judge runs/first -o /proc/x",
+            "/proc/x cannot be written: No such file or directory in /proc; choose another",
+        ),
+        ("images -i empty -o notes.txt", "is a file, not a folder; choose another output"),
+        ("images --clips runs/frist -o x", "did you mean 'runs/first'?"),
+        ("finetune publish runs/first -o notes.txt", "is a file, not a folder"),
+        (
+            "finetune status runs/first --queue x",
+            "has no queue 'x'. `rushes finetune balance` makes one.",
+        ),
+        ("near runs/first --clip zzz", "no semantic vector"),
         ("fit camera-motion -i empty", "--input empty holds no video or photograph"),
         ("fit quality -i emtpy", "There is no file or folder emtpy; did you mean 'empty'?"),
         ("fit quality -o runs", "runs is a folder; name a file in it"),
