@@ -99,7 +99,8 @@ def nearest_name(run: Run, wanted: str) -> str:
     prefixes = [letters[: length + 1] for length in range(len(letters))]
     likeliest = f"SELECT clip_id AS name FROM {{clips}} ORDER BY {begun} DESC, clip_id LIMIT ?"
     pool = records(run, likeliest, [*prefixes, NEAREST_POOL])
-    pool += records(run, "SELECT regexp_extract(uri, '[^/]*$') AS name FROM {sources} LIMIT ?", [NEAREST_POOL])
+    if "sources" in run.tables:
+        pool += records(run, "SELECT regexp_extract(uri, '[^/]*$') AS name FROM {sources} LIMIT ?", [NEAREST_POOL])
     near = difflib.get_close_matches(letters, [row["name"] for row in pool], n=1, cutoff=0.6)
     total = run.record["tables"]["clips"]["rows"]
     return f"did you mean '{near[0]}'?" if near else f"it holds {total:,} clips: see `rushes funnel`."
