@@ -15,7 +15,6 @@ again. A reader that opens the run sees all tables of one snapshot or, before th
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import uuid
@@ -27,8 +26,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rushes.curation import signals, storage
+from rushes.curation import signals, storage, stores
 from rushes.curation.card import card
+from rushes.curation.nearest import meant
 from rushes.curation.storage import (  # what the trainer needs of files, it takes from here
     DiskFull,
     exists,
@@ -43,6 +43,7 @@ from rushes.curation.storage import (  # what the trainer needs of files, it tak
     write_table,
 )
 from rushes.curation.storage import StorageError as ManifestError
+from rushes.curation.whereabouts import snapshots_run, why_no_run
 
 __all__ = [
     "DiskFull", "ManifestError", "Run", "Snapshot", "exists", "is_local", "join", "lock", "named_errors", "open_run",
@@ -92,9 +93,7 @@ class Run:
     def files(self, name: str) -> list[str]:
         """Addresses of a table's files, in order. Raises ManifestError with what there is."""
         if name not in self.record["tables"]:
-            near = difflib.get_close_matches(name, self.tables, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"tables: {', '.join(self.tables)}."
-            raise ManifestError(f"{self.root} has no table '{name}'; {hint}")
+            raise ManifestError(f"{self.root} has no table '{name}'; {meant(name, self.tables, 'tables')}")
         return [self.address(path) for path in self.record["tables"][name]["files"]]
 
     def address(self, path: str) -> str:
@@ -119,29 +118,34 @@ class Run:
             known = self.schema(name).names
             for column in columns:
                 if column not in known:
-                    near = difflib.get_close_matches(column, known, n=1)
-                    hint = f"did you mean '{near[0]}'?" if near else f"columns: {', '.join(known)}."
-                    raise ManifestError(f"The table '{name}' has no column '{column}'; {hint}")
+                    raise ManifestError(
+                        f"The table '{name}' has no column '{column}'; {meant(column, known, 'columns')}"
+                    )
         return pa.concat_tables([read_table(file, columns) for file in files]).combine_chunks()
 
 
 def open_run(root: str) -> Run:
     """The current snapshot of a run. Raises ManifestError where nothing is published."""
+    if (away := stores.unreachable(root)) is not None:
+        raise ManifestError(f"{root} cannot be read: {away}.")
     try:
         record = json.loads(storage.read_bytes(join(root, "run.json")))
     except (FileNotFoundError, NotADirectoryError) as error:
-        unfinished = exists(join(root, "work"))
-        why = (
-            "its curation has not finished; run the same `rushes curate` again" if unfinished else "it has no run.json"
-        )
-        raise ManifestError(f"{root} holds no published run: {why}.") from error
+        why = why_no_run(root)
+        raise ManifestError(f"{root} holds no published run: {why}{'' if why.endswith('?') else '.'}") from error
     except ValueError as error:
         raise ManifestError(f"{root}/run.json is damaged: {error}.") from error
+    if not isinstance(record, dict):
+        raise ManifestError(f"{root}/run.json is damaged: it holds no mapping; the command that made the run mends it.")
     if record.get("schema_version") != SCHEMA_VERSION:
         raise ManifestError(
             f"{root} was written with manifest version {record.get('schema_version')}, this is version "
             f"{SCHEMA_VERSION}: curate it again, or read it with the release that wrote it."
         )
+    if not isinstance(record.get("tables"), dict) or "snapshot" not in record:
+        raise ManifestError(f"{root}/run.json is damaged: it lists no tables; the command that made the run mends it.")
+    if whole := snapshots_run(root):
+        raise ManifestError(f"{root} is a snapshot of the run {whole}: name the run, whose newest snapshot is read.")
     return Run(root, record)
 
 

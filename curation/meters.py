@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from rushes.curation import scenes_learned, scenes_spikes, signals
+from rushes.curation.gradual import finder, mixed
 from rushes.curation.meter import Meter
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.video.batch import Ahead
 from rushes.curation.video.decode import StreamInfo
 
 LEARNED_SHOTS = "rushes.curation.scenes_learned:LearnedShotMeter"
@@ -26,9 +28,10 @@ def build_meters(recipe: Recipe, info: StreamInfo) -> list[Meter]:
     return built_in + [load(path)(info) for path in recipe.meters]
 
 
-def looks_ahead(recipe: Recipe) -> int:
-    """Frames that a part must show after its end, for the meter that answers latest."""
-    return scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else scenes_spikes.AROUND
+def looks_ahead(recipe: Recipe, info: StreamInfo) -> Ahead:
+    """What a part must show after its end, for the meter that answers latest."""
+    learned = scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else 0
+    return Ahead(max(learned, scenes_spikes.AROUND), mixed.WAIT, finder.grid(info.fps)[0])
 
 
 def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:

@@ -93,7 +93,7 @@ class Observation:
         with opened(self.source.uri, vectors=True) as (container, stream):
             for batch in batches(
                 container, stream, end, self._begin_s, self._end_s, LEAD_S, visual.stills_per_s, visual.stills_side,
-                looks_ahead(self._recipe), LOOKS_PER_S,
+                LOOKS_PER_S, lambda info: looks_ahead(self._recipe, info),
             ):  # fmt: skip
                 if meters is None:
                     meters = build_meters(self._recipe, batch.info)

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from rushes.curation import plain_yaml
+from rushes.curation.nearest import meant, nearest
 from rushes.curation.sections import (
     Bounds,
     Captioning,
@@ -39,8 +40,9 @@ from rushes.curation.sections import (
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 #: Bumped by whoever changes what a part of the work computes; old records of that part are then not reused.
-PART_VERSIONS = {"observe": 13, "measure": 14, "look": 7, "content": 3, "cut": 5, "caption": 2}
+PART_VERSIONS = {"observe": 15, "measure": 15, "look": 7, "content": 3, "cut": 5, "caption": 2}
 
+MISTYPED = 0.9  # difflib's share of letters in common from which a name is taken for a slip
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
 
 
@@ -159,8 +161,7 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Reci
             f"The recipe '{name_or_path}' is a folder; name a YAML file or one of: {', '.join(shipped())}."
         )
     if not os.path.isfile(path):
-        near = difflib.get_close_matches(name_or_path, shipped(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
+        hint = meant(name_or_path, shipped(), "shipped recipes")
         raise RecipeError(f"There is no recipe '{name_or_path}': no shipped recipe and no such file; {hint}")
     try:
         data = plain_yaml.load_file(path) or {}
@@ -209,12 +210,23 @@ def _assign(base: dict[str, Any], key: str, value: Any) -> None:
     if names[:2] == ["curriculum", "sets"] and "sets" not in base.get("curriculum", {}):
         defaults = Curriculum().model_dump(mode="json")["sets"]
         base.setdefault("curriculum", {})["sets"] = defaults
+    if names[:2] == ["curriculum", "sets"] and len(names) > 2:
+        _check_set_name(names[2], base["curriculum"]["sets"])
     here = base
     for name in names[:-1]:
         here = here.setdefault(name, {})
         if not isinstance(here, dict):
             raise RecipeError(_unknown_key(key))
     here[names[-1]] = value
+
+
+def _check_set_name(name: str, known: Any) -> None:
+    """Raises RecipeError where an override would make a new set whose name is nearly that of one that is there."""
+    if isinstance(known, dict) and name not in known and (near := nearest(name, known, MISTYPED)) is not None:
+        raise RecipeError(
+            f"The recipe has no set '{name}'; did you mean '{near}'? A new set of so like a name is written in a "
+            "recipe's file."
+        )
 
 
 def _all_keys() -> list[str]:

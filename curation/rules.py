@@ -7,7 +7,6 @@ could not be measured cannot be vouched for, and the clip's `notes` say why it i
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.curation import manifest, rescue, signals
+from rushes.curation.nearest import meant
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.signals import RULES, Rule
 
@@ -67,16 +67,33 @@ def check(recipe: Recipe, own: list[str]) -> None:
     columns = [*manifest.ANALYZED.names, *LOOK_COLUMNS, *own]
     for name in recipe.rules:
         if name not in columns and name not in DERIVED:
-            near = difflib.get_close_matches(name, columns, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"columns: {', '.join(columns)}."
+            hint = meant(name, [*columns, *DERIVED], "columns")
             raise RecipeError(f"Recipe key 'rules': there is no column '{name}', which no meter writes; {hint}")
     stricter = {f"curriculum.sets.{name}": spec.rules for name, spec in recipe.curriculum.sets.items()}
     for name, keys in (*stricter.items(), ("finetune", recipe.finetune.rules)):
         for key in keys:
             if key not in BY_KEY:
-                near = difflib.get_close_matches(key, BY_KEY, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"rules: {', '.join(BY_KEY)}."
-                raise RecipeError(f"{name}.rules has no rule '{key}'; {hint}")
+                raise RecipeError(f"{name}.rules has no rule '{key}'; {meant(key, BY_KEY, 'rules')}")
+    _not_contradictory(recipe)
+
+
+def _not_contradictory(recipe: Recipe) -> None:
+    """Raises RecipeError where two rules on one column leave no value between them."""
+    lower: dict[str, tuple[Rule, float]] = {}
+    upper: dict[str, tuple[Rule, float]] = {}
+    for rule, threshold in active(recipe):
+        side, stricter = (lower, max) if rule.compare in (">=", ">") else (upper, min)
+        known = side.get(rule.column)
+        if known is None or stricter(threshold, known[1]) == threshold:
+            side[rule.column] = (rule, threshold)
+    for column in lower.keys() & upper.keys():
+        (low, least), (high, most) = lower[column], upper[column]
+        strict = low.compare == ">" or high.compare == "<"
+        if least > most or (strict and least == most):
+            raise RecipeError(
+                f"No clip can pass both {low.key}={least:g} and {high.key}={most:g}: {column} would have to be "
+                f"{low.compare} {least:g} and {high.compare} {most:g}; lower the first or raise the second."
+            )
 
 
 def column(table: pa.Table, name: str) -> Column:

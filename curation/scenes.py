@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from rushes.curation import scenes_learned, scenes_spikes
 from rushes.curation.gradual import finder
+from rushes.curation.gradual.mixed import EVERY, Mixed
 from rushes.curation.meter import Span
 from rushes.curation.recipe import Recipe
 from rushes.curation.scenes_doubts import Doubts
@@ -38,11 +39,12 @@ class ShotMeter:
     0-255. spike: of what may be a cut (scenes_spikes.py).
     blend_first, blend_stop, blend_strength: a transition that was found once this frame was seen: its frames, counted
     from this one (below 0), and its strength 0-1. doubt_first, doubt: how much what ends here looks like a
-    transition, 0-1, and its first frame in the same way.
+    transition, 0-1, and its first frame in the same way. mixed: how likely a frame lies inside a transition, 0-1, for
+    some six frames a second (gradual/mixed.py).
     """
 
     tracks = (
-        *(pa.field(name, pa.float32()) for name in ("content", "spike")),
+        *(pa.field(name, pa.float32()) for name in ("content", "spike", "mixed")),
         *(pa.field(name, pa.float32()) for name in finder.NAMES),
     )
 
@@ -51,15 +53,19 @@ class ShotMeter:
         self._hsv: np.ndarray | None = None  # of the last frame
         self._spikes = Spikes()
         self._transitions = finder.Transitions(info.fps)
+        self._mixed, self._step = Mixed(), finder.grid(info.fps)[0]
         self._doubts: tuple[Tracks, Doubts] | None = None  # of the file that is measured
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
         content = self._content(batch.tiny_bgr)
         spikes = self._spikes.observe(batch.tiny_luma, content)
-        return {"content": content, "spike": spikes, **self._transitions.observe(batch)}
+        places = np.flatnonzero(batch.every(self._step))
+        looked = batch.every(EVERY * self._step)[places]
+        mixed = self._mixed.observe(batch.tiny_luma[places], places, looked, len(batch))
+        return {"content": content, "spike": spikes, "mixed": mixed, **self._transitions.observe(batch)}
 
     def finish(self) -> dict[str, np.ndarray]:
-        return {"spike": self._spikes.finish()}
+        return {"spike": self._spikes.finish(), "mixed": self._mixed.finish()}
 
     def _content(self, bgr: np.ndarray) -> np.ndarray:
         """float32 [n]; 0 for the first frame."""

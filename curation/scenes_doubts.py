@@ -22,7 +22,26 @@ STRONG, SUPPORT_MIN = 0.8, 0.4
 GROWN_MIN = 0.5
 #: A change from one frame to the next is doubtful from this spike on, and surely so at the other one.
 SPIKES = (1.1, 1.6)
+WITHIN = 0.5  # share of a gradual change, in its middle, in which the net is asked whether a frame is mixed
 MARGIN = 3  # frames on either side that are doubtful with it
+
+
+def _gradual(tracks: Tracks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frames [first, stop) of every change over some time, and how doubtful it is.
+
+    That is the geometric mean of what the forest says of the change as a whole, and the net of the likeliest of the
+    frames in its middle: each is misled where the other is not.
+    """
+    (ends,) = np.nonzero(np.isfinite(tracks["doubt"]))
+    first = np.maximum(ends + tracks["doubt_first"][ends].astype(int), 0)
+    if not len(ends):
+        return first, ends, np.empty(0)
+    (looked,) = np.nonzero(np.isfinite(tracks["mixed"]))
+    mixed = np.interp(np.arange(tracks.frames), looked, tracks["mixed"][looked])
+    middles, halves = (first + ends) / 2, (ends - first) / 2 * WITHIN
+    around = zip((middles - halves).astype(int).tolist(), (middles + halves).astype(int).tolist(), strict=True)
+    likeliest = np.array([mixed[low : high + 1].max() for low, high in around])
+    return first, ends + 1, np.sqrt(tracks["doubt"][ends] * likeliest).astype(float)
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,8 @@ class Doubts:
         first, stop = np.maximum(frames - MARGIN, 0), np.minimum(frames + MARGIN, tracks.frames)
         value = np.clip((tracks["spike"][frames] - SPIKES[0]) / (SPIKES[1] - SPIKES[0]), 0, 1).astype(float)
         if gradual:
-            (ends,) = np.nonzero(np.isfinite(tracks["doubt"]))
-            first = np.append(np.maximum(ends + tracks["doubt_first"][ends].astype(int), 0), first)
-            stop, value = np.append(ends + 1, stop), np.append(tracks["doubt"][ends].astype(float), value)
+            begins, ends, doubt = _gradual(tracks)
+            first, stop, value = (np.append(*two) for two in ((begins, first), (ends, stop), (doubt, value)))
         order = np.argsort(first, kind="stable")
         return cls(first[order], stop[order], value[order])
 

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from rushes.curation import s3, web
+from rushes.curation import s3, stores, web
 
 ROWS_PER_GROUP = 65_536
 ONE_REQUEST = 4 << 20  # objects up to this are written by a single request, bytes (pyarrow's parts have 10 MiB)
@@ -102,6 +102,8 @@ def reached(uri: str) -> Iterator[None]:
         raise
     except OSError as error:
         if any(words in str(error) for words in STORE_SAYS):
+            if (why := stores.told(str(error), uri)) is not None:
+                raise StoreAway(f"{uri}: {why}; then start the same command again.") from error
             said = str(error).splitlines()[0][:300]
             raise StoreAway(
                 f"The store of {uri} does not do what is asked ({said}); start the same command again "
@@ -186,7 +188,10 @@ def named_errors(what: str) -> Iterator[None]:
             raise DiskFull(
                 f"No space is left while writing {what}; free some and start the same command again."
             ) from error
-        raise StorageError(f"{what} cannot be written: {text}.") from error
+        why = stores.told(text, what) if any(words in text for words in STORE_SAYS) else None
+        if why is None and getattr(error, "strerror", None) and getattr(error, "filename", None):
+            why = f"{error.strerror}: choose another place, or make it writable"
+        raise StorageError(f"{what} cannot be written: {why or text}.") from error
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +30,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rushes.model import store
+from rushes.model.published import PREFIX, Checkpoint, CheckpointError, none_there, published, read_meta, require
 
-PREFIX = "step-"
+__all__ = [
+    "Checkpoint", "CheckpointError", "Saver", "fingerprint", "load", "load_weights", "open_checkpoint", "published",
+    "read_weights", "require", "save",
+]  # fmt: skip
 DIGITS = 8
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no space, or none of this user's
 SHORT_WRITE = "unexpected pos"  # torch's words where a file took fewer bytes than it was given
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, read or used here: one sentence."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A published checkpoint: its folder and what meta.json says."""
-
-    path: str
-    meta: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        return int(self.meta["step"])
-
-
-def published(folder: str | os.PathLike[str]) -> list[str]:
-    """The checkpoints below `folder` (a run's or a folder of checkpoints), oldest first. Addresses are pyarrow.fs's."""
-    root = os.fspath(folder)
-    for place in (store.join(root, "checkpoints"), root):
-        names = sorted(name for name in store.folders(place) if name.startswith(PREFIX))
-        found = [store.join(place, name) for name in names]
-        if found := [path for path in found if store.is_file(store.join(path, "meta.json"))]:
-            return found
-    return []
 
 
 def open_checkpoint(where: str | os.PathLike[str], say: Callable[[str], None] | None = None) -> Checkpoint:
@@ -80,15 +56,12 @@ def open_checkpoint(where: str | os.PathLike[str], say: Callable[[str], None] | 
             if one == found[0]:
                 raise
             say(f"{error} The one before is taken.")
-    raise CheckpointError(f"{path} holds no checkpoint; name a training's output or one of its checkpoints.")
+    raise none_there(path)
 
 
 def _opened(path: str) -> Checkpoint:
     """Raises CheckpointError, on all ranks, where a file of it has other bytes than were written."""
-    try:
-        meta = json.loads(store.read_bytes(store.join(path, "meta.json")))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: meta.json cannot be read ({_one_line(error)}).") from error
+    meta = read_meta(path)
     _verify(path, meta)
     return Checkpoint(path, meta)
 
@@ -295,22 +268,6 @@ def _flat(state: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in state.items():
         found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
     return found
-
-
-def require(checkpoint: Checkpoint, model: str, config: dict[str, Any] | None = None) -> None:
-    """Raises CheckpointError unless the checkpoint is of this model ("tae" or "dit") and, where given, this config."""
-    if checkpoint.meta.get("model") != model:
-        raise CheckpointError(
-            f"{checkpoint.path} is a checkpoint of a {checkpoint.meta.get('model')}, not of a {model}."
-        )
-    there = checkpoint.meta.get("config", {})
-    here = json.loads(json.dumps(config)) if config is not None else there
-    for key in here:
-        if here[key] != there.get(key):
-            raise CheckpointError(
-                f"{checkpoint.path} is of another size: its {key} is {there.get(key)}, the recipe's is {here[key]}; "
-                "use that recipe, or another output folder."
-            )
 
 
 def load_weights(checkpoint: Checkpoint, model: nn.Module, averaged: bool = True, without: Container[str] = ()) -> None:

@@ -11,6 +11,7 @@ diffusers' `load_lora_adapter` takes. The TAE and the DiT are of no class that d
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -46,8 +47,6 @@ def export(
 
 def _parts(weights: dict[str, Tensor], folder: Path, part_gb: float) -> list[Path]:
     """One file, or several and their index."""
-    from safetensors.torch import save_file
-
     groups: list[dict[str, Tensor]] = [{}]
     size = 0.0
     for name, value in weights.items():
@@ -59,7 +58,7 @@ def _parts(weights: dict[str, Tensor], folder: Path, part_gb: float) -> list[Pat
     names = [f"model-{n:05d}-of-{len(groups):05d}.safetensors" for n in range(1, len(groups) + 1)]
     names = names if len(groups) > 1 else ["model.safetensors"]
     for name, group in zip(names, groups):
-        save_file(group, folder / name, {"format": "pt"})
+        _save(group, folder / name)
     if len(groups) == 1:
         return [folder / names[0]]
     index = {
@@ -69,6 +68,22 @@ def _parts(weights: dict[str, Tensor], folder: Path, part_gb: float) -> list[Pat
     path = folder / "model.safetensors.index.json"
     path.write_text(json.dumps(index, indent=1), encoding="utf-8")
     return [*(folder / name for name in names), path]
+
+
+def _save(group: dict[str, Tensor], path: Path) -> None:
+    """One file, whole or not at all. Raises CheckpointError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(group, beside, {"format": "pt"})
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        if "No space left" in str(error):
+            raise CheckpointError(f"No space is left while writing {path}; free some and start again.") from error
+        raise CheckpointError(f"{path} cannot be written: {str(error).splitlines()[0]}.") from error
 
 
 def _adapter(meta: dict, weights: dict[str, Tensor], folder: Path) -> list[Path]:

@@ -7,7 +7,6 @@ Gen's Table 3; what the paper does not print (weight decay, EMA, warm-up) says s
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rushes.curation import plain_yaml
+from rushes.curation.nearest import meant, nearest
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 NAME_MAX, KEY_MAX = 4096, 200  # characters of a path, of a dotted key
@@ -252,8 +252,7 @@ def load(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Trai
     path = RECIPE_FOLDER / f"{name_or_path}.yaml"
     path = path if os.path.exists(path) else Path(os.path.expanduser(name_or_path))
     if not os.path.isfile(path):
-        near = difflib.get_close_matches(name_or_path, shipped(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"shipped recipes: {', '.join(shipped())}."
+        hint = meant(name_or_path, shipped(), "shipped recipes")
         raise TrainRecipeError(f"There is no training recipe '{name_or_path}'; {hint}")
     try:
         data = plain_yaml.load_file(path)
@@ -303,8 +302,10 @@ def _below(place: Any, name: str, key: str) -> list[Any]:
         chosen = [entry for entry in place if isinstance(entry, dict) and name in ("all", entry.get("name"))]
         if not chosen:
             what = "stage" if key.startswith("stages.") else "text encoder"
-            names = ", ".join(str(entry.get("name")) for entry in place)
-            raise TrainRecipeError(f"The recipe has no {what} '{name}'; {what}s: {names}, or all.")
+            names = [str(entry.get("name")) for entry in place if isinstance(entry, dict)]
+            near = nearest(name, [*names, "all"])
+            hint = f"did you mean '{near}'?" if near else f"{what}s: {', '.join(names)}, or all."
+            raise TrainRecipeError(f"The recipe has no {what} '{name}'; {hint}")
         return chosen
     if not isinstance(place, dict):
         raise TrainRecipeError(_unknown(key))
@@ -327,8 +328,8 @@ def _unknown(key: str) -> str:
     keys = _keys(TrainRecipe) + [f"stages.all.{name}" for name in Stage.model_fields]
     for name, encoder in ENCODERS.items():
         keys += [f"text.encoders.{name}.{field}" for field in encoder.model_fields]
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else f" Sections: {', '.join(TrainRecipe.model_fields)}."
+    near = nearest(key, keys, cutoff=0.5)
+    hint = f" Did you mean '{near}'?" if near else f" Sections: {', '.join(TrainRecipe.model_fields)}."
     return f"The training recipe has no key '{key}'.{hint}"
 
 

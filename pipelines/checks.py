@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import subprocess
 
-from rushes.curation import manifest, rules, scenes_learned
+from rushes.curation import rules, scenes_learned
 from rushes.curation.content.published import check as check_published
 from rushes.curation.manifest import ManifestError
 from rushes.curation.meters import custom_columns
+from rushes.curation.outputs import check_folder
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.video import containers
 from rushes.curation.video.inputs import list_inputs
@@ -33,7 +33,25 @@ def check(
     check_captioning(recipe)
     check_published(recipe)
     check_output(root)
+    check_ffmpeg()
     return uris
+
+
+FFMPEG_STARTS_S = 20.0  # seconds in which the program says its version, on a machine that is busy
+FFMPEG_FIX = "unset IMAGEIO_FFMPEG_EXE, or pip install --force-reinstall imageio-ffmpeg"
+
+
+def check_ffmpeg() -> None:
+    """Raises ManifestError where FFmpeg cannot be run here: every clip would be rejected by `cut.failed`."""
+    import imageio_ffmpeg
+
+    try:
+        program = imageio_ffmpeg.get_ffmpeg_exe()
+        done = subprocess.run([program, "-version"], capture_output=True, timeout=FFMPEG_STARTS_S, check=False)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise ManifestError(f"FFmpeg, which cuts the clips, cannot be run ({error}): {FFMPEG_FIX}.") from error
+    if done.returncode or not done.stdout.startswith(b"ffmpeg"):
+        raise ManifestError(f"{program} is no FFmpeg that runs here, and clips are cut by it: {FFMPEG_FIX}.")
 
 
 #: What a run writes over at its top, and what says that a folder is one; that of a run that was stopped is there too.
@@ -43,25 +61,11 @@ MARKS = ("run.json", ".lock", "work")
 
 def check_output(root: str) -> None:
     """Raises ManifestError where a run cannot be written at `root`."""
-    fs, path = manifest.resolve(root)
-    if root.startswith(("http://", "https://")):
-        raise ManifestError(f"{root} can be read from, not written to; choose a folder or an object store.")
-    if not manifest.is_local(fs):
+    folder = check_folder(root)
+    if folder is None:
         return
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ManifestError(f"{root} is a file, not a folder; choose another output.")
     foreign = [] if any((folder / mark).exists() for mark in MARKS) else [n for n in WRITTEN if (folder / n).exists()]
     if foreign:
         raise ManifestError(
             f"{root} is no run and holds {', '.join(foreign)}, which a run would write over; choose a new folder."
         )
-    there = folder
-    while not there.exists():
-        there = there.parent
-    if not there.is_dir():
-        raise ManifestError(f"{root} cannot be written: {there} is no folder.")
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise ManifestError(f"{root} cannot be written: {error.strerror} in {there}.") from error

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from rushes.curation import manifest
@@ -57,6 +58,7 @@ CLIPS_PER_FILE = 32  # a kill costs at most so many clips per worker
 FILE_BYTES_MAX = 256 << 20  # larger clips come fewer to a file: 27 of 768 px, 16 s
 TASK_S_PER_CLIP = 900.0  # after which a task is taken to hang; 16 s at 768 px take one CPU core minutes
 SHIFT_MAX, RATIO_MAX = 0.5, 1.5  # how far measured statistics may lie from the autoencoder's before it is said
+PLAN_FROM = 90  # columns of a terminal on which the plan is a table
 FAILURES = pa.schema([("set", pa.string()), ("clip_id", pa.string()), ("error", pa.string())])
 
 
@@ -185,6 +187,11 @@ def encode(
     where = tae if tae.startswith(PREFIX) else _address(checkpoints.open_checkpoint(tae).path)
     settings = settings_of(recipe, frozen, mark, options)
     plans = plan_sets(recipe, roots, names)
+    if not any(plan.rows for plan in plans.values()):
+        raise DataError(
+            f"There is nothing to encode: the sets {', '.join(plans)} have no clips; judge with looser thresholds, or "
+            "name others with --set stages.all.set=NAME."
+        )
     with manifest.lock(root):
         _own_folder(root)
         cpus = ray_start.start(options.engine)
@@ -390,18 +397,26 @@ def recipe_hash(recipe: TrainRecipe) -> str:
 # ---- what is said --------------------------------------------------------------------------------------------------
 
 
-def plan_table(plans: dict[str, SetPlan], settings: Settings, channels: int) -> Table:
-    """One line per set and bucket: clips, what is stored of each, and how much that is."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("set", "bucket"):
-        table.add_column(name)
-    for name in ("clips", "latents of a clip", "MB a clip", "GB"):
-        table.add_column(name, justify="right")
+def plan_table(plans: dict[str, SetPlan], settings: Settings, channels: int, width: int = 120) -> Table:
+    """One line per set, bucket and what is stored of its clips: how many they are, and how much that is."""
+    lines: dict[tuple[str, str, str, int], int] = {}
     for name, plan in plans.items():
-        for (bucket, _), (clip, shapes, parts) in plan.buckets.items():
-            size, clips = latent_bytes(clip, shapes, settings, channels), sum(map(len, parts))
+        for (bucket, _), (clip, shapes, parts) in plan.buckets.items():  # of each number of frames
             stored = ", ".join(f"{settings.count(clip.frames, s)} x {s}" for s in shapes)
-            table.add_row(name, bucket, f"{clips:,}", stored, f"{size / 1e6:.3f}", f"{clips * size / 1e9:.3f}")
+            line = (name, bucket, stored, latent_bytes(clip, shapes, settings, channels))
+            lines[line] = lines.get(line, 0) + sum(map(len, parts))
+    table = Table(box=None, pad_edge=False, show_header=width >= PLAN_FROM)
+    for name in ("set", "bucket") if width >= PLAN_FROM else ():
+        table.add_column(name)
+    for name in ("clips", "latents of a clip", "MB a clip", "GB") if width >= PLAN_FROM else ():
+        table.add_column(name, justify="right")
+    for (name, bucket, stored, size), clips in lines.items():
+        cells = (name, bucket, f"{clips:,}", stored, f"{size / 1e6:.3f}", f"{clips * size / 1e9:.3f}")
+        if width >= PLAN_FROM:
+            table.add_row(*cells)
+        else:
+            table.add_row(f"{name} {bucket}: {clips:,} clips, {cells[4]} MB each, {cells[5]} GB")
+            table.add_row(Padding(stored, (0, 0, 0, 2)))
     return table
 
 

@@ -174,11 +174,17 @@ def recipe_for_judging(run: Run, name: str | None, overrides: list[str]) -> Reci
     """
     own = resolved_of(run)
     recipe = recipes.build(own, overrides) if name is None else recipes.load(name, overrides)
+    rules.check(recipe, [name for name in run.schema("clips").names if name not in manifest.CLIPS.names])
+    older = changed_parts(run, recipes.build(own))
     for part in changed_parts(run, recipe):
+        if part != "content" and part in older:
+            raise RecipeError(
+                f"{run.root} was made by a release that measures '{part}' otherwise: run the same `rushes curate` "
+                "again, which makes anew what differs, then judge."
+            )
         if part != "content":
             raise RecipeError(
                 f"This recipe changes '{part}', which {run.root} holds as it was made, and judging opens no video: "
                 f"use thresholds only, or run `rushes curate` with it."
             )
-    rules.check(recipe, [name for name in run.schema("clips").names if name not in manifest.CLIPS.names])
     return recipe

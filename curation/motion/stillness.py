@@ -45,9 +45,9 @@ GRADIENT_FLOOR = 6.0  # grey levels a pixel: a change in a flat area is noise, n
 NOISE_HELD, NOISE_MOVED = 0.03, 0.2  # what a still leaves, pixels: the same grid, and another one
 MOVED, FADED = 0.5, 0.05  # pixels of camera motion, and change of contrast, from which the grid is another one
 #: Where a camera glides slowly over sharp edges, an encoder redraws them blurred, now and then: at half the size, where
-#: that hardly shows, a still leaves so much less. Between the largest of the fitting side's stills and the least of its
-#: slow motion (docs/accuracy.md).
-COARSE = 1.8
+#: that hardly shows, a still leaves so much less. Such that the demo's least hand-held take, 0.74, is alive
+#: (docs/accuracy.md).
+COARSE = 2.2
 ALIVE = 6.0  # own motion at which no further pair is compared
 AROUND = 8  # frames on each side whose second largest change says how much the picture moves
 REPEATED = 0.15  # share of that change below which a frame repeats the one before, as an encoder draws it again

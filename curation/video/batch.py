@@ -6,7 +6,7 @@ A batch holds some tens of frames, so that one call of NumPy or OpenCV serves al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -138,27 +138,44 @@ class _Stack:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """So many frames, and so many pictures on the grid of every step-th frame, are shown after the end of a part."""
+
+    frames: int
+    pictures: int
+    step: int = 1
+
+    def counts(self, before_s: float | None, frame: Frame) -> bool:
+        """Whether a frame is on the grid; before_s: time of the frame before it."""
+        times = np.array([-1e9 if before_s is None else before_s, frame.time_s])
+        return bool(_steps(np.rint(times * frame.info.fps), self.step)[0])
+
+
 def batches(
     container: object, stream: object, end: Decoded, begin_s: float = 0.0, end_s: float | None = None,
-    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, tail: int = 0, looks_per_s: float = 0.0,
+    lead_s: float = 0.0, stills_per_s: float = 0.0, stills_side: int = 640, looks_per_s: float = 0.0,
+    ahead: Callable[[StreamInfo], Ahead] | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches of the frames that are shown from begin_s to end_s (None: to the file's end), seconds.
 
-    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `tail` more frames are
-    given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
+    A begin above 0 seeks, and gives the lead_s seconds before it as frames that only warm up; `ahead` says how
+    many more are given after the end. `end` is filled as frames come. stills_per_s, looks_per_s: 0 takes none.
     """
     choice = _Choice(stills_per_s, stills_side)
     stack: _Stack | None = None
     before_batch: float | None = None
     before: float | None = None
+    shown = on_grid = 0  # frames after the end
     from_s = max(0.0, begin_s - lead_s)
     for frame in frames(container, stream, end, from_s):
         beyond = end_s is not None and frame.time_s >= end_s - TIME_EPS
         if beyond:
             end.stopped = True
-            if tail == 0:
+            wanted = ahead(frame.info) if ahead else Ahead(0, 0)
+            if shown >= wanted.frames and on_grid >= wanted.pictures:
                 break
-            tail -= 1
+            shown, on_grid = shown + 1, on_grid + wanted.counts(before, frame)
         inside = bool(stills_per_s) and not beyond and frame.time_s >= begin_s - TIME_EPS
         begins = bool(stills_per_s) and (begin_s <= 0 if before is None else tick(frame.time_s, before, stills_per_s))
         if stack is not None and (len(stack) == FRAMES or (begins and len(stack) + choice.frames > FRAMES)):

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 
 import pyarrow.fs as pafs
 
+from rushes.curation import stores
 from rushes.curation.manifest import ManifestError, is_local, resolve
+from rushes.curation.nearest import path_meant
 from rushes.curation.video.lists import LIST_SUFFIXES, InputError, read_list, short
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv",
      ".3gp", ".ogv", ".mxf", ".y4m", ".vob", ".asf", ".mjpeg"]
 )  # fmt: skip
+LIST_PEEK_BYTES = 4096  # of a file that may be a list of footage by another name
 MAGIC = re.compile(r"[*?\[]")
 #: What marks a folder as a run of ours, and what in it is made by us and so is no footage.
 RUN_MARKS = ("run.json", ".lock")
@@ -67,13 +70,21 @@ def _expand(text: str, suffixes: frozenset[str], kind: str, column: str | None) 
     fs, path = resolve(text)
     prefix = "" if path == text or "://" not in text or text.startswith("file://") else text[: text.index("://") + 3]
     shown = short(text)
+    if (away := stores.unreachable(text)) is not None:
+        raise InputError(f"--input {shown}: {away}.")
     try:
         info = fs.get_file_info(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"--input {shown} cannot be reached: {short(str(error))}.") from error
+        why = stores.told(str(error), text) or f"it cannot be reached: {short(str(error))}"
+        raise InputError(f"--input {shown}: {why}.") from error
     if info.type == pafs.FileType.File:
         if os.path.splitext(path)[1].lower() in LIST_SUFFIXES:
             return read_list(fs, path, shown, column)
+        if is_local(fs) and _is_a_list(path):
+            raise InputError(
+                f"--input {shown} is a text whose lines name files: a list is told by its suffix, so name it "
+                f"{os.path.basename(path)}.txt (or .csv, .jsonl), or rename it to what it is."
+            )
         return [prefix + path]
     if info.type == pafs.FileType.Unknown:  # a FIFO, a socket, a device: a row that says so
         return [prefix + path]
@@ -81,17 +92,48 @@ def _expand(text: str, suffixes: frozenset[str], kind: str, column: str | None) 
         files = _walk(path) if is_local(fs) else _list(fs, path)
         chosen = [prefix + p for p in files if os.path.splitext(p)[1].lower() in suffixes]
         if not chosen:
-            other = f" (its {len(files)} files have no {kind[:-1]}'s suffix; name them by a glob)" if files else ""
-            raise InputError(f"--input {shown}: the folder holds no {kind}{other}.")
+            raise InputError(f"--input {shown}: the folder holds no {kind}{_what_else(fs, path, files, kind)}.")
         return chosen
-    if MAGIC.search(text):
+    if MAGIC.search(text.partition("?")[0] if prefix else text):  # of an address, what follows ? are options
         matched = _glob(fs, path, suffixes)
         if not matched:
-            raise InputError(f"--input {shown}: nothing matches this pattern.")
+            why = stores.why_no_bucket(fs, _fixed(text))
+            raise InputError(f"--input {shown}: nothing matches this pattern{f'; {why}' if why else ''}.")
         return [prefix + p for p in matched]
     if text.startswith(("http://", "https://")):
         raise InputError(f"--input {shown}: no server answers there with a file.")
-    raise InputError(f"--input {shown}: there is no such file or folder.")
+    if (why := stores.why_nothing(fs, text)) is not None:
+        raise InputError(f"--input {shown}: {why}.")
+    near = path_meant(text)
+    hint = f"; did you mean '{short(near)}'?" if near is not None and near != text else "."
+    raise InputError(f"--input {shown}: there is no such file or folder{hint}")
+
+
+def _fixed(pattern: str) -> str:
+    """The folder below which a pattern is looked for."""
+    return MAGIC.split(pattern)[0].rpartition("/")[0]
+
+
+def _what_else(fs: pafs.FileSystem, path: str, files: list[str], kind: str) -> str:
+    """What a folder holds that is none of what was looked for, and how that is named."""
+    if is_local(fs) and _is_run(path):
+        frames = "--clips gives frames of its clips" if kind == "images" else "name the footage that it was made from"
+        return f": it is a run, {frames}"
+    return f" (its {len(files)} files have no {kind[:-1]}'s suffix; name them by a glob)" if files else ""
+
+
+def _is_a_list(path: str) -> bool:
+    """Whether a file without a video's suffix is a text that names footage; playlists begin otherwise."""
+    if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES:
+        return False
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(LIST_PEEK_BYTES).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    first = next((line.strip() for line in lines if line.strip()), "")
+    suffix = os.path.splitext(first)[1].lower()
+    return "\0" not in first and not first.startswith(("#", "<", "ffconcat")) and suffix in VIDEO_SUFFIXES
 
 
 def _walk(top: str) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ LIST_SUFFIXES = frozenset((".txt", ".csv", ".jsonl", ".parquet", ".lst"))
 #: Columns that hold the addresses where none is named, the first of them that is there.
 COLUMNS = ("uri", "path", "video", "url")
 LINE_BYTES = 1 << 16  # a longer line is no address: the file is no list
+KEYS = re.compile(r"://[^/@\s]*@")
 NAME_SHOWN = 200  # characters of a name in a sentence
 
 
@@ -25,7 +27,8 @@ class InputError(ValueError):
 
 
 def short(text: str) -> str:
-    """A name as a sentence can show it."""
+    """A name as a sentence can show it: not too long, and without the keys that an address may hold."""
+    text = KEYS.sub("://", text)
     return text if len(text) <= NAME_SHOWN else f"{text[:NAME_SHOWN]}... ({len(text)} characters)"
 
 

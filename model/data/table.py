@@ -6,7 +6,6 @@ clip of it is wanted, and the last ROWS_HELD rows stay.
 
 from __future__ import annotations
 
-import difflib
 import math
 from bisect import bisect_right
 from collections import OrderedDict
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from rushes.curation.manifest import ManifestError, Run, open_run, resolve
+from rushes.curation.nearest import meant
 from rushes.model.frames import ClipError
 
 SIDE_STEP = 16  # pixels: the TAE shrinks a side 8 times, the DiT's patches take 2 of what is left
@@ -173,9 +173,7 @@ class ClipTable:
 
 def _no_set(runs: Sequence[Run], name: str) -> str:
     sets = sorted({table.removeprefix("sets/") for run in runs for table in run.tables if table.startswith("sets/")})
-    near = difflib.get_close_matches(name, sets, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"sets: {', '.join(sets) or 'none'}."
-    return f"There is no set '{name}' in {', '.join(run.root for run in runs)}; {hint}"
+    return f"There is no set '{name}' in {', '.join(run.root for run in runs)}; {meant(name, sets, 'sets')}"
 
 
 def _weights_of(file: pq.ParquetFile) -> set[float]:

@@ -1,5 +1,5 @@
 """`python -m rushes.pipelines.cli` is the command `rushes`."""
 
-from rushes.pipelines.cli.main import main
+from rushes.pipelines.cli.entry import main
 
 main()

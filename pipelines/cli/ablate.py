@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rushes.pipelines.cli import given
 from rushes.pipelines.cli.terminal import console, fail
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def ablate(
 
     if learner not in ("predict", "tae"):
         fail(f"--learner is predict or tae, not '{learner}'.")
+    given.folder(output)
+    given.sets(given.runs([run]), [base, *(set_name or ())], "--set-name")
     try:
         chosen = Predictor(Path(output).absolute() / "clips") if learner == "predict" else _tae(recipe, steps)
         seeds, pairs, clips = seeds or chosen.seeds, pairs or chosen.pairs, clips or chosen.clips
@@ -97,7 +100,9 @@ def _tae(recipe: str, steps: int) -> Learner:
 
     with sentences():
         from rushes.model.train_recipe import load
-        from rushes.pipelines.ablate.learners import TinyTAE
+
+        with given.loading():
+            from rushes.pipelines.ablate.learners import TinyTAE
 
         settings = [f"stages.all.steps={steps}", f"stages.all.validate_every={steps}", f"stages.all.save_every={steps}",
                     "stages.all.schedule=cosine", "data.workers=1"]  # fmt: skip

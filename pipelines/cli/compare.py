@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from rushes.curation.nearest import path_meant
 from rushes.pipelines.cli.finetune import ReviewsUrl, sentences
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli.terminal import console, fail, tell
 
 
 def compare(
@@ -30,6 +31,9 @@ def compare(
 
     Example:  rushes compare runs sft --a base=samples/base --b tuned=samples/tuned
     """
+    if "://" not in runs and not os.path.isdir(runs):
+        near = path_meant(runs)
+        fail(f"{runs} is no folder; " + (f"did you mean '{near}'?" if near else "name the one that holds the runs."))
     with sentences():
         from pydantic import ValidationError
 
@@ -61,7 +65,7 @@ def compare(
             f"{one.net_win_rate:+.1f}  ({one.low:+.1f} to {one.high:+.1f})  of {one.pairs} pairs: {one.wins} won, "
             f"{one.losses} lost, {one.ties} ties"
         )  # fmt: skip
-        console.print(f"  {one.question}: {rate}", highlight=False, soft_wrap=True)
+        tell(f"  {one.question}: {rate}")
 
 
 def _side(option: str, text: str | None) -> dict[str, str]:

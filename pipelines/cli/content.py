@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli.terminal import console, fail, tell
 
+COUNTS_FROM = 60  # columns of a terminal on which all counts of a concept have room
+SPANS_FROM = 80  # columns of a terminal on which a clip's place in its source stands beside its id
 CAPTIONS_FROM = 100  # columns of a terminal on which captions have room
 
 
@@ -30,6 +32,9 @@ def concepts(
     if json_:
         typer.echo(json.dumps([concept.as_dict() for concept in found], ensure_ascii=False, indent=1))
         return
+    if not found:
+        console.print("No clip was looked at, so there are no concepts: `rushes funnel` says why they were rejected.")
+        return
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("concept", justify="right")
     tower = any(one.seen for one in found)
@@ -42,7 +47,12 @@ def concepts(
         counts = (one.measured, one.clips, one.sampled, one.dropped)
         words = ([one.seen] if tower else []) + [one.words or "[dim]no captions[/]"]
         table.add_row(str(one.cluster_id), *words, *(f"{count:,}" for count in counts))
-    console.print(table)
+    if console.is_terminal and console.width < COUNTS_FROM:
+        for one in found[:most]:
+            tell(f"{one.cluster_id}  {one.clips:,} clips, {one.sampled:,} kept, {one.dropped:,} dropped")
+            tell("\n".join(f"   {words}" for words in (one.seen, one.words or "no captions") if words))
+    else:
+        console.print(table)
     if len(found) > most:
         console.print(f"[dim]... and {len(found) - most:,} more: --limit, or --json[/]")
 
@@ -81,16 +91,21 @@ def near(
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     for name in ("cosine", "clip"):
         table.add_column(name, no_wrap=True)
-    for name in ("span", "kept"):
-        table.add_column(name, overflow="fold", ratio=1)
+    table.add_column("span", overflow="fold", ratio=1)
+    table.add_column("kept", no_wrap=True)
     if console.width >= CAPTIONS_FROM:
         table.add_column("caption", overflow="ellipsis", no_wrap=True, ratio=2)
+    narrow = console.is_terminal and console.width < SPANS_FROM
     for row in rows:
         kept = "yes" if row["kept"] else row["rejected_by"] or "no"
         span = f"{row['start_s']:.1f}-{row['end_s']:.1f} s of {row['uri'].rsplit('/', 1)[-1]}"
         caption = [Text(row["caption"] or "")] * (console.width >= CAPTIONS_FROM)
         table.add_row(f"{row['cosine']:.3f}", row["clip_id"], Text(span), kept, *caption)
-    console.print(table)
+        if narrow:
+            tell(f"{row['cosine']:.3f}  {row['clip_id']}")
+            tell(f"   {span}: {'kept' if row['kept'] else kept}")
+    if not narrow:
+        console.print(table)
     console.print(f"[dim]by {made_by(opened)}[/]", highlight=False)
 
 

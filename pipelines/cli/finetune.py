@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli import given
+from rushes.pipelines.cli.terminal import console, fail, tell
 
 app = typer.Typer(help="The set that people choose, trim and caption (Movie Gen 3.3).", no_args_is_help=True)
 
@@ -55,7 +56,7 @@ def opened(run: str, overrides: list[str] | None) -> tuple[Any, Any]:
 
 def say(notes: list[str]) -> None:
     for note in notes:
-        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"  {note}")
 
 
 @app.command()
@@ -69,7 +70,7 @@ def candidates(run: RunArgument, set_: Set = None) -> None:
     found, recipe = opened(run, set_)
     step = find(found, recipe)
     console.print(f"{step.rows} candidates in sets/candidates of {run}", highlight=False)
-    say(step.notes)
+    say(step.notes or ([] if step.rows else ["No kept clip passes finetune.rules: loosen them with --set."]))
 
 
 @app.command()
@@ -101,11 +102,10 @@ def balance(
         filled = fill_queue(step.run, recipe, store, name, queue, drafter(step.run, recipe) if draft else None)
         console.print(f"{step.rows} clips in sets/balanced of {run}", highlight=False)
         say(step.notes)
-        console.print(
+        tell(
             f"The queue '{queue}' in {store.where}: {filled.added} clips added, {filled.stayed} were there, "
-            f"{filled.withdrawn} withdrawn.  Review:  rushes serve {os.path.dirname(os.path.abspath(run))}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            f"{filled.withdrawn} withdrawn.  Review:  rushes serve {os.path.dirname(os.path.abspath(run))}"
+        )
 
 
 @app.command()
@@ -159,6 +159,7 @@ def publish(
         from rushes.pipelines.finetune_set import publish as publish_set
         from rushes.pipelines.review.said import reviewed
 
+        given.folder(output)
         found, recipe = opened(run, set_)
         store, name = reviews_of(run, reviews)
         made, notes = publish_set(found, recipe, reviewed(store, name, queue), output, workers or os.cpu_count() or 1)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rushes.curation.nearest import path_meant
+from rushes.pipelines.cli import given
 from rushes.pipelines.cli.terminal import console, fail
 
 Footage = Annotated[
@@ -35,7 +37,7 @@ def camera_motion(
 
     quiet()
     path = out or MODEL
-    _there(input)
+    _there(input, path)
     with console.status("rendering") as status:
         found = camera.examples(pictures_by_source(False, input or []), shots, seed, status.update)
         status.update("fitting")
@@ -61,7 +63,7 @@ def quality(
 
     quiet()
     path = out or MODEL
-    _there(input)
+    _there(input, path)
     with tempfile.TemporaryDirectory(prefix="rushes-fit-") as work, console.status("making footage") as status:
         windows = quality.windows(False, input or [])
         found = quality.examples(windows, rounds, seed, Path(work), status.update)
@@ -70,10 +72,17 @@ def quality(
     _say(path, f"{len(found):,} files; on sources left out", said)
 
 
-def _there(folders: list[Path] | None) -> None:
+def _there(folders: list[Path] | None, out: Path) -> None:
+    from rushes.pipelines.fit.sources import IMAGES, VIDEOS
+
+    given.file(str(out))
     for folder in folders or []:
         if not folder.exists():
-            fail(f"There is no file or folder {folder}.")
+            near = path_meant(str(folder))
+            fail(f"There is no file or folder {folder}" + (f"; did you mean '{near}'?" if near else "."))
+        files = list(folder.iterdir()) if folder.is_dir() else [folder]
+        if not any(file.suffix.lower() in (*VIDEOS, *IMAGES) for file in files):
+            fail(f"--input {folder} holds no video or photograph ({' '.join((*VIDEOS, *IMAGES))}).")
 
 
 def _say(path: Path, of: str, said: dict[str, float]) -> None:

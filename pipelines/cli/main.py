@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from rushes.pipelines.cli import cluster as cluster_cli
 from rushes.pipelines.cli import compare as compare_cli
 from rushes.pipelines.cli import content as content_cli
 from rushes.pipelines.cli import finetune as finetune_cli
 from rushes.pipelines.cli import fit as fit_cli
+from rushes.pipelines.cli import given
 from rushes.pipelines.cli import serve as serve_cli
 from rushes.pipelines.cli import train as train_cli
 from rushes.pipelines.cli.ablate import ablation_sections
-from rushes.pipelines.cli.terminal import STOPPED, console, fail, nowhere, own_streams, shown, utf8_names
-from rushes.pipelines.engine import signals
+from rushes.pipelines.cli.endings import Commands, run_to_its_end
+from rushes.pipelines.cli.terminal import console, fail, shown, tell
 
 if TYPE_CHECKING:
     from rushes.curation.manifest import Run
-
-PIPE_CLOSED = 141  # exit code where the reader of what is printed has gone: 128 and SIGPIPE's number
-
-
-class Interrupted(BaseException):
-    """A signal asked the command to stop. Typer takes KeyboardInterrupt for its own."""
-
-
-class Commands(TyperGroup):
-    """The commands, with the two endings that Typer would answer without a word: a signal, a reader that is gone."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted from error
-        except BrokenPipeError as error:
-            raise ReaderGone(ctx.invoked_subcommand) from error
-
-
-class ReaderGone(BaseException):
-    """Nobody reads what is printed any more. The argument: the command's name."""
-
-
-LASTING = ("curate", "demo", "encode", "images", "train", "ablate", "fit")  # commands that go on where they stopped
 
 
 def _print_version(wanted: bool) -> None:
@@ -134,10 +106,10 @@ def curate(
     _print_warnings(outcome.run)
     page = Path(output, "report.html")
     report = None if "://" in output else page if page.exists() and not outcome.published else write_report(output)
-    console.print(f"\nManifests: {output}/clips, {output}/sets/*", highlight=False, soft_wrap=True)
-    console.print(f"Clips:     {output}/media", highlight=False, soft_wrap=True)
+    tell(f"\nManifests: {output}/clips, {output}/sets/*")
+    tell(f"Clips:     {output}/media")
     if report:
-        console.print(f"Report:    {report}", highlight=False, soft_wrap=True)
+        tell(f"Report:    {report}")
     if outcome.over_budget:
         fail(outcome.sentence or "", 3)
 
@@ -148,20 +120,15 @@ def _print_there(output: str) -> None:
 
     if manifest.current(output) is not None:
         inputs = manifest.open_run(output).record["funnel"]["sources"]["inputs"]
-        console.print(
+        tell(
             f"{output} holds a published run of {inputs:,} input{'s' * (inputs != 1)}: work that was done for it "
-            "stands, and what is published takes its place.",
-            highlight=False,
-            markup=False,
-            soft_wrap=not console.is_terminal,
+            "stands, and what is published takes its place."
         )
 
 
 def _print_warnings(run: Run) -> None:
     for sentence in run.record["warnings"]:
-        console.print(
-            f"\nNote: {sentence}", style="yellow", highlight=False, markup=False, soft_wrap=not console.is_terminal
-        )
+        tell(f"\nNote: {sentence}", "yellow")
 
 
 @app.command()
@@ -186,6 +153,8 @@ def judge(
     from rushes.pipelines.judge import recipe_for_judging
 
     opened = open_run(run)
+    if not dry_run:
+        given.folder(output or run)
     resolved = recipe_for_judging(opened, recipe, set_ or [])
     judged = run_judge(opened, resolved, None if dry_run else (output or run))
     print_comparison(opened.record, judged.record, console)
@@ -250,16 +219,23 @@ def report(
     ablation: Annotated[str | None, typer.Option(help="Show what `rushes ablate` wrote there.")] = None,
 ) -> None:
     """One self-contained HTML page: funnel, a histogram per signal, thumbnails by reason, sets, trainings."""
-    from rushes.pipelines.view.report import write_report
+    from rushes.curation.manifest import join, open_run
 
     if dit and not tae:
         fail("--dit needs the autoencoder it was trained with: name it with --tae.")
+    open_run(run)
+    given.file(str(html or join(run, "report.html")))
     sections = ablation_sections(ablation)
     if tae:
         with train_cli.sentences():
-            from rushes.pipelines.view.training import training_section
+            given.checkpoint(tae, "tae")
+            given.checkpoint(dit, "dit")
+            with given.loading():
+                from rushes.pipelines.view.training import training_section
 
             sections.append(training_section(run, tae, dit))
+    from rushes.pipelines.view.report import write_report
+
     console.print(f"Report: {write_report(run, html, sections)}", highlight=False)
 
 
@@ -301,7 +277,8 @@ def demo(
         console.print("\nWithout the extra `train` there is no training: pip install 'rushes[train]'", highlight=False)
     elif train:
         with train_cli.sentences():
-            from rushes.pipelines.demo.train import train as train_both
+            with given.loading():
+                from rushes.pipelines.demo.train import train as train_both
 
             tae, dit = train_both(output, console)
         report(output, None, tae, dit)
@@ -332,6 +309,8 @@ def images(
     """
     from rushes.pipelines.images import Request, collect, list_items, print_outcome
 
+    given.folder(output)
+    given.runs(clips or [])
     request = Request(input or [], clips or [], per_clip, captions, name, resolution)
     if dry_run:
         items = list_items(request)
@@ -365,9 +344,9 @@ def verify(
     checked = check_files(opened, quick)
     console.print(", ".join(f"{count} {kind}s" for kind, count in checked.counts.items()) + " checked", highlight=False)
     for damage in checked.damages:
-        console.print(f"  {damage.kind} {damage.path}: {damage.what}", highlight=False, markup=False, soft_wrap=True)
+        tell(f"  {damage.kind} {damage.path}: {damage.what}")
     if checked.damages:
-        console.print(f"What makes it anew:  {cure(opened, checked.damages)}", highlight=False, soft_wrap=True)
+        tell(f"What makes it anew:  {cure(opened, checked.damages)}")
         fail(f"{len(checked.damages)} files of {run} are damaged or missing.", 3)
     console.print("Nothing is damaged.")
 
@@ -402,62 +381,4 @@ _in_panels()
 
 def main() -> None:
     """Entry point: errors that a person can act on are sentences on stderr with exit code 2, never tracebacks."""
-    utf8_names()
-    own_streams()
-    with signals.heeded():
-        try:
-            _run()
-        except (KeyboardInterrupt, Interrupted):
-            signals.stopping()
-            _exit(STOPPED, signals.exit_code())
-        except (BrokenPipeError, ReaderGone) as gone:
-            nowhere()
-            if not {*LASTING} & {*gone.args}:
-                raise SystemExit(PIPE_CLOSED) from None
-            _exit("what was printed has no reader any more. " + STOPPED, PIPE_CLOSED)
-
-
-def _run() -> None:
-    from rushes.curation.manifest import ManifestError
-    from rushes.curation.recipe import RecipeError
-    from rushes.curation.video.inputs import InputError
-
-    try:
-        os.getcwd()
-    except OSError:
-        _exit("the folder that this was started in does not exist any more; change to one that does.")
-    try:
-        app(standalone_mode=True)
-        sys.stdout.flush()
-    except (RecipeError, ManifestError, InputError) as error:
-        _exit(str(error))
-    except RuntimeError as error:
-        kind = type(error).__name__
-        if kind not in ("StopRun", "ClusterLost"):
-            raise
-        try:
-            _exit(str(error))
-        finally:
-            if kind == "ClusterLost":  # what Ray does at exit would wait for the cluster
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(2)
-    except OSError as error:
-        if error.filename is not None and error.strerror:
-            _exit(f"{os.fsdecode(error.filename)}: {error.strerror}.")
-        if error.errno != errno.ENOSPC:
-            raise
-        nowhere()
-        _exit(f"what is printed cannot be written: {error.strerror}.")
-    except ValueError as error:
-        if not type(error).__module__.startswith("pyarrow"):
-            raise
-        first = str(error).splitlines()[0]
-        _exit(f"a table cannot be read ({first}); `rushes verify RUN` says which files of a run are damaged.")
-
-
-def _exit(sentence: str, code: int = 2) -> NoReturn:
-    try:
-        fail(sentence, code)
-    except typer.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
+    run_to_its_end(app)

@@ -8,8 +8,12 @@ from typing import Annotated
 
 import typer
 
-from rushes.pipelines.cli.terminal import console, fail
+from rushes.pipelines.cli import given
+from rushes.pipelines.cli.terminal import console, fail, tell
 from rushes.pipelines.cli.train_options import Overrides, Runs, Tae, of_model, say, sentences
+
+COMPUTED = ("float32", "bfloat16")  # what models compute in
+WRITTEN = ("float16", "bfloat16", "float32")  # what numbers are stored in
 
 
 def encode(
@@ -42,30 +46,36 @@ def encode(
 
     Example:  rushes encode runs/demo --tae runs/tae --recipe dit-tiny -o runs/latents
     """
+    if precision not in WRITTEN:
+        fail(f"--precision is one of {', '.join(WRITTEN)}, not '{precision}'.")
+    if compute not in COMPUTED:
+        fail(f"--compute is {' or '.join(COMPUTED)}, not '{compute}'.")
     with sentences():
         from rushes.curation.sections import Engine
-        from rushes.model.frozen import load_tae
         from rushes.model.train_recipe import load
-        from rushes.pipelines import encode as job
 
-        if precision not in job.PRECISIONS:
-            fail(f"--precision is one of {', '.join(job.PRECISIONS)}, not '{precision}'.")
-        if compute not in ("float32", "bfloat16"):
-            fail(f"--compute is float32 or bfloat16, not '{compute}'.")
         resolved = of_model(load(recipe, set_ or []), "dit")
+        given.stages_read(resolved, set_name or [])
+        given.runs(runs, videos=True)
+        given.checkpoint(tae, "tae")
+        given.folder(output)
+        with given.loading():
+            from rushes.model.frozen import load_tae
+            from rushes.pipelines import encode as job
+
         engine = Engine(address=address, num_cpus=cpus)
         options = job.Options(precision, parts, stills, compute, gpus, clips_per_file, retry_failed, engine)
         if dry_run:
             frozen, mark = load_tae(tae)
             plans = job.plan_sets(resolved, runs, set_name or [])
             settings = job.settings_of(resolved, frozen, mark, options)
-            console.print(job.plan_table(plans, settings, frozen.config.latent_channels))
+            console.print(job.plan_table(plans, settings, frozen.config.latent_channels, console.width))
             return
         run, notes = job.encode(resolved, runs, tae, output, set_name or [], options, console)
         for name, entry in run.record["encoding"]["sets"].items():
             console.print(f"sets/{name}: {entry['encoded']} of {entry['rows']} clips", highlight=False)
         for note in notes:
-            console.print(f"Note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            tell(f"Note: {note}", "yellow")
 
 
 def sample(
@@ -90,18 +100,24 @@ def sample(
 
     A model that no GPU holds, over several:  torchrun --nproc-per-node 8 -m rushes.pipelines.cli sample ...
     """
-    if precision not in ("float32", "bfloat16"):
-        fail(f"--precision is float32 or bfloat16, not '{precision}'.")
+    if precision not in COMPUTED:
+        fail(f"--precision is {' or '.join(COMPUTED)}, not '{precision}'.")
     wide, _, high = size.partition("x")
     if not (wide.isdigit() and high.isdigit()) or int(wide) % 16 or int(high) % 16 or not int(wide) * int(high):
         fail(f"--size wants WIDTHxHEIGHT, multiples of 16, for example 128x80, not '{size}'.")
+    if image and not Path(image).is_file():
+        fail(f"--image {image}: there is no such file.")
     with sentences():
-        from rushes.model.flow import PROCESSES
-        from rushes.model.frames import read_image
-        from rushes.model.frozen import load_tae, text_encoders
-        from rushes.model.parallel import joined
-        from rushes.model.sample import load_dit, sample_video, write_mp4
-        from rushes.model.train_recipe import Parallel, Text
+        given.checkpoint(dit, "dit")
+        given.checkpoint(tae, "tae")
+        given.folder(output)
+        with given.loading():
+            from rushes.model.flow import PROCESSES
+            from rushes.model.frames import read_image
+            from rushes.model.frozen import load_tae, text_encoders
+            from rushes.model.parallel import joined
+            from rushes.model.sample import load_dit, sample_video, write_mp4
+            from rushes.model.train_recipe import Parallel, Text
 
         with joined(Parallel()) as place:
             decoder, mark = load_tae(tae, place.device)
@@ -137,8 +153,14 @@ def average(
 
     Example:  rushes average runs/finetune-a runs/finetune-b -o runs/averaged
     """
+    if weight and len(weight) != len(checkpoints):
+        fail(f"--weight is given once for each checkpoint: {len(checkpoints)} times, not {len(weight)}.")
     with sentences():
-        from rushes.model.average import average as run_average
+        for one in checkpoints:
+            given.checkpoint(one)
+        given.folder(output)
+        with given.loading():
+            from rushes.model.average import average as run_average
 
         say(f"Averaged {len(checkpoints)} checkpoints: {run_average(checkpoints, output, weight)}")
 
@@ -154,8 +176,13 @@ def export_weights(
 
     Example:  rushes export-weights runs/dit -o weights/dit --precision bfloat16
     """
+    if precision not in WRITTEN:
+        fail(f"--precision is one of {', '.join(WRITTEN)}, not '{precision}'.")
     with sentences():
-        from rushes.model.export import export
+        given.checkpoint(checkpoint)
+        given.folder(output)
+        with given.loading():
+            from rushes.model.export import export
 
         for path in export(checkpoint, output, precision, not raw, part_gb):
             say(str(path))
@@ -191,11 +218,15 @@ def evaluate(
     if dit and len(tae) > 1:
         fail(f"--dit is judged with the one TAE it was trained with; {len(tae)} were given with --tae.")
     with sentences():
-        import json
-
-        from rushes.model.data import DataOptions
-        from rushes.model.latents import videos_only
-        from rushes.pipelines.train import evaluation
+        given.sets(given.runs(runs, videos=True), [set_name], "--set-name")
+        for one in tae:
+            given.checkpoint(one, "tae")
+        for one in dit or ():
+            given.checkpoint(one, "dit")
+        with given.loading():
+            from rushes.model.data import DataOptions
+            from rushes.model.latents import videos_only
+            from rushes.pipelines.train import evaluation
 
         videos_only(runs)
         options = DataOptions(set_name, 1, 0, frames_max, resolution)

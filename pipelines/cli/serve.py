@@ -101,5 +101,5 @@ def token(
 
     try:
         console.print(add_token(tokens, role, name), highlight=False, soft_wrap=True)
-    except (AccessError, OSError) as error:
-        fail(f"{error}")
+    except AccessError as error:
+        fail(str(error))

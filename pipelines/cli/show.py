@@ -6,12 +6,16 @@ import os
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from rushes.curation.manifest import Run
 from rushes.curation.recipe import Recipe
 from rushes.curation.signals import STATUSES
+from rushes.pipelines.cli.terminal import fitted, tell
+from rushes.pipelines.cli.terminal import shown as harmless
 from rushes.pipelines.view.advice import advise, sentences
 from rushes.pipelines.view.funnel import funnel
 from rushes.pipelines.view.story import story
@@ -21,6 +25,8 @@ from rushes.pipelines.view.words import hours, percent, span
 ERRORS_SHOWN = 5  # failed inputs named; the report and --json name them all
 BUCKETS_SHOWN = 4  # commonest buckets named beside a set
 NARROW = 70  # columns of a terminal below which bars and remarks are left out
+RECIPE_FROM = 100  # columns of a terminal on which a key, its value and its meaning stand side by side
+WIDEST = 10_000  # columns at which nothing is broken
 BAR_CELLS = 24  # width of a funnel bar, where the terminal leaves so much ...
 GAP = 2  # spaces between two columns
 BAR_LEAST = 8  # ... and the least that still tells something
@@ -40,7 +46,8 @@ def print_funnel(run: Run, console: Console) -> None:
     console.print(f"\n[bold]{sources['inputs']:,} sources[/], {hours(sources['footage_s'])}: {', '.join(parts)}")
     for row in sources["errors"]:
         colour = colours[row["status"]]
-        line = Text.assemble(f"  {row['status']:<10}", (os.path.basename(row["uri"]), colour), f"  {row['error']}")
+        name = harmless(os.path.basename(row["uri"]), line=True)
+        line = Text.assemble(f"  {row['status']:<10}", (name, colour), f"  {row['error']}")
         console.print(line, soft_wrap=not console.is_terminal)
     if sources["troubled"] > ERRORS_SHOWN:
         console.print(f"  [dim]... and {sources['troubled'] - ERRORS_SHOWN:,} more: rushes report, or --json[/]")
@@ -147,22 +154,41 @@ def _print_clip(found: dict[str, Any], console: Console) -> None:
     console.print(f"[bold]{row['clip_id']}[/]  {fate}")
     where = f"{span(row['start_s'], row['end_s'])} ({row['duration_s']:.2f} s, {row['frames']} frames)"
     size = f"{row['width']} x {row['height']}, {row['fps']:g} fps, {row['orientation']}"
-    console.print(Text(f"{row['uri']}\n{where}   {size}"), soft_wrap=True)
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("rule", no_wrap=True)
-    table.add_column("value", justify="right")
-    table.add_column("needs")
-    table.add_column("", no_wrap=True)
-    for key, value, wants, verdict in (rule.values() for rule in found["rules"]):
-        decisive = key == row["rejected_by"]
-        style = "bold red" if decisive else {"pass": "green", "not reached": "dim"}.get(verdict, "yellow")
-        mark = f"{verdict}  <- rejected here" if decisive else verdict
-        table.add_row(key, Text(value), Text(wants), Text(mark, style=style), style="bold" if decisive else "")
-    console.print(table)
+    tell(f"{row['uri']}\n{where}   {size}", to=console)
+    console.print(_rules_table(found["rules"], row["rejected_by"], console))
     if found["pair"] is not None:
         console.print(_pair_table(row["clip_id"], found["pair"]))
     for label, text in (fact.values() for fact in found["facts"]):
-        console.print(Text.assemble((f"{label:<18}", "dim"), text), soft_wrap=True)
+        lines = fitted(f"{label:<18}{text}", console.width) if console.is_terminal else f"{label:<18}{text}"
+        fact = Text(lines)
+        fact.stylize("dim", 0, len(label))
+        console.print(fact, soft_wrap=True)
+
+
+def _rules_table(rules: list[dict[str, str]], rejected_by: str | None, console: Console) -> Table:
+    """Rule, value, what it needs, verdict; on a narrow terminal the value stands below the rule."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in ("rule", "value", "needs", ""):
+        table.add_column(name, no_wrap=name in ("rule", ""), justify="right" if name == "value" else "left")
+    stacked = Table(box=None, padding=(0, 1), show_header=False)
+    for key, value, wants, verdict in (rule.values() for rule in rules):
+        decisive = key == rejected_by
+        style = "bold red" if decisive else {"pass": "green", "not reached": "dim"}.get(verdict, "yellow")
+        mark = f"{verdict}  <- rejected here" if decisive else verdict
+        table.add_row(key, Text(value), Text(wants), Text(mark, style=style), style="bold" if decisive else "")
+        value = f"{value}, " if value else ""
+        stacked.add_row(Text.assemble((key, "bold"), "  ", (mark, style), f"\n  {value}needs: {wants}"))
+    return table if _fits(table, console) else stacked
+
+
+def _fits(table: Table, console: Console) -> bool:
+    """Whether the table has room with no word of it broken; its columns become no narrower than their words."""
+    wide = console.options.update(width=WIDEST)
+    for column in table.columns:
+        cells = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
+        column.min_width = max(cell.maximum if column.no_wrap else cell.minimum for cell in cells)
+    least = sum((column.min_width or 0) + GAP for column in table.columns)
+    return not console.is_terminal or least <= console.width
 
 
 def _pair_table(clip_id: str, pair: dict[str, Any]) -> Table:
@@ -178,25 +204,29 @@ def _pair_table(clip_id: str, pair: dict[str, Any]) -> Table:
 
 
 def _print_source(source: dict[str, Any], console: Console) -> None:
-    console.print(Text(f"{source['uri']}  {source['status']}", style="bold"), soft_wrap=True)
+    tell(f"{source['uri']}  {source['status']}", "bold", console)
     if source["error"]:
-        console.print(Text(source["error"], style="red"), soft_wrap=True)
+        tell(source["error"], "red", console)
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for name in ("clip", "span", "fate"):
         table.add_column(name, no_wrap=name != "fate")
+    stacked = Table(box=None, padding=(0, 1), show_header=False)
     for row in source["clips"]:
         fate = Text("kept", style="green") if row["kept"] else Text(str(row["rejected_by"]), style="red")
-        table.add_row(row["clip_id"], span(row["start_s"], row["end_s"]), fate)
-    console.print(table if source["clips"] else "no clips")
+        cells = (row["clip_id"], span(row["start_s"], row["end_s"]), fate)
+        table.add_row(*cells)
+        stacked.add_row(Text.assemble(cells[0], "\n  ", cells[1], "  ", fate))
+    console.print((table if _fits(table, console) else stacked) if source["clips"] else "no clips")
 
 
 def print_comparison(before: dict[str, Any], after: dict[str, Any], console: Console) -> None:
     """Two commit records' funnels side by side: what new thresholds do to every rule and every set."""
     was = {row["rule"]: row for row in before["funnel"]["clips"]}
     now = {row["rule"]: row for row in after["funnel"]["clips"]}
-    table = Table(box=None, header_style="bold")
-    for name, justify in (("rule", "left"), ("rejected before", "right"), ("now", "right"), ("", "right")):
-        table.add_column(name, justify=justify)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    before_name = "before" if console.width < NARROW else "rejected before"
+    for name, justify in (("rule", "left"), (before_name, "right"), ("now", "right"), ("", "right")):
+        table.add_column(name, justify=justify, overflow="fold")
     for rule in [*now, *(rule for rule in was if rule not in now)]:
         old, new = was.get(rule, {}).get("rejected", 0), now.get(rule, {}).get("rejected", 0)
         if old or new:
@@ -223,8 +253,12 @@ def print_recipe(recipe: Recipe, console: Console) -> None:
             continue
         console.print(f"\n[bold]{name}[/bold]  [dim]{(type(section).__doc__ or name).splitlines()[0]}[/dim]")
         table = Table(box=None, show_header=False, padding=(0, 1))
+        stacked = Table(box=None, show_header=False, padding=(0, 1))
         for key, knob in type(section).model_fields.items():
             value = getattr(section, key)
-            shown = ", ".join(value) if isinstance(value, dict) else str(value)
-            table.add_row(f"{name}.{key}", shown, knob.description, knob.json_schema_extra["part"])
-        console.print(table)
+            held = ", ".join(value) if isinstance(value, dict) else str(value)
+            table.add_row(f"{name}.{key}", held, knob.description, knob.json_schema_extra["part"])
+            part = f"  ({knob.json_schema_extra['part']})"
+            stacked.add_row(Text.assemble((f"{name}.{key}", "bold"), f"  {held}", (part, "dim")))
+            stacked.add_row(Padding(Text(knob.description or ""), (0, 0, 0, 2)))
+        console.print(stacked if console.is_terminal and console.width < RECIPE_FROM else table)

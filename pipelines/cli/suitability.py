@@ -36,7 +36,7 @@ def suitability(
             score, report, curve = scores.fit_suitability(found, reviewed(store, name, queue))
             kept = scores.keep(found, score, scores.as_report(report, curve))
             tell(report, curve)
-            console.print(f"The score is kept as {kept} of {run}.", highlight=False, soft_wrap=True)
+            tell(f"The score is kept as {kept} of {run}.")
         else:
             score, _ = scores.load(model)
         written, by_clip = scores.write_column(found, score)

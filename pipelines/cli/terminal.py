@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -18,6 +19,8 @@ WIDTH_WITHOUT_TERMINAL = 120  # columns of what is printed into a file or a pipe
 #: Characters that a terminal obeys; lines end as they are.
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+COLUMN_GAP = re.compile(" {3,}")
+
 STOPPED = "Stopped; the same command goes on from here."
 
 
@@ -25,6 +28,22 @@ def shown(text: str, line: bool = False) -> str:
     """The text with what a terminal obeys escaped. line: it is one line, and stays one."""
     escaped = OBEYED.sub(lambda found: repr(found[0])[1:-1], text)
     return escaped.replace("\n", "\\n") if line else escaped
+
+
+def fitted(text: str, width: int) -> str:
+    """The lines broken between words, what goes on indented; a line that does not fit loses its columns' gaps first."""
+    found = []
+    for line in text.split("\n"):
+        if len(line) > width:
+            start = line[: len(line) - len(line.lstrip())]
+            squeezed = start[: width // 8] + COLUMN_GAP.sub("  ", line.strip())
+            found += textwrap.wrap(
+                squeezed, width, subsequent_indent=f"{start[: width // 8]}    ", drop_whitespace=True,
+                break_on_hyphens=False, replace_whitespace=False,
+            )  # fmt: skip
+        else:
+            found.append(line)
+    return "\n".join(found)
 
 
 class Screen(Console):
@@ -44,11 +63,16 @@ console = Screen(width=None if sys.stdout is not None and sys.stdout.isatty() el
 stderr = Screen(stderr=True)
 
 
+def tell(text: str, style: str | None = None, to: Console | None = None) -> None:
+    """Plain sentences: at a terminal broken between words, elsewhere a line is a line."""
+    to = to or console
+    lines = fitted(text, to.width) if to.is_terminal else text
+    to.print(lines, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 def fail(sentence: str, code: int = 2) -> NoReturn:
     try:
-        stderr.print(
-            f"rushes: {sentence}", style="bold red", highlight=False, markup=False, soft_wrap=not stderr.is_terminal
-        )
+        tell(f"rushes: {sentence}", "bold red", stderr)
     except BrokenPipeError:  # nobody reads it: the exit code alone says what happened
         nowhere(2)
     raise typer.Exit(code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rushes.pipelines.cli import models
+from rushes.pipelines.cli import given, models
 from rushes.pipelines.cli.ablate import ablate
 from rushes.pipelines.cli.train_options import (
     DryRun,
@@ -106,10 +106,15 @@ class _Training:
 
     def start(self, recipe_name: str, settings: list[str], ranks: _Ranks, dry_run: bool) -> None:
         with sentences():
-            from rushes.model.train import describe
             from rushes.model.train_recipe import load
 
             recipe = of_model(load(recipe_name, settings), self.model)
+            given.runs(self.runs)
+            given.checkpoint(self.tae, "tae")
+            given.folder(self.output)
+            with given.loading():
+                from rushes.model.train import describe
+
             if dry_run:
                 say(describe(recipe, self.runs, self.tae, ranks.count))
                 self._preview(recipe)
@@ -168,6 +173,11 @@ def preview(
     """
     with sentences():
         from rushes.model.train_recipe import load
-        from rushes.pipelines.train.preview import write_page
 
-        say(f"{write_page(load(recipe, set_ or []), runs, output, each)} clips: {output}")
+        resolved = load(recipe, set_ or [])
+        given.runs(runs)
+        given.file(output)
+        with given.loading():
+            from rushes.pipelines.train.preview import write_page
+
+        say(f"{write_page(resolved, runs, output, each)} clips: {output}")

@@ -1,14 +1,15 @@
-"""What the commands of the trainer share: their options, and errors as sentences. Commands import torch."""
+"""What the commands of the trainer share: their options, and errors as sentences."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rushes.pipelines.cli.terminal import fail
+from rushes.pipelines.cli.terminal import fail, tell
 
 if TYPE_CHECKING:
     from rushes.model.train_recipe import TrainRecipe
@@ -34,40 +35,29 @@ DryRun = Annotated[
 Tae = Annotated[str, typer.Option("--tae", help="Output of `rushes train tae`, or one of its checkpoints.")]
 
 
+#: Errors that are sentences; of modules that were not imported, none can have been raised.
+SENTENCES = {
+    "rushes.curation.storage": "StorageError", "rushes.model.data.table": "DataError",
+    "rushes.model.features": "FeaturesError", "rushes.model.frames": "ClipError", "rushes.model.loop": "TrainingError",
+    "rushes.model.published": "CheckpointError", "rushes.model.text": "TextEncoderError",
+    "rushes.model.train_recipe": "TrainRecipeError",
+}  # fmt: skip
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
-    """What a person can act on is a sentence and exit code 2. Needs the extra `train`."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        fail("training needs torch, which is not installed: pip install 'rushes[train]'")
-    from rushes.curation.manifest import ManifestError
-    from rushes.model.checkpoint import CheckpointError
-    from rushes.model.data import DataError
-    from rushes.model.features import FeaturesError
-    from rushes.model.frames import ClipError
-    from rushes.model.loop import TrainingError
-    from rushes.model.text import TextEncoderError
-    from rushes.model.train_recipe import TrainRecipeError
-
-    known = (
-        CheckpointError,
-        ClipError,
-        DataError,
-        FeaturesError,
-        ManifestError,
-        TextEncoderError,
-        TrainingError,
-        TrainRecipeError,
-    )
+    """What a person can act on is a sentence and exit code 2. What takes seconds to import waits for `loading`."""
     try:
         yield
-    except known as error:
+    except Exception as error:
+        loaded = ((sys.modules.get(module), name) for module, name in SENTENCES.items())
+        if not isinstance(error, tuple(getattr(module, name) for module, name in loaded if module is not None)):
+            raise
         fail(str(error))
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    tell(text)
 
 
 def of_model(recipe: TrainRecipe, model: str) -> TrainRecipe:

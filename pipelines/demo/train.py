@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rushes.pipelines.cli.terminal import tell
+
 TAE_STEPS, TAE_EVERY = 160, 32
 # A dozen clips are soon known by heart: the general stages stop early, and the last one learns its three clips.
 DIT_STEPS = {"text-to-image": 240, "joint-256": 120, "joint-768": 60, "finetune": 1200}
@@ -39,7 +41,7 @@ def train(run: str, console: Console) -> tuple[str, str]:
         shutil.rmtree(folder, ignore_errors=True)
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        tell(text, to=console)
 
     stopped = "Stopped. The curated run is whole; the demo's training begins anew when it is started again."
     steps = [f"stages.all.steps={TAE_STEPS}", f"stages.all.validate_every={TAE_EVERY}"]

@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NOTED_BYTES = 4096
+LOOK_EVERY_S = 0.1  # seconds between two looks where other signals came first
 SHELL_CODE = 128  # a command that a signal ended has this exit code and the signal's number: 130, 143, 129
 
 _asked: int | None = None  # the signal that came last
 _held = False
 _stopping = False
-_wakeup = -1  # where Python writes the number of every signal that it handles
+_wakeup: socket.socket | None = None  # where Python writes the number of every signal that it handles
 
 
 def exit_code() -> int:
@@ -32,9 +35,19 @@ def exit_code() -> int:
 def _noted() -> bytes:
     """Numbers of the signals that came within `heeded`: also those that a training's own handler has taken."""
     try:
-        return os.read(_wakeup, NOTED_BYTES) if _wakeup >= 0 else b""
+        return _wakeup.recv(NOTED_BYTES, socket.MSG_DONTWAIT) if _wakeup is not None else b""
     except BlockingIOError:
         return b""
+
+
+def _tell(reading: socket.socket, said: Callable[[], None]) -> None:
+    """Call `said` once one of the three signals has come, whatever the main thread waits for. A thread of its own."""
+    with contextlib.suppress(OSError):  # the command has ended
+        while noted := reading.recv(NOTED_BYTES, socket.MSG_PEEK):  # it stays there for `exit_code`
+            if any(number in ASKING for number in noted):
+                said()
+                return
+            time.sleep(LOOK_EVERY_S)
 
 
 def _ask(number: int, _: Any) -> None:
@@ -45,18 +58,22 @@ def _ask(number: int, _: Any) -> None:
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[None]:
-    """Within, the three signals raise KeyboardInterrupt in the main thread; those that were ignored stay ignored."""
+def heeded(said: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Within, the three signals raise KeyboardInterrupt in the main thread; those that were ignored stay ignored.
+
+    said: is called as soon as the first of them comes, in another thread, also where the main thread cannot be
+    interrupted for seconds.
+    """
     global _asked, _wakeup, _stopping
     _asked, _stopping = None, False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     old = {number: signal.getsignal(number) for number in ASKING}
-    _wakeup, writing = os.pipe()
-    os.set_blocking(_wakeup, False)
-    os.set_blocking(writing, False)
-    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    _wakeup, writing = socket.socketpair()
+    writing.setblocking(False)
+    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_tell, args=(_wakeup, said), name="signals", daemon=True).start()
     _listen(old)
     try:
         yield
@@ -65,9 +82,10 @@ def heeded() -> Iterator[None]:
             for number, handler in old.items():
                 signal.signal(number, handler)
         signal.set_wakeup_fd(before)
-        os.close(_wakeup)
-        os.close(writing)
-        _wakeup = -1
+        _wakeup.shutdown(socket.SHUT_RDWR)  # ends the thread
+        _wakeup.close()
+        writing.close()
+        _wakeup = None
 
 
 @contextlib.contextmanager

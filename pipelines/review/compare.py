@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from rushes.curation import storage
+from rushes.curation.nearest import meant
 from rushes.curation.storage import join, resolve
 from rushes.pipelines.review import forms
 from rushes.pipelines.review.database import Conflict, Missing, ReviewError, Reviews
@@ -156,7 +157,11 @@ class Compared:
         wanted = sa.select(Comparison).where(Comparison.name == self._name)
         found = session.scalars(wanted.with_for_update() if lock else wanted).first()
         if found is None:
-            raise Missing(f"There is no comparison '{self._name}'.")
+            names = session.scalars(sa.select(Comparison.name).order_by(Comparison.name)).all()
+            hint = meant(self._name, names, "comparisons") if names else (
+                "`rushes compare RUNS NAME --a MODEL=FOLDER --b MODEL=FOLDER` makes one."
+            )  # fmt: skip
+            raise Missing(f"There is no comparison '{self._name}'; {hint}")
         return found
 
     def _pairs(self, session: Session, found: Comparison) -> list[Pair]:

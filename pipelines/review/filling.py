@@ -11,9 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from rushes.pipelines.review import words
-from rushes.pipelines.review.database import Missing, ReviewError, Reviews
+from rushes.pipelines.review.database import ReviewError, Reviews
 from rushes.pipelines.review.outcome import ASKED, WITHDRAWN, state_of
 from rushes.pipelines.review.queue import said_of
+from rushes.pipelines.review.queue_views import no_queue
 from rushes.pipelines.review.tables import Caption, Item, Queue
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # as in addresses
@@ -109,7 +110,7 @@ def rerank(
         wanted = sa.select(Queue).where(Queue.run == run, Queue.name == name)
         queue = session.scalars(wanted.with_for_update()).first()
         if queue is None:
-            raise Missing(f"The run '{run}' has no queue '{name}'.")
+            raise no_queue(session, run, name)
         queue.snapshot = queue.seen = snapshot
         moved = 0
         for item in session.scalars(sa.select(Item).where(Item.queue_id == queue.id)):

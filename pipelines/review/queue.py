@@ -32,7 +32,14 @@ from rushes.pipelines.review.forms import (
     UndoForm,
 )
 from rushes.pipelines.review.outcome import ASKED, DISPUTED, GONE, WITHDRAWN, Said
-from rushes.pipelines.review.queue_views import MeasureSpan, check_decision, decision_view, item_view, person_progress
+from rushes.pipelines.review.queue_views import (
+    MeasureSpan,
+    check_decision,
+    decision_view,
+    item_view,
+    no_queue,
+    person_progress,
+)
 from rushes.pipelines.review.tables import Caption, Decision, Item, Lease, Queue, Standing
 
 UNDO_DEEP = 10
@@ -209,7 +216,7 @@ class ReviewQueue:
         wanted = sa.select(Queue).where(Queue.run == self._run, Queue.name == self._name)
         queue = session.scalars(wanted.with_for_update() if lock else wanted).first()
         if queue is None:
-            raise Missing(f"The run '{self._run}' has no queue '{self._name}': `rushes finetune balance` makes one.")
+            raise no_queue(session, self._run, self._name)
         return queue
 
     def _locked(self, session: Session) -> Queue:

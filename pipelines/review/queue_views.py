@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from rushes.pipelines.review.database import ReviewError
+from rushes.curation.nearest import meant
+from rushes.pipelines.review.database import Missing, ReviewError
 from rushes.pipelines.review.forms import (
     FIELDS,
     CaptionFields,
@@ -27,6 +28,13 @@ LATELY = 2_000  # decisions from which a person's pace is told
 SHOWN = {DISPUTED: "open", WITHDRAWN: "gone"}  # states as reviewers see them
 #: (clip id, in frame, out frame) -> seconds; None where the frames' times are not known.
 MeasureSpan = Callable[[str, int, int], float | None]
+
+
+def no_queue(session: Session, run: str, name: str) -> Missing:
+    """That the run has no such queue, and which it has."""
+    known = session.scalars(sa.select(Queue.name).where(Queue.run == run).order_by(Queue.name)).all()
+    hint = f"; {meant(name, known, 'queues')}" if known else "."
+    return Missing(f"The run '{run}' has no queue '{name}'{hint} `rushes finetune balance` makes one.")
 
 
 def check_decision(form: DecisionForm, item: Item, settings: dict[str, Any], seconds: MeasureSpan | None) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from rushes.pipelines.review import outcome
-from rushes.pipelines.review.database import Missing, Reviews
+from rushes.pipelines.review.database import Reviews
 from rushes.pipelines.review.queue import said_of
+from rushes.pipelines.review.queue_views import no_queue
 from rushes.pipelines.review.tables import Caption, Decision, Item, Queue
 
 
@@ -43,7 +44,7 @@ def reviewed(reviews: Reviews, run: str, name: str) -> Reviewed:
     with reviews.reading() as session:
         queue = session.scalars(sa.select(Queue).where(Queue.run == run, Queue.name == name)).first()
         if queue is None:
-            raise Missing(f"The run '{run}' has no queue '{name}': `rushes finetune balance` makes one.")
+            raise no_queue(session, run, name)
         mine = Item.queue_id == queue.id
         items = {item.id: item for item in session.scalars(sa.select(Item).where(mine).order_by(Item.clip_id))}
         captions = {

@@ -9,6 +9,8 @@ import re
 import secrets
 from dataclasses import dataclass
 
+from rushes.curation.outputs import check_file
+
 #: From the least to the most: who may look, who may also decide on clips, who may also start and stop jobs.
 ROLES = ("viewer", "reviewer", "engineer")
 TOKEN_BYTES = 32
@@ -83,6 +85,8 @@ def add_token(path: str, role: str, name: str) -> str:
     line = f"{role} {name} {hash_of(token)}"
     if role not in ROLES or not _LINE.fullmatch(line):
         raise AccessError(f"A token is for one of {', '.join(ROLES)} and a name of letters, digits and . @ - _.")
+    check_file(path)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8") as file:
         file.write(line + "\n")
     return token

@@ -128,9 +128,17 @@ def _sentence(status: int) -> Any:
     async def handle(request: Request, error: Exception) -> Response:
         code = 404 if isinstance(error, JobError) and "no job" in str(error) else status
         headers = {"retry-after": "1"} if status == 503 else None
-        return _reply(code, str(error)[:2_000], headers, getattr(error, "code", None))
+        said = _without_places(str(error), request.app.state.settings)
+        return _reply(code, said[:2_000], headers, getattr(error, "code", None))
 
     return handle
+
+
+def _without_places(said: str, settings: Settings) -> str:
+    """A sentence with runs by their names: where they lie on the server is no business of who asks."""
+    for place in (settings.runs.rstrip("/"), str(settings.state)):
+        said = said.replace(f"{place}/", "").replace(place, "the service's folder")
+    return said
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ from anyio import CapacityLimiter, to_thread
 
 from rushes.curation import manifest
 from rushes.curation.manifest import ManifestError, Run
+from rushes.curation.nearest import nearest
 from rushes.pipelines.service.places import PlaceError, checked_run, run_root
 from rushes.pipelines.service.settings import Settings
 
@@ -26,6 +27,7 @@ CACHE_CONTROL = "private, no-cache"  # kept by the browser, and asked for again 
 ADDRESSES_MOST = 1_000  # answers that are found by their address alone
 REMEMBERED_MOST = 64 * 1024  # bytes of each
 LISTED_MOST = 10_000  # runs that are listed
+NAMED_MOST = 8  # of them in a sentence
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,22 @@ class Library:
         """The run's current snapshot. Raises PlaceError or ManifestError."""
         root = run_root(self.settings.runs, name)
         stamp = self._stamp(root)
+        if stamp is None and not manifest.exists(manifest.join(root, "run.json")):
+            raise ManifestError(self._unknown(name, root))
         held = self._opened.get(name)
         if held is None or held[0] != stamp:
             held = (stamp, checked_run(manifest.open_run(root)))
             self._opened[name] = held
         return held[1]
+
+    def _unknown(self, name: str, root: str) -> str:
+        if manifest.exists(manifest.join(root, "work")):
+            return f"The run '{name}' has not finished: nothing of it is published yet."
+        known = self.names()
+        near = nearest(name, known)
+        others = f"runs here: {', '.join(known[:NAMED_MOST])}{', ...' * (len(known) > NAMED_MOST)}."
+        hint = f"did you mean '{near}'?" if near else others if known else "no run is published here yet."
+        return f"There is no published run '{name}'; {hint}"
 
     async def work(self, function: Callable[[], Any]) -> Any:
         """Run what reads files in a thread; as many at once as the settings say."""

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rushes.curation.manifest import ManifestError
+from rushes.curation.nearest import path_meant
+from rushes.curation.outputs import check_folder
 from rushes.pipelines.review.database import FILE, STATE_FOLDER
 from rushes.pipelines.service.access import Tokens
 
@@ -57,7 +60,9 @@ def settings(
             raise ServiceError("Runs on an object store need a local folder for the service's state: --state FOLDER.")
     else:
         if not os.path.isdir(runs):
-            raise ServiceError(f"{runs} is no folder; name the one that holds the runs (it may be empty).")
+            near = path_meant(runs)
+            hint = f"did you mean '{near}'?" if near else "name the one that holds the runs (it may be empty)."
+            raise ServiceError(f"{runs} is no folder; {hint}")
         if os.path.exists(os.path.join(runs, "run.json")):
             raise ServiceError(
                 f"{runs} is a run; name the folder that holds it: {os.path.dirname(os.path.abspath(runs))}"
@@ -68,4 +73,8 @@ def settings(
             raise ServiceError(f"--root {root} is no folder; name one that holds footage.")
     fixed = tuple(root.rstrip("/") if "://" in root else os.path.realpath(root) for root in roots)
     folder = Path(state) if state else Path(runs) / STATE_FOLDER
+    try:
+        check_folder(str(folder))
+    except ManifestError as error:
+        raise ServiceError(f"--state, where the service keeps its jobs and reviews: {error}") from error
     return Settings(runs, fixed, Tokens(tokens) if tokens else None, host, folder.absolute(), **more)

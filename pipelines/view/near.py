@@ -11,7 +11,7 @@ from rushes.curation.content.embed import MeasuredSemanticEmbedder
 from rushes.curation.content.near import neighbours, vector_of
 from rushes.curation.looking.base import ModelError
 from rushes.curation.manifest import ManifestError, Run
-from rushes.pipelines.view.story import clip_named
+from rushes.pipelines.view.story import clip_named, nearest_name
 from rushes.pipelines.view.tables import recipe_of, records
 
 SHOWN = "clip_id, uri, start_s, end_s, kept, rejected_by, caption, media"
@@ -31,7 +31,12 @@ def near(
         inside = set(run.table(f"sets/{among}", ["clip_id"])["clip_id"].to_pylist())
     if clip is not None:
         clip = clip_named(run, clip)
-        query = vector_of(run, clip)
+        try:
+            query = vector_of(run, clip)
+        except ManifestError as error:
+            if records(run, "SELECT 1 FROM {clips} WHERE clip_id = ? LIMIT 1", [clip]):
+                raise
+            raise ManifestError(f"{str(error).rstrip('.')}; {nearest_name(run, clip)}") from error
     else:
         query = _picture(run, image, weights) if image is not None else text_vector(run, text or "", weights)
     found = neighbours(run, query, k + (clip is not None), inside)

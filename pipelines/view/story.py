@@ -41,7 +41,7 @@ def story(run: Run, wanted: str) -> dict[str, Any]:
         (count,) = records(run, "SELECT count(*) AS n FROM {clips} WHERE starts_with(clip_id, ?)", [wanted])
         some = ", ".join(ids[:CLIPS_NAMED])
         raise ManifestError(f"'{wanted}' begins {count['n']:,} clips ({some} ...): give more of the id.")
-    raise ManifestError(f"{run.root} has no clip or source '{wanted}'; {_nearest(run, wanted)}")
+    raise ManifestError(f"{run.root} has no clip or source '{wanted}'; {nearest_name(run, wanted)}")
 
 
 def clip_named(run: Run, wanted: str) -> str:
@@ -92,13 +92,15 @@ def _sources(run: Run, wanted: str) -> list[dict[str, Any]]:
     return found
 
 
-def _nearest(run: Run, wanted: str) -> str:
+def nearest_name(run: Run, wanted: str) -> str:
+    """The end of a sentence that names the clip or source nearest to what was written, or where to look."""
     letters = wanted[:ID_LENGTH]
     begun = " + ".join(["starts_with(clip_id, ?)::INT"] * len(letters)) or "0"  # letters in common at the beginning
     prefixes = [letters[: length + 1] for length in range(len(letters))]
     likeliest = f"SELECT clip_id AS name FROM {{clips}} ORDER BY {begun} DESC, clip_id LIMIT ?"
     pool = records(run, likeliest, [*prefixes, NEAREST_POOL])
-    pool += records(run, "SELECT regexp_extract(uri, '[^/]*$') AS name FROM {sources} LIMIT ?", [NEAREST_POOL])
+    if "sources" in run.tables:
+        pool += records(run, "SELECT regexp_extract(uri, '[^/]*$') AS name FROM {sources} LIMIT ?", [NEAREST_POOL])
     near = difflib.get_close_matches(letters, [row["name"] for row in pool], n=1, cutoff=0.6)
     total = run.record["tables"]["clips"]["rows"]
     return f"did you mean '{near[0]}'?" if near else f"it holds {total:,} clips: see `rushes funnel`."

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rushes.curation import manifest
 from rushes.curation.manifest import ManifestError, Run
-from rushes.curation.recipe import Recipe, build
+from rushes.curation.recipe import Recipe, RecipeError, build
 
 #: Memory that all questions of this process may take together; DuckDB spills or fails with a sentence beyond it.
 MEMORY_LIMIT = "2GB"
@@ -29,12 +29,31 @@ _starting = threading.Lock()
 
 
 def recipe_of(run: Run) -> Recipe:
-    """The resolved recipe of a curated run. Raises RecipeError where this release cannot read it."""
-    return build(resolved_of(run))
+    """The resolved recipe of a curated run. Raises RecipeError where this release cannot read it, and ManifestError."""
+    return _known_recipe(run)[0]
 
 
 def resolved_of(run: Run) -> dict[str, Any]:
-    """As `recipe_of`, as it stands in the commit record. Raises ManifestError where the run was not curated."""
+    """As `recipe_of`, as it stands in the commit record."""
+    return _known_recipe(run)[1]
+
+
+def _known_recipe(run: Run) -> tuple[Recipe, dict[str, Any]]:
+    resolved = recipe_record(run)
+    try:
+        return build(resolved), resolved
+    except RecipeError as error:
+        release = (run.record.get("versions") or {}).get("rushes")
+        raise RecipeError(
+            f"{run.root} was curated by another release of rushes{f' ({release})' if release else ''}, whose recipe "
+            f"this one does not read: {str(error).rstrip('.')}. Curate it again with this release "
+            "(`rushes curate -r RECIPE`, the same input and output: videos are decoded anew), or open it with the "
+            "release that made it."
+        ) from error
+
+
+def recipe_record(run: Run) -> dict[str, Any]:
+    """The recipe as the commit record has it, whichever release wrote it. Raises ManifestError where it has none."""
     if "recipe" not in run.record:
         raise ManifestError(f"{run.root} is not a curated run; name the one that it was made from.")
     return run.record["recipe"]["resolved"]

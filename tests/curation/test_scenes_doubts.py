@@ -28,6 +28,7 @@ def tracks_of(content: np.ndarray, gradual: tuple[int, int, float] | None = None
         TIME: np.arange(len(content)) / FPS, "content": content, "vmaf": content,
         "blend_first": nothing, "blend_stop": nothing, "blend_strength": nothing, "doubt": doubt, "doubt_first": first,
         "spike": np.where(content > 5, content / 8, np.nan),
+        "mixed": np.full(len(content), gradual[2] if gradual else 0.0),
     }  # fmt: skip
     info = type("Info", (), {"fps": FPS})
     return Tracks(Source("a.mp4"), info, len(content) / FPS, values)

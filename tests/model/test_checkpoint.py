@@ -280,3 +280,18 @@ def test_the_fingerprint_of_a_model_with_a_single_number_changes_with_it():
     before = checkpoints.fingerprint(model)
     model.scale += 1
     assert checkpoints.fingerprint(model) != before
+
+
+def test_weights_that_find_no_space_leave_no_file_and_are_a_sentence(small_tae, tmp_path, monkeypatch):
+    import safetensors.torch
+
+    from rushes.model.export import export
+
+    def full(group: dict, path: Path, *_: object) -> None:
+        Path(path).write_bytes(b"a part of it")
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"No space is left while writing .*model.safetensors; free some"):
+        export(small_tae, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -18,37 +18,6 @@ COMMANDS = ("curate", "judge", "funnel", "why", "report", "recipe", "demo")
 SMALL_DISK_MB, LARGE_DISK_MB = 3, 64  # of a disk that a run fills, and of the same after it was given room
 
 
-@pytest.fixture
-def rushes(monkeypatch, capsys):
-    """rushes("funnel", "RUN") -> (exit code, stdout, stderr), in this process."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rushes", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
-
-
-@pytest.fixture
-def refused(rushes):
-    """Calls that must end with exit code 2 and one sentence, which is returned."""
-
-    def call(*words: object) -> str:
-        code, _, said = rushes(*words)
-        assert code == 2, said
-        assert "Traceback" not in said
-        assert len(said.strip().splitlines()) == 1, said
-        return said
-
-    return call
-
-
 def test_every_command_explains_itself(rushes):
     for command in COMMANDS:
         code, said, _ = rushes(command, "--help")
@@ -92,6 +61,8 @@ def test_inputs_that_name_nothing_are_refused(refused, tmp_path):
         ("curriculum.sets.pretrain-256.rules={motion.vmaf: 2}", "has no rule 'motion.vmaf'"),
         ("rules={rednes: {min: 1}}", "'rednes', which no meter writes"),
         ("visual.text_max=0.95", "raise both"),
+        ("curriculum.sets.pretrain-265.rules={}", "did you mean 'pretrain-256'?"),
+        ("rules={vmaf_motion: {min: 9, max: 1}}", "No clip can pass both rules.vmaf_motion.min=9 and rules.vmaf_mo"),
     ],
 )
 def test_a_wrong_recipe_key_is_refused_before_any_work(refused, bunny_video, tmp_path, wrong, answer):
@@ -99,6 +70,13 @@ def test_a_wrong_recipe_key_is_refused_before_any_work(refused, bunny_video, tmp
     assert answer in refused(*words)
     assert answer in refused(*words, "--dry-run"), "a dry run refuses the same"
     assert not (tmp_path / "run").exists()
+
+
+def test_without_an_ffmpeg_that_runs_nothing_is_begun(refused, bunny_video, tmp_path, monkeypatch):
+    words = ("curate", "-r", "demo", "-i", bunny_video, "-o", tmp_path / "run")
+    for program in (tmp_path / "nowhere", "/bin/false"):
+        monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
+        assert "unset IMAGEIO_FFMPEG_EXE" in refused(*words) and not (tmp_path / "run").exists()
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest(refused, bunny_video, tmp_path):

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -16,9 +17,11 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rushes.curation.manifest import ManifestError, Run, open_run  # noqa: E402
 from rushes.curation.sections import Engine  # noqa: E402
+from rushes.model.data import Shape  # noqa: E402
+from rushes.model.latents import Settings  # noqa: E402
 from rushes.model.train import train_tae  # noqa: E402
 from rushes.pipelines.cli.main import app  # noqa: E402
-from rushes.pipelines.encode import Options, encode  # noqa: E402
+from rushes.pipelines.encode import Options, SetPlan, encode, plan_table  # noqa: E402
 from tests.model.small_run import make_film, make_run, row, tae_recipe, two_views  # noqa: E402
 from tests.pipelines.commands import at_work, descendants, start, wait_until  # noqa: E402
 
@@ -178,3 +181,15 @@ def test_a_curated_run_is_not_overwritten(encoded):
 def test_what_wants_a_curated_run_or_videos_says_that_these_are_latents(encoded, command, words):
     result = CliRunner().invoke(app, [command[0], encoded.run.root, *command[1:]])
     assert result.exit_code and words in " ".join((result.output + str(result.exception or "")).split())
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_a_plan_names_a_bucket_once_whatever_lengths_its_clips_have(width):
+    clips, stored = [Shape(frames, 80, 128) for frames in (64, 96)], [Shape(16, 80, 128)]
+    buckets = {("16x9/4-8s", clip.frames): (clip, stored, [np.arange(clip.frames)]) for clip in clips}
+    settings = Settings("tae", [])
+    table = plan_table({"pretrain-256": SetPlan(None, True, buckets)}, settings, channels=8, width=width)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    said = console.file.getvalue()
+    assert said.count("16x9/4-8s") == 1 and "160" in said and "…" not in said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rushes.curation import recipe as recipes
 from rushes.curation.manifest import Run, open_run
 from rushes.curation.recipe import RecipeError
 from rushes.pipelines import judge as judging
@@ -135,3 +136,11 @@ def test_clips_that_were_never_looked_at_are_counted_when_the_rules_are_loosened
                for said in loose.record["warnings"])  # fmt: skip
     in_sets = {m for n in loose.tables if n.startswith("sets/") for m in loose.table(n)["media"].to_pylist()}
     assert None not in in_sets
+
+
+def test_a_run_of_a_release_that_measured_otherwise_says_so_and_not_that_the_recipe_changed(curated, monkeypatch):
+    monkeypatch.setitem(recipes.PART_VERSIONS, "observe", 10_000)
+    with pytest.raises(
+        RecipeError, match="made by a release that measures 'observe' otherwise: run the same `rushes c"
+    ):
+        judging.recipe_for_judging(curated.run, None, ["motion.vmaf_min=1"])

@@ -136,6 +136,15 @@ def test_why_says_what_could_not_be_measured_and_why(run):
     assert "not measured: vp9 exports no motion vectors" in text
 
 
+def test_a_line_break_in_a_name_stays_in_its_line(run, tmp_path):
+    sources = run.table("sources").to_pylist()
+    odd = next(row for row in sources if row["status"] == "failed")
+    odd["uri"] = "/footage/new\nline\x1b[31m.mp4"
+    table = pa.Table.from_pylist(sources, schema=run.table("sources").schema)
+    text = printed(print_funnel, republish(run, tmp_path / "odd", sources=table))
+    assert "new\\nline\\x1b[31m.mp4" in text and "\x1b" not in text
+
+
 def test_brackets_in_names_and_reasons_are_printed_as_they_are(run, tmp_path):
     clips = run.table("clips").slice(0, 1).to_pylist()
     clips[0].update(vmaf_motion=None, rejected_by="motion.vmaf_min", notes=["vmaf_motion: [bold] failed [/x]"])

@@ -38,6 +38,7 @@ def test_curate_at_a_terminal_stopped_by_ctrl_c_goes_on_and_is_readable_at_40_co
         assert terminal.wait(60) == 130
         seen = lines(terminal.output, 200)
         assert [line for line in seen if "the same command goes on" in line] and "Traceback" not in terminal.text
+        assert terminal.text.index("Stopping ...") < terminal.text.index("the same command goes on")
         assert seen[0].startswith("Starting ") and BAR.match(seen[1]) and seen[1].startswith("probe ")
     assert wait_until(lambda: not [p for p in alive(below) if b"rushes" in command_of(p[0])], 30)
 
@@ -50,6 +51,25 @@ def test_curate_at_a_terminal_stopped_by_ctrl_c_goes_on_and_is_readable_at_40_co
     assert [line for line in seen if re.match(r"pretrain-256 +\d+ +\d", line)]
     run = open_run(str(tmp_path / "run"))
     assert run.record["funnel"]["sources"]["ok"] == 2 and run.record["funnel"]["clips"][-1]["remaining"]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_why_and_judge_break_no_word_on_a_narrow_terminal(curated, columns):
+    row = curated.run.table("clips").to_pylist()[0]
+    for words in (
+        ["why", row["clip_id"]],
+        ["why", "hard_cuts.mp4"],
+        ["judge", "--set", "motion.vmaf_min=3", "--dry-run"],
+    ):
+        with Terminal([*RUSHES, words[0], str(curated.root), *words[1:]], columns) as terminal:
+            assert terminal.wait() == 0
+            seen = lines(terminal.output, columns)
+        assert not [line for line in seen if "…" in line], "nothing is cut"
+        text = "\n".join(seen)
+        if words[0] == "why" and words[1] == row["clip_id"]:
+            assert "motion.slideshow_max" in text and all(word in text.split() for word in row["caption"].split())
+        else:
+            assert "scenes.duration_min_s" in text
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])

@@ -74,6 +74,14 @@ def test_what_moves_by_itself_is_explained_by_no_camera(frames):
     assert own_motion(small(seen(frames[0])), small(seen(frames[24], (3, 0)))) > LIMIT["motion.own_motion_min"]
 
 
+def test_sharp_edges_that_an_encoder_draws_blurred_under_a_gliding_camera_are_no_motion(frames):
+    drawing = cv2.bilateralFilter(frames[0], 9, 80, 9)
+    for colour, thick in ((15, 4), (240, 1)):
+        cv2.putText(drawing, "Nobody told me", (40, 165), cv2.FONT_HERSHEY_DUPLEX, 0.8, (colour,) * 3, thick)
+    moved = cv2.GaussianBlur(seen(drawing, (1, 0), 1.008), (0, 0), 2.0)
+    assert own_motion(small(seen(drawing)), small(moved)) < LIMIT["motion.own_motion_min"]
+
+
 def test_a_faded_still_is_a_still(frames):
     picture = small(frames[0])
     assert own_motion(picture, (picture * 0.6 + 10).astype(np.uint8)) < LIMIT["motion.own_motion_min"]

@@ -94,3 +94,30 @@ def test_stills_are_pictures_and_a_clip_without_media_says_so(served, run):
 def test_a_run_that_is_not_there_is_a_sentence(served):
     found = served.get("/runs/nowhere/funnel")
     assert found.status_code == 404 and "no published run" in found.json()["detail"]
+
+
+def test_a_run_that_is_not_there_is_answered_with_the_nearest_and_no_place_of_the_server(served):
+    answer = served.get("/runs/frist/funnel")
+    assert (
+        answer.status_code == 404
+        and answer.json()["detail"] == "There is no published run 'frist'; did you mean 'first'?"
+    )
+    (served.folder / "runs" / "begun" / "work").mkdir(parents=True)
+    assert "has not finished" in served.get("/runs/begun").json()["detail"]
+
+
+def test_a_run_of_another_release_or_without_its_tables_is_a_sentence_without_places(served, run):
+    record = {key: run.record[key] for key in ("recipe", "created", "versions", "times_s", "warnings")}
+    resolved = {**record["recipe"]["resolved"], "gone": {"max": 1}}
+    tables = {name: run.table(name) for name in run.tables}
+    root = served.folder / "runs" / "old"
+    publish(str(root), tables, {**record, "recipe": {**record["recipe"], "resolved": resolved}})
+    told = served.get("/runs/old/funnel")
+    assert told.status_code == 422 and "old was curated by another release" in told.json()["detail"]
+    assert "'gone'" in told.json()["detail"] and "Curate it again" in told.json()["detail"]
+    publish(str(root.parent / "hurt"), tables, record)
+    for file in open_run(str(root.parent / "hurt")).files("clips"):
+        (root.parent / "hurt" / file).unlink()
+    hurt = served.get("/runs/hurt/funnel")
+    for answer in (told, hurt):
+        assert answer.status_code >= 400 and str(served.folder) not in answer.text
