@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from rushes.curation import scenes_learned, scenes_spikes, signals
-from rushes.curation.gradual import finder, mixed
+from rushes.curation.gradual import finder
 from rushes.curation.meter import Meter
 from rushes.curation.recipe import Recipe, RecipeError
+from rushes.curation.scenes import asked_within
 from rushes.curation.video.batch import Ahead
 from rushes.curation.video.decode import StreamInfo
 
@@ -31,7 +32,7 @@ def build_meters(recipe: Recipe, info: StreamInfo) -> list[Meter]:
 def looks_ahead(recipe: Recipe, info: StreamInfo) -> Ahead:
     """What a part must show after its end, for the meter that answers latest."""
     learned = scenes_learned.MARGIN if recipe.scenes.detector == "transnetv2" else 0
-    return Ahead(max(learned, scenes_spikes.AROUND), mixed.WAIT, finder.grid(info.fps)[0])
+    return Ahead(max(learned, scenes_spikes.AROUND), asked_within(info.fps), finder.grid(info.fps)[0])
 
 
 def custom_columns(paths: tuple[str, ...]) -> list[pa.Field]:

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from rushes.curation import scenes_learned, scenes_spikes
 from rushes.curation.gradual import finder
-from rushes.curation.gradual.mixed import EVERY, Mixed
+from rushes.curation.gradual.mixed import EVERY, WAIT, Mixed
 from rushes.curation.meter import Span
 from rushes.curation.recipe import Recipe
-from rushes.curation.scenes_doubts import Doubts
+from rushes.curation.scenes_doubts import ASKED_MIN, WITHIN, Doubts, middles
 from rushes.curation.scenes_spikes import Spikes
 from rushes.curation.sections import Scenes
 from rushes.curation.video.batch import Batch
@@ -40,7 +40,7 @@ class ShotMeter:
     blend_first, blend_stop, blend_strength: a transition that was found once this frame was seen: its frames, counted
     from this one (below 0), and its strength 0-1. doubt_first, doubt: how much what ends here looks like a
     transition, 0-1, and its first frame in the same way. mixed: how likely a frame lies inside a transition, 0-1, for
-    some six frames a second (gradual/mixed.py).
+    some six frames a second in the middle of what is doubtful (gradual/mixed.py).
     """
 
     tracks = (
@@ -53,7 +53,7 @@ class ShotMeter:
         self._hsv: np.ndarray | None = None  # of the last frame
         self._spikes = Spikes()
         self._transitions = finder.Transitions(info.fps)
-        self._mixed, self._step = Mixed(), finder.grid(info.fps)[0]
+        self._mixed, self._step = Mixed(asked_within(info.fps)), finder.grid(info.fps)[0]
         self._doubts: tuple[Tracks, Doubts] | None = None  # of the file that is measured
 
     def observe(self, batch: Batch) -> dict[str, np.ndarray]:
@@ -61,8 +61,11 @@ class ShotMeter:
         spikes = self._spikes.observe(batch.tiny_luma, content)
         places = np.flatnonzero(batch.every(self._step))
         looked = batch.every(EVERY * self._step)[places]
-        mixed = self._mixed.observe(batch.tiny_luma[places], places, looked, len(batch))
-        return {"content": content, "spike": spikes, "mixed": mixed, **self._transitions.observe(batch)}
+        found = self._transitions.observe(batch)
+        ends = np.flatnonzero(found["doubt"] >= ASKED_MIN)
+        asked = middles(ends + found["doubt_first"][ends].astype(int), ends)
+        mixed = self._mixed.observe(batch.tiny_luma[places], places, looked, len(batch), asked)
+        return {"content": content, "spike": spikes, "mixed": mixed, **found}
 
     def finish(self) -> dict[str, np.ndarray]:
         return {"spike": self._spikes.finish(), "mixed": self._mixed.finish()}
@@ -86,6 +89,12 @@ class ShotMeter:
             self._doubts = tracks, find_doubts(tracks, tracks.shots, self._recipe.scenes)
         doubt = self._doubts[1].worst(span.first, span.stop)
         return {"shots_per_s": jumps / max(span.duration_s, 1e-6), "effect_score": effect, "doubt": doubt}
+
+
+def asked_within(fps: float) -> int:
+    """Pictures on the grid of time that are shown before nobody asks any more whether one is mixed."""
+    longest = 2 * finder.grid(fps)[1][-1]
+    return max(WAIT, int(np.ceil(longest * (1 + WITHIN) / 2)) + 2 * EVERY)
 
 
 def find_shots(tracks: Tracks, recipe: Scenes) -> list[tuple[int, int]]:

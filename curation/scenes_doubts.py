@@ -22,26 +22,35 @@ STRONG, SUPPORT_MIN = 0.8, 0.4
 GROWN_MIN = 0.5
 #: A change from one frame to the next is doubtful from this spike on, and surely so at the other one.
 SPIKES = (1.1, 1.6)
+#: What the forest doubts less is as doubtful as it says; of more the net, which is dear, is asked.
+ASKED_MIN = 0.25
 WITHIN = 0.5  # share of a gradual change, in its middle, in which the net is asked whether a frame is mixed
 MARGIN = 3  # frames on either side that are doubtful with it
+
+
+def middles(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Of changes between these frames the middle part, in which the net is asked: first and last frame, int [n, 2]."""
+    middle, half = (first + last) / 2, (last - first) / 2 * WITHIN
+    return np.stack([np.floor(middle - half), np.floor(middle + half)], axis=-1).astype(int)
 
 
 def _gradual(tracks: Tracks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frames [first, stop) of every change over some time, and how doubtful it is.
 
     That is the geometric mean of what the forest says of the change as a whole, and the net of the likeliest of the
-    frames in its middle: each is misled where the other is not.
+    frames in its middle: each is misled where the other is not. The net is asked from ASKED_MIN on.
     """
     (ends,) = np.nonzero(np.isfinite(tracks["doubt"]))
     first = np.maximum(ends + tracks["doubt_first"][ends].astype(int), 0)
     if not len(ends):
         return first, ends, np.empty(0)
     (looked,) = np.nonzero(np.isfinite(tracks["mixed"]))
+    if not len(looked):
+        return first, ends + 1, tracks["doubt"][ends].astype(float)
     mixed = np.interp(np.arange(tracks.frames), looked, tracks["mixed"][looked])
-    middles, halves = (first + ends) / 2, (ends - first) / 2 * WITHIN
-    around = zip((middles - halves).astype(int).tolist(), (middles + halves).astype(int).tolist(), strict=True)
-    likeliest = np.array([mixed[low : high + 1].max() for low, high in around])
-    return first, ends + 1, np.sqrt(tracks["doubt"][ends] * likeliest).astype(float)
+    likeliest = np.array([mixed[low : high + 1].max() for low, high in middles(first, ends).tolist()])
+    doubt = tracks["doubt"][ends].astype(float)
+    return first, ends + 1, np.where(doubt < ASKED_MIN, doubt, np.sqrt(doubt * likeliest))
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ def cells(luma: np.ndarray, places: np.ndarray) -> np.ndarray:
     the detail of M, and its level. All but the level over the pictures' contrast.
     """
     shape, whole = luma.shape[1:], luma.reshape(len(luma), -1)
-    low, high = (np.stack(side).reshape(whole.shape) for side in zip(*map(envelope, luma), strict=True))
-    detail, level = _pooled(_detail(luma), shape), _pooled(whole, shape)
-    middle, found = whole[places], []
+    low, high = (side.reshape(whole.shape) for side in _envelopes(luma))
+    detail, level = _pooled([_detail(luma), whole], shape).swapaxes(0, 1)
+    middle, maps, found = whole[places], [], []
 
     def strange(of: np.ndarray, beside: np.ndarray) -> np.ndarray:
         return cv2.max(cv2.subtract(whole[of], high[beside]), cv2.subtract(low[beside], whole[of]))
@@ -42,7 +42,7 @@ def cells(luma: np.ndarray, places: np.ndarray) -> np.ndarray:
         share = 0.5 - quarter / (2 * apart)
         early = cv2.absdiff(whole[places - quarter], cv2.addWeighted(a, 1 - share, b, share, 0))
         late = cv2.absdiff(whole[places + quarter], cv2.addWeighted(a, share, b, 1 - share, 0))
-        maps = (
+        maps += [
             change,
             cv2.absdiff(middle, cv2.addWeighted(a, 0.5, b, 0.5, 0)),
             cv2.subtract(cv2.max(to_a, to_b), change),
@@ -50,20 +50,35 @@ def cells(luma: np.ndarray, places: np.ndarray) -> np.ndarray:
             cv2.min(strange(places, before), strange(places, after)),
             cv2.min(strange(before, after), strange(after, before)),
             cv2.addWeighted(early, 0.5, late, 0.5, 0),
-        )
-        found += [_pooled(one, shape) for one in maps]
-        found += [level[after] - level[before], (detail[before] + detail[after]) / 2]
-    found += [detail[places], level[places] - 128]
-    told = np.stack(found, axis=1)
+        ]
+        found.append((level[after] - level[before], (detail[before] + detail[after]) / 2))
+    pooled = _pooled(maps, shape)
+    each = len(maps) // len(APART)
+    told = np.empty((len(places), CHANNELS, *pooled.shape[2:]), np.float32)
+    for number, two in enumerate(found):
+        channel = number * (each + 2)
+        told[:, channel : channel + each] = pooled[:, number * each : (number + 1) * each]
+        told[:, channel + each], told[:, channel + each + 1] = two
+    told[:, -2], told[:, -1] = detail[places], level[places] - 128
     told[:, :-1] *= 2 / (_contrast(whole, places) + CONTRAST_FLOOR)[:, None, None, None]
     told[:, -1] /= 128
     return told
 
 
+def _envelopes(luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest value within a pixel, each uint8 [n, h, w]: all pictures at once, a rim between them."""
+    stack = np.pad(luma, ((0, 0), (1, 1), (0, 0)), "edge")
+    found = envelope(stack.reshape(-1, luma.shape[2]))
+    low, high = (np.ascontiguousarray(side.reshape(stack.shape)[:, 1:-1]) for side in found)
+    return low, high
+
+
 def _detail(luma: np.ndarray) -> np.ndarray:
     """Absolute Laplacian, uint8 [n, h * w]."""
-    edges = [cv2.convertScaleAbs(cv2.Laplacian(picture, cv2.CV_16S)) for picture in luma]
-    return np.stack(edges).reshape(len(luma), -1)
+    how = "reflect" if luma.shape[1] > 1 else "edge"
+    stack = np.pad(luma, ((0, 0), (1, 1), (0, 0)), how)
+    edges = cv2.convertScaleAbs(cv2.Laplacian(stack.reshape(-1, luma.shape[2]), cv2.CV_16S))
+    return np.ascontiguousarray(edges.reshape(stack.shape)[:, 1:-1]).reshape(len(luma), -1)
 
 
 def _contrast(whole: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -73,10 +88,11 @@ def _contrast(whole: np.ndarray, places: np.ndarray) -> np.ndarray:
     return around.mean(axis=1).astype(np.float32)
 
 
-def _pooled(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Means over cells: float32 [n, rows, columns] of uint8 [n, h * w]; what is left over at two sides is not seen."""
+def _pooled(several: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Means over cells: float32 [n, maps, rows, columns] of maps uint8 [n, h * w]; what is left over at two sides is
+    not seen."""
     rows, columns = (max(1, side // CELL) for side in shape)
-    pictures = values.reshape(-1, *shape)[:, : rows * CELL, : columns * CELL]
-    tall = np.ascontiguousarray(pictures).reshape(-1, pictures.shape[2])
-    small = cv2.resize(tall.astype(np.float32), (columns, len(pictures) * rows), interpolation=cv2.INTER_AREA)
-    return small.reshape(len(pictures), rows, columns)
+    stack = np.stack(several, axis=1).reshape(-1, *shape)[:, : rows * CELL, : columns * CELL]
+    tall = stack.reshape(-1, stack.shape[2]).astype(np.float32)
+    small = cv2.resize(tall, (columns, len(stack) * rows), interpolation=cv2.INTER_AREA)
+    return small.reshape(len(several[0]), len(several), rows, columns)

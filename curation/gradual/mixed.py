@@ -19,7 +19,7 @@ MODEL = Path(__file__).with_name("mixed.npz")
 TAPS = 5  # pictures that are looked at, of each of two layers over time
 HEAD = TAPS - 1  # so many of those looked at, on either side, are asked for one answer
 EVERY = 2  # pictures of the grid of time from one that is looked at to the next
-WAIT = REACH + EVERY * HEAD  # pictures that are seen before one is answered for
+WAIT = REACH + EVERY * HEAD  # pictures that are seen, or stand for those that are not, on either side of one answered
 ARRAYS = ("cell", "around", "cell_out", "time", "time_out", "answer")  # each has a bias of its own
 
 
@@ -76,65 +76,82 @@ def _layers() -> tuple[Layer, ...]:
 
 
 class Mixed:
-    """Looks at a film's pictures in batches; leaves the track `mixed` some frames later, NaN where it does not look.
+    """Looks at a film's pictures where it is asked to, in batches; leaves the track `mixed` `wait` pictures later.
 
-    pictures: those on the grid of time, of which one in EVERY or so is looked at. The first and the last of a film
-    stand for what would be before and after them.
+    A track is NaN where nothing was asked, or where the net does not look: at one in EVERY or so of the pictures on the
+    grid of time. The first and the last picture of a film stand for what would be before and after them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait: int) -> None:
+        self._wait = wait
         self._luma: np.ndarray | None = None  # pictures uint8 [n, h, w] that are needed still
-        self._looked = np.empty(0, int)  # places among them of those that are to be looked at
-        self._seen: np.ndarray | None = None  # looks [n, features], the last 2 HEAD
-        self._frames = np.empty(0, int)  # of the looked at that wait for an answer
+        self._at = np.empty(0, int)  # places among them of those that the net may look at, HEAD that are done first
+        self._frames = np.empty(0, int)  # their frames
+        self._asked = np.empty(0, bool)
+        self._open: list[list[int]] = []  # moments after which no picture came yet that may be looked at
         self._told = self._shown = 0  # frames that were answered, and that came
 
-    def observe(self, pictures: np.ndarray, places: np.ndarray, looked: np.ndarray, frames: int) -> np.ndarray:
-        """float32 [answered]. pictures: uint8 [n, h, w], at these places among the next `frames`; looked: bool [n]."""
-        if self._luma is None and len(pictures):
-            first = np.repeat(pictures[:1], WAIT, axis=0)
-            self._add(first, np.arange(REACH, len(first), EVERY))
-        self._frames = np.append(self._frames, self._shown + places[looked])
-        self._shown += frames
+    def observe(
+        self, pictures: np.ndarray, places: np.ndarray, looked: np.ndarray, frames: int, asked: np.ndarray
+    ) -> np.ndarray:
+        """float32 [answered].
+
+        pictures: uint8 [n, h, w], at these places among the next `frames`; looked: bool [n], which may be looked at;
+        asked: int [k, 2], first and last frames of moments, counted from the first of these frames.
+        """
         if len(pictures):
-            self._add(pictures, np.flatnonzero(looked))
-        return self._answered(self._look())
+            if self._luma is None:
+                self._add(np.repeat(pictures[:1], WAIT, axis=0), np.arange(REACH, WAIT, EVERY), np.full(HEAD, -1))
+            self._add(pictures, np.flatnonzero(looked), self._shown + places[looked])
+        moments = self._open + (self._shown + asked).tolist()
+        for first, last in moments:
+            # With the ones beside them: frames that are not looked at lie between two.
+            low = max(HEAD, int(np.searchsorted(self._frames, first, "right")) - 1)
+            self._asked[low : int(np.searchsorted(self._frames, last)) + 1] = True
+        self._open = [moment for moment in moments if not len(self._frames) or moment[1] > self._frames[-1]]
+        self._shown += frames
+        return self._answered(self._wait)
 
     def finish(self) -> np.ndarray:
         """Of the frames that wait still."""
         if self._luma is None:
             return np.full(self._shown, np.nan, np.float32)
         last = np.repeat(self._luma[-1:], WAIT, axis=0)
-        self._add(last, np.arange(EVERY - 1, EVERY * HEAD, EVERY))
-        found = self._answered(self._look())
+        self._add(last, np.arange(EVERY - 1, EVERY * HEAD, EVERY), np.full(HEAD, self._shown))
+        found = self._answered(0)
         return np.append(found, np.full(self._shown - self._told, np.nan, np.float32))
 
-    def _add(self, pictures: np.ndarray, looked: np.ndarray) -> None:
+    def _add(self, pictures: np.ndarray, at: np.ndarray, frames: np.ndarray) -> None:
         old = 0 if self._luma is None else len(self._luma)
-        self._looked = np.append(self._looked, old + looked)
+        self._at, self._frames = np.append(self._at, old + at), np.append(self._frames, frames)
+        self._asked = np.append(self._asked, np.zeros(len(at), bool))
         self._luma = pictures if self._luma is None else np.concatenate([self._luma, pictures])
 
-    def _look(self) -> np.ndarray:
-        """Probabilities of the next that are to be answered, in order."""
-        if self._luma is None:
-            return np.empty(0, np.float32)
-        ready = self._looked[self._looked + REACH < len(self._luma)]
-        if not len(ready):
-            return np.empty(0, np.float32)
-        self._looked = self._looked[len(ready) :]
-        fresh = looks(self._luma[ready[0] - REACH : ready[-1] + REACH + 1], ready - ready[0] + REACH)
-        seen = fresh if self._seen is None else np.concatenate([self._seen, fresh])
-        self._seen = seen[-2 * HEAD :]
-        kept = (self._looked[0] if len(self._looked) else len(self._luma)) - REACH
-        kept = max(0, min(kept, len(self._luma) - REACH))
-        self._luma, self._looked = self._luma[kept:], self._looked - kept
-        return judged(seen) if len(seen) > 2 * HEAD else np.empty(0, np.float32)
-
-    def _answered(self, found: np.ndarray) -> np.ndarray:
-        """The track up to the next frame that waits for an answer."""
-        frames, self._frames = self._frames[: len(found)], self._frames[len(found) :]
-        stop = int(self._frames[0]) if len(self._frames) else self._shown
-        track = np.full(stop - self._told, np.nan, np.float32)
-        track[frames - self._told] = found
-        self._told = stop
+    def _answered(self, wait: int) -> np.ndarray:
+        """The track up to the next frame that waits: for what is needed on either side, or for somebody to ask."""
+        shown = 0 if self._luma is None else len(self._luma)
+        ready = int((self._at + REACH < shown).sum())
+        stop = max(HEAD, min(ready - HEAD, int((self._at + wait < shown).sum())))
+        waiting = self._frames[stop:]
+        until = max(self._told, min(int(waiting[0]), self._shown) if len(waiting) else self._told)
+        track = np.full(until - self._told, np.nan, np.float32)
+        if stop > HEAD:
+            asked = np.flatnonzero(self._asked[:stop])
+            track[self._frames[asked] - self._told] = self._judged(asked)
+            kept = stop - HEAD
+            begin = self._at[kept] - REACH
+            self._luma, self._at = self._luma[begin:], self._at[kept:] - begin
+            self._frames, self._asked = self._frames[kept:], self._asked[kept:]
+            self._asked[:HEAD] = False
+        self._told = until
         return track
+
+    def _judged(self, asked: np.ndarray) -> np.ndarray:
+        """Probabilities float32 [n] of those asked for; looks that several of them need are made once."""
+        found = []
+        for some in np.split(asked, np.flatnonzero(np.diff(asked) > 2 * HEAD) + 1):
+            if len(some):
+                at = self._at[some[0] - HEAD : some[-1] + HEAD + 1]
+                luma = self._luma[at[0] - REACH : at[-1] + REACH + 1]
+                found.append(judged(looks(luma, at - at[0] + REACH))[some - some[0]])
+        return np.concatenate(found) if found else np.empty(0, np.float32)

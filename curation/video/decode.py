@@ -466,8 +466,9 @@ class _Clock:
         self._faults += (pts is not None and pts <= self._last_pts) - (dts is not None and dts <= self._last_dts)
         self._last_pts = self._last_pts if pts is None else pts
         self._last_dts = self._last_dts if dts is None else dts
-        chosen = dts if self._faults > 0 or pts is None else pts
-        return None if chosen is None else float(chosen * picture.time_base)
+        if self._faults <= 0 and pts is not None:
+            return picture.time
+        return None if dts is None else dts * float(picture.time_base)
 
 
 def _from(

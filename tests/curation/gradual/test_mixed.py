@@ -34,13 +34,17 @@ def dissolved(before, after):
     return (before + (after - before) * share).round().astype(np.uint8)
 
 
-def told(pictures, batch=LENGTH):
-    """The track of a film all of whose frames are on the grid."""
-    net, found = mixed.Mixed(), []
+def told(pictures, batch=LENGTH, asked=((0, LENGTH),)):
+    """The track of a film all of whose frames are on the grid; asked: first and last frames, each told with its last."""
+    net, found = mixed.Mixed(mixed.WAIT), []
     for begin in range(0, len(pictures), batch):
         some = pictures[begin : begin + batch]
         places = np.arange(len(some))
-        found.append(net.observe(some, places, (begin + places) % mixed.EVERY == 0, len(some)))
+        now = [span for span in asked if begin <= min(span[1], len(pictures) - 1) < begin + batch or batch == LENGTH]
+        if asked == ((0, LENGTH),):
+            now = [(begin, begin + len(some))]
+        spans = np.array(now, int).reshape(-1, 2) - begin
+        found.append(net.observe(some, places, (begin + places) % mixed.EVERY == 0, len(some), spans))
     return np.concatenate([*found, net.finish()])
 
 
@@ -64,6 +68,15 @@ def test_the_track_is_the_same_in_batches_of_any_size(takes, batch):
     whole, parts = told(pictures), told(pictures, batch)
     assert len(whole) == len(pictures) and np.isnan(whole[1]) and np.isfinite(whole[:: mixed.EVERY]).all()
     np.testing.assert_array_equal(parts, whole)
+
+
+@pytest.mark.parametrize("batch", [LENGTH, 1, 17])
+def test_only_what_is_asked_about_is_looked_at_and_comes_to_the_same(takes, batch):
+    pictures = dissolved(to_and_fro(takes[0], 0), to_and_fro(takes[1], 0))
+    whole, some = told(pictures), told(pictures, batch, asked=((20, 25), (60, 61), (93, 99)))
+    answered = np.flatnonzero(np.isfinite(some))
+    assert answered.tolist() == [20, 22, 24, 26, 60, 62, 92, 94, 96, 98]  # with those on either side
+    np.testing.assert_array_equal(some[answered], whole[answered])
 
 
 def test_a_film_of_one_picture_has_an_answer(takes):
