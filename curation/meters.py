@@ -13,7 +13,7 @@ from rushes.curation.meter import Meter
 from rushes.curation.recipe import Recipe, RecipeError
 from rushes.curation.scenes import asked_within
 from rushes.curation.video.batch import Ahead
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 
 LEARNED_SHOTS = "rushes.curation.scenes_learned:LearnedShotMeter"
 

@@ -24,7 +24,7 @@ from rushes.curation.scenes_doubts import ASKED_MIN, WITHIN, Doubts, middles
 from rushes.curation.scenes_spikes import Spikes
 from rushes.curation.sections import Scenes
 from rushes.curation.video.batch import Batch
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks

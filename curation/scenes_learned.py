@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rushes.curation.recipe import Recipe
     from rushes.curation.tracks import Tracks
     from rushes.curation.video.batch import Batch
-    from rushes.curation.video.decode import StreamInfo
+    from rushes.curation.video.frame import StreamInfo
 
 SIZE = (48, 27)  # width, height
 WINDOW, STEP = 100, 50  # frames per pass; the middle 50 of them are answered

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 from rushes.curation.video.source import Source
 
 #: A file whose frames end so much before its stated duration is taken for cut off: seconds, and share.

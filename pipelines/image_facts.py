@@ -13,6 +13,7 @@ import pyarrow as pa
 from rushes.curation import manifest
 from rushes.curation.manifest import join, resolve
 from rushes.curation.video import decode
+from rushes.curation.video.frame import Frame
 from rushes.curation.video.source import Source, clip_id, fingerprint
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # that the trainer reads (model/frames.py)
@@ -137,7 +138,7 @@ def sharpest(uri: str, duration_s: float, parts: int) -> list[tuple[float, np.nd
             info = decode.stream_info(container, stream, picture)
             time_s = picture.time - first
             part = min(parts - 1, int(parts * time_s / duration_s)) if duration_s else 0
-            bgr = decode.Frame(picture, 0, time_s, info).still(max(info.shown))
+            bgr = Frame(picture, 0, time_s, info).still(max(info.shown))
             score = frame_stats(bgr)["sharpness"]
             if part not in best or score > best[part][0]:
                 best[part] = (score, time_s, bgr)

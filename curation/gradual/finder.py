@@ -10,7 +10,7 @@ from rushes.curation.gradual.pictures import Ring, Triples
 from rushes.curation.gradual.pushes import push, push_errors
 from rushes.curation.gradual.wipes import wipe, wipe_errors
 from rushes.curation.video.batch import Batch
-from rushes.curation.video.decode import shrink_stack
+from rushes.curation.video.frame import shrink_stack
 
 SHRINK = 2  # by which the tiny luma is shrunk once more: about 40 x 22 pixels
 HALF_S = (0.17, 0.35, 0.6, 1.0)  # half lengths looked for, seconds (transitions of about 0.4 to 2 s)

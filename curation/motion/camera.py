@@ -21,7 +21,7 @@ from rushes.curation.motion import points
 from rushes.curation.motion.points import LOOK, TICKS_PER_S
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks

@@ -14,7 +14,7 @@ from rushes.curation.motion.shake import PARTS, PER_S, STEP, medians, medians_of
 from rushes.curation.motion.vectors import REFERENCE_SIDE, Flow, joined, mean_lengths
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 
 if TYPE_CHECKING:
     from rushes.curation.tracks import Tracks

@@ -19,7 +19,7 @@ from rushes.curation.motion import points
 from rushes.curation.recipe import Recipe
 from rushes.curation.tracks import spread
 from rushes.curation.video.batch import TIME_EPS, Batch
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 from rushes.curation.visual.stills import decode_gray
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ class Field:
 def joined(vectors: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(places [n] of the frames that have vectors, int32 [vectors, WORDS] of them all, counts [n] of each).
 
-    vectors: per frame an array of decode.VECTOR, or None.
+    vectors: per frame an array of frame.VECTOR, or None.
     """
     places = np.array([place for place, found in enumerate(vectors) if found is not None and len(found)], int)
     words = [vectors[place].view(np.int32).reshape(-1, WORDS) for place in places]

@@ -13,7 +13,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from rushes.curation.video.decode import Decoded, Frame, StreamInfo, frames, shrink_stack
+from rushes.curation.video.decode import Decoded, frames
+from rushes.curation.video.frame import Frame, StreamInfo, shrink_stack
 from rushes.curation.visual.moments import FRESH, Strokes
 from rushes.curation.visual.moments import PER_S as MOMENTS_PER_S
 from rushes.curation.visual.patches import Look, look

@@ -20,7 +20,7 @@ from rushes.curation import kernel
 from rushes.curation.meter import Span, Unmeasured
 from rushes.curation.recipe import Recipe
 from rushes.curation.video.batch import Batch
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 from rushes.curation.visual.patches import BUSY, RHYTHM, SIDE, Look
 
 if TYPE_CHECKING:

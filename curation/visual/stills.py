@@ -15,7 +15,7 @@ from rushes.curation.meter import Span, Unmeasured
 from rushes.curation.recipe import Recipe
 from rushes.curation.tracks import Tracks, spread
 from rushes.curation.video.batch import Batch
-from rushes.curation.video.decode import StreamInfo
+from rushes.curation.video.frame import StreamInfo
 from rushes.curation.visual.borders import static_border_frac
 from rushes.curation.visual.frame_stats import light_stats
 

@@ -34,17 +34,19 @@ def dissolved(before, after):
     return (before + (after - before) * share).round().astype(np.uint8)
 
 
-def told(pictures, batch=LENGTH, asked=((0, LENGTH),)):
-    """The track of a film all of whose frames are on the grid; asked: first and last frames, each told with its last."""
+def told(pictures, batch=LENGTH, moments=None):
+    """The track of a film all of whose frames are on the grid.
+
+    moments: first and last frames that are asked about, each with its last frame; None: every frame.
+    """
     net, found = mixed.Mixed(mixed.WAIT), []
     for begin in range(0, len(pictures), batch):
         some = pictures[begin : begin + batch]
         places = np.arange(len(some))
-        now = [span for span in asked if begin <= min(span[1], len(pictures) - 1) < begin + batch or batch == LENGTH]
-        if asked == ((0, LENGTH),):
-            now = [(begin, begin + len(some))]
-        spans = np.array(now, int).reshape(-1, 2) - begin
-        found.append(net.observe(some, places, (begin + places) % mixed.EVERY == 0, len(some), spans))
+        asked = moments or [(begin, begin + len(some))]
+        now = [(first - begin, last - begin) for first, last in asked if begin <= last <= begin + batch]
+        looked = (begin + places) % mixed.EVERY == 0
+        found.append(net.observe(some, places, looked, len(some), np.array(now, int).reshape(-1, 2)))
     return np.concatenate([*found, net.finish()])
 
 
@@ -73,7 +75,7 @@ def test_the_track_is_the_same_in_batches_of_any_size(takes, batch):
 @pytest.mark.parametrize("batch", [LENGTH, 1, 17])
 def test_only_what_is_asked_about_is_looked_at_and_comes_to_the_same(takes, batch):
     pictures = dissolved(to_and_fro(takes[0], 0), to_and_fro(takes[1], 0))
-    whole, some = told(pictures), told(pictures, batch, asked=((20, 25), (60, 61), (93, 99)))
+    whole, some = told(pictures), told(pictures, batch, [(20, 25), (60, 61), (93, 99)])
     answered = np.flatnonzero(np.isfinite(some))
     assert answered.tolist() == [20, 22, 24, 26, 60, 62, 92, 94, 96, 98]  # with those on either side
     np.testing.assert_array_equal(some[answered], whole[answered])
