@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from rushes.pipelines.cli.finetune import Queue, ReviewsUrl, RunArgument, sentences
-from rushes.pipelines.cli.terminal import console
+from rushes.pipelines.cli.terminal import console, tell
 
 
 def suitability(
@@ -35,7 +35,7 @@ def suitability(
             store, name = reviews_of(run, reviews)
             score, report, curve = scores.fit_suitability(found, reviewed(store, name, queue))
             kept = scores.keep(found, score, scores.as_report(report, curve))
-            tell(report, curve)
+            tell_fit(report, curve)
             tell(f"The score is kept as {kept} of {run}.")
         else:
             score, _ = scores.load(model)
@@ -49,7 +49,7 @@ def suitability(
     )  # fmt: skip
 
 
-def tell(report: Any, curve: list[dict[str, Any]]) -> None:
+def tell_fit(report: Any, curve: list[dict[str, Any]]) -> None:
     auc = "not defined" if report.auc is None else f"{report.auc:.3f}"
     console.print(
         f"{report.decisions} decisions ({report.accepted} accepted) on {report.sources} sources; on sources left out: "
