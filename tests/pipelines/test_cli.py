@@ -177,6 +177,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.heavy
 def test_a_full_disk_is_one_sentence_and_with_room_the_same_command_finishes(small_disk, footage_folder):
     folder, _ = footage_folder
     command = curate_command([str(folder / "hard_cuts.mp4"), str(folder / "dissolve.mp4")], small_disk / "run")

@@ -53,7 +53,7 @@ def test_curate_at_a_terminal_stopped_by_ctrl_c_goes_on_and_is_readable_at_40_co
     assert run.record["funnel"]["sources"]["ok"] == 2 and run.record["funnel"]["clips"][-1]["remaining"]
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80])
+@pytest.mark.parametrize("columns", [40, pytest.param(60, marks=pytest.mark.heavy)])
 def test_why_and_judge_break_no_word_on_a_narrow_terminal(curated, columns):
     row = curated.run.table("clips").to_pylist()[0]
     for words in (
