@@ -77,11 +77,11 @@ def copy_embedding(stills: Stills) -> np.ndarray:
     Raises ValueError where there is no still or a still is not uint8 [H, W, 3].
     """
     check_stills(stills)
-    bare = without_borders(stills)
-    lumas = [_square_luma(still) for still in bare]
+    grays = [cv2.cvtColor(still, cv2.COLOR_BGR2GRAY) for still in without_borders(stills)]
+    lumas = [square(gray, SIDE) for gray in grays]
     if max(luma.std() for luma in lumas) < FLAT_STD:
         return np.zeros(COPY_DIM, dtype=np.float32)
-    plain = np.stack([[edge_directions(luma), *_cropped(still)] for luma, still in zip(lumas, bare, strict=True)])
+    plain = np.stack([[edge_directions(luma), *_cropped(gray)] for luma, gray in zip(lumas, grays, strict=True)])
     looks, moves = np.zeros(LOOKS_DIM), np.zeros(MOVES_DIM)
     for views in (plain, mirrored(plain)):
         scenes, moments = projection()(views.reshape(-1, FEATURES))
@@ -97,9 +97,9 @@ def edge_directions(luma: np.ndarray) -> np.ndarray:
     return _cells(_edges_by_direction(luma))
 
 
-def _cropped(still: np.ndarray) -> list[np.ndarray]:
+def _cropped(gray: np.ndarray) -> list[np.ndarray]:
     """`edge_directions` of the four crops."""
-    edges, places = _edges_by_direction(_square_luma(still, CROPPED)), (slice(0, SIDE), slice(CROPPED - SIDE, CROPPED))
+    edges, places = _edges_by_direction(square(gray, CROPPED)), (slice(0, SIDE), slice(CROPPED - SIDE, CROPPED))
     return [_cells(edges[:, rows, columns]) for rows in places for columns in places]
 
 
@@ -116,6 +116,7 @@ def _edges_by_direction(luma: np.ndarray) -> np.ndarray:
 
 
 def _cells(edges: np.ndarray) -> np.ndarray:
+    """Edges [DIRECTIONS, SIDE, SIDE] by cells, contrast taken out: float64 [DIRECTIONS, GRID, GRID]."""
     cells = edges.reshape(DIRECTIONS, GRID, SIDE // GRID, GRID, SIDE // GRID).mean(axis=(2, 4))
     energy = np.sqrt((cells**2).sum(axis=0))
     around = cv2.GaussianBlur(energy, (0, 0), NEIGHBOURHOOD)
@@ -160,8 +161,8 @@ def _edges(flat: np.ndarray) -> tuple[int, int]:
     return before + (before > 0), after + (after > 0)
 
 
-def _square_luma(still: np.ndarray, side: int = SIDE) -> np.ndarray:
-    gray = cv2.cvtColor(still, cv2.COLOR_BGR2GRAY)
+def square(gray: np.ndarray, side: int) -> np.ndarray:
+    """Luma uint8 [H, W] -> float32 [side, side]."""
     return cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 

@@ -57,7 +57,8 @@ def fit(path: Path) -> None:
 
 
 def _features(picture: np.ndarray) -> np.ndarray:
-    return copies.edge_directions(copies._square_luma(copies.without_borders([picture])[0])).ravel()
+    gray = cv2.cvtColor(copies.without_borders([picture])[0], cv2.COLOR_BGR2GRAY)
+    return copies.edge_directions(copies.square(gray, copies.SIDE)).ravel()
 
 
 def _views(photo: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
